@@ -1,0 +1,21 @@
+"""What trains inside a frozen network, and how it is stored."""
+
+from topolora_monai.adapters.adapt import Adaptation, adapt, merge
+from topolora_monai.adapters.config import PRESETS, AdaptationConfig, LoraSettings, preset_config
+from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, save_adapter
+from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
+
+__all__ = [
+    "PRESETS",
+    "Adaptation",
+    "AdaptationConfig",
+    "LoraSettings",
+    "SpatialConvAdapter",
+    "adapt",
+    "adapter_state",
+    "load_adapter",
+    "merge",
+    "preset_config",
+    "read_adapter_header",
+    "save_adapter",
+]

@@ -1,0 +1,165 @@
+"""Freeze a segmenter, inject what trains, and take it apart again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from topolora_monai.adapters.config import AdaptationConfig, LoraSettings
+from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
+from topolora_monai.errors import ConfigError
+from topolora_monai.weights import fingerprint
+
+__all__ = ["Adaptation", "adapt", "merge"]
+
+# Names that SAM's ViT (lin1, lin2) and TinyViT (fc1, fc2) give the linears of a transformer block.
+_LINEAR_NAMES = {"mlp": ("mlp.lin1", "mlp.lin2", "mlp.fc1", "mlp.fc2"), "qkv": ("attn.qkv",), "proj": ("attn.proj",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """An adapted network and what is known of it.
+
+    Args:
+        network: the network, changed in place.
+        config: what was injected.
+        base_name: name of the base network.
+        base_sha256: fingerprint of the base's weights before anything was trained.
+    """
+
+    network: nn.Module
+    config: AdaptationConfig
+    base_name: str
+    base_sha256: str
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name to parameter of everything that trains."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    @property
+    def total_count(self) -> int:
+        """Number of parameters, adapters included."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def trainable_count(self) -> int:
+        """Number of parameters that train."""
+        return sum(p.numel() for p in self.trainable().values())
+
+    @property
+    def published_trainable_count(self) -> int:
+        """What the paper counts: also the decoder parts that can get no gradient, which are frozen here."""
+        idle = 0
+        if self.config.freeze_unused and self.config.train_decoder:
+            idle = sum(p.numel() for module in _unused(self.network) for p in module.parameters())
+        return self.trainable_count + idle
+
+
+def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adaptation:
+    """Freeze a segmenter and inject what trains. The output does not change until training starts.
+
+    Args:
+        network: a freshly built, unadapted :class:`~topolora_monai.networks.SamSegmenter`; changed in place.
+        config: what to train.
+        seed: of the adapters' initial weights; the global generator is left untouched.
+
+    Returns:
+        The network with its provenance.
+
+    Raises:
+        ConfigError: if the network is adapted already, or a LoRA block range matches no layer.
+
+    Example:
+        >>> from topolora_monai.adapters import preset_config
+        >>> from topolora_monai.networks import build_network
+        >>> adaptation = adapt(build_network("vit_tiny_test"), preset_config("adapter_only"))
+        >>> sorted(adaptation.trainable())[0]
+        'embedding_adapter.block.0.weight'
+    """
+    if any(isinstance(module, BaseTunerLayer | SpatialConvAdapter) for module in network.modules()):
+        raise ConfigError("this network is adapted already", hint="build a fresh one, or merge() first")
+    base_sha256 = fingerprint(network.state_dict())
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.lora is not None:
+            _inject_lora(network, config.lora)
+        if config.conv_adapter:
+            channels = network.prompt_encoder.embed_dim
+            network.embedding_adapter = SpatialConvAdapter(channels, config.conv_adapter_norm)
+    _unfreeze(network, config)
+    network.train(network.training)  # freezing decides which normalisation layers keep their statistics
+    return Adaptation(network, config, getattr(network, "base_name", "custom"), base_sha256)
+
+
+def merge(network: nn.Module) -> nn.Module:
+    """Fold LoRA into the weights it adapts and remove PEFT's wrappers, in place.
+
+    The conv adapter is not linear and stays as a module.
+
+    Example:
+        >>> from topolora_monai.adapters import preset_config
+        >>> from topolora_monai.networks import build_network
+        >>> network = adapt(build_network("vit_tiny_test"), preset_config("lora")).network
+        >>> any("lora" in name for name in merge(network).state_dict())
+        False
+    """
+    for name, module in list(network.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            network.set_submodule(name, module.get_base_layer())
+    return network
+
+
+def _inject_lora(network: nn.Module, settings: LoraSettings) -> None:
+    targets = list(_lora_targets(network.image_encoder, settings))
+    if not targets:
+        raise ConfigError(
+            "LoRA matches no layer of this image encoder",
+            expected=f"some of {settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
+            found="none",
+            hint="check lora_first_block, lora_last_block and lora_targets",
+        )
+    peft_config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        use_dora=settings.use_dora,
+        use_rslora=settings.use_rslora,
+        target_modules=targets,
+        bias="none",
+    )
+    inject_adapter_in_model(peft_config, network.image_encoder)
+
+
+def _lora_targets(encoder: nn.Module, settings: LoraSettings) -> Iterator[str]:
+    """Full names of the linears to adapt; transformer blocks are numbered in order of depth."""
+    suffixes = tuple(name for target in settings.targets for name in _LINEAR_NAMES[target])
+    blocks = [name for name, module in encoder.named_modules() if hasattr(module, "attn") and hasattr(module, "mlp")]
+    for block in blocks[settings.first_block : settings.last_block]:
+        for name, module in encoder.get_submodule(block).named_modules():
+            if isinstance(module, nn.Linear) and name in suffixes:
+                yield f"{block}.{name}"
+
+
+def _unfreeze(network: nn.Module, config: AdaptationConfig) -> None:
+    for name, parameter in network.named_parameters():
+        if ".lora_" in name or name.startswith(("embedding_adapter.", "channel_mixer.", "mask_decoder.class_tokens")):
+            parameter.requires_grad_(True)
+    if config.train_encoder:
+        network.image_encoder.requires_grad_(True)
+    if config.train_decoder:
+        network.mask_decoder.requires_grad_(True)
+        if config.freeze_unused:
+            for module in _unused(network):
+                module.requires_grad_(False)
+
+
+def _unused(network: nn.Module) -> list[nn.Module]:
+    unused: list[nn.Module] = network.mask_decoder.unused_modules
+    return unused

@@ -1,0 +1,117 @@
+"""What a data set hands over: pairs of files with a name, and the checks they must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from topolora_monai.data.files import IMAGE_SUFFIXES, image_size, read_mask
+from topolora_monai.errors import DataError
+
+__all__ = ["SPLITS", "Item", "Split", "check_items", "image_files", "list_folder", "plain_stem", "require_unique", "without_fov"]
+
+Split = Literal["training", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+
+
+class Item(TypedDict, total=False):
+    """One annotated image. ``name`` and ``image`` are always there; paths are absolute strings."""
+
+    name: str
+    image: str
+    label: str
+    fov: str
+    second_label: str
+
+
+def plain_stem(path: Path) -> str:
+    """File name without its image suffix and without ``.gz``.
+
+    Example:
+        >>> plain_stem(Path("im0001.ppm.gz"))
+        'im0001'
+    """
+    name = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
+    return Path(name).stem
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files of a folder in order of name; hidden and other files are passed over."""
+    return sorted(path for path in folder.iterdir() if _is_image(path) and not path.name.startswith("."))
+
+
+def list_folder(folder: Path, what: str) -> list[Path]:
+    """Image files of a folder that must hold some.
+
+    Raises:
+        DataError: if the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"folder of {what} not found", path=folder, hint="check dataset_dir and its layout")
+    files = image_files(folder)
+    if not files:
+        raise DataError(f"folder of {what} holds no image", path=folder, expected=", ".join(IMAGE_SUFFIXES))
+    return files
+
+
+def check_items(items: Iterable[Item]) -> None:
+    """Open every file once: readable, masks two-valued, sizes equal. To run before any epoch.
+
+    Raises:
+        DataError: for the first defect, naming its file.
+    """
+    for item in items:
+        size = image_size(item["image"])
+        for key in ("label", "second_label", "fov"):
+            if key in item:
+                _check_mask(item[key], item["image"], size)  # type: ignore[literal-required]
+
+
+def without_fov(items: Sequence[Item], active: bool = True) -> list[Item]:
+    """Items scored on whole images, as some published protocols do; unchanged where not ``active``."""
+    if not active:
+        return list(items)
+    return [Item(**{key: value for key, value in item.items() if key != "fov"}) for item in items]  # type: ignore[typeddict-item]
+
+
+def require_unique(paths: Sequence[Path], key: str, folder: Path, what: str) -> Path:
+    """The one file that belongs to an image.
+
+    Raises:
+        DataError: if there is none, or more than one.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    if not paths:
+        raise DataError(
+            f"image without {what}: {key}",
+            path=folder,
+            expected=f"one file of that name in {folder.name}",
+            found="none",
+            hint="add the missing file, or take the image out",
+        )
+    raise DataError(
+        f"several files for one {what}: {key}",
+        path=folder,
+        expected="one",
+        found=", ".join(path.name for path in paths),
+        hint="keep the right one",
+    )
+
+
+def _check_mask(mask: str, image: str, size: tuple[int, int]) -> None:
+    found = read_mask(mask).shape
+    if found != size:
+        raise DataError(
+            "mask and image differ in size",
+            path=mask,
+            expected=f"{size[1]}x{size[0]} (width x height), as {image}",
+            found=f"{found[1]}x{found[0]}",
+            hint="export the mask at the image's own size",
+        )
+
+
+def _is_image(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    return path.is_file() and name.endswith(IMAGE_SUFFIXES)

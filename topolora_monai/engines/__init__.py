@@ -1,0 +1,36 @@
+"""What MONAI's and Ignite's engines lack."""
+
+from topolora_monai.engines.batches import TargetLoss, prepare_batch, probabilities_and_targets
+from topolora_monai.engines.checkpoint import RunCheckpoint
+from topolora_monai.engines.handlers import (
+    EarlyStopping,
+    EpochSeed,
+    GradientClipping,
+    LossRamp,
+    NonFiniteGuard,
+    TimeLeft,
+)
+from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, default_precision
+from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
+from topolora_monai.engines.prediction import PredictionWriter
+
+__all__ = [
+    "AutocastInferer",
+    "EarlyStopping",
+    "EpochSeed",
+    "FlipInferer",
+    "GradientClipping",
+    "LossRamp",
+    "NonFiniteGuard",
+    "PredictionWriter",
+    "RunCheckpoint",
+    "TargetLoss",
+    "TimeLeft",
+    "default_precision",
+    "prepare_batch",
+    "prepare_output",
+    "probabilities_and_targets",
+    "provenance",
+    "speak_plainly",
+    "write_json",
+]

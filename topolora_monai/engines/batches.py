@@ -1,0 +1,60 @@
+"""How a batch of the data pipeline reaches the network, the loss and the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor, nn
+
+__all__ = ["TargetLoss", "prepare_batch", "probabilities_and_targets"]
+
+Target = dict[str, Tensor]
+
+_TARGET_KEYS = ("label", "fov", "label_skeleton")
+
+
+def prepare_batch(
+    batch: Mapping[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[Tensor, Target]:
+    """Split a batch into the image and what it is compared with, for MONAI's supervised engines.
+
+    Args:
+        batch: with ``image`` and, where they exist, ``label``, ``fov`` and ``label_skeleton``.
+        device: where the tensors go.
+        non_blocking: copy without waiting where possible.
+        **kwargs: further arguments of ``Tensor.to``.
+    """
+
+    def move(key: str) -> Tensor:
+        moved: Tensor = torch.as_tensor(batch[key]).to(device=device, non_blocking=non_blocking, **kwargs)
+        return moved
+
+    return move("image"), {key: move(key) for key in _TARGET_KEYS if key in batch}
+
+
+class TargetLoss(nn.Module):
+    """Give a masked loss the parts of the target it takes by name.
+
+    Args:
+        loss: called as ``loss(logits, label, mask=..., skeleton=...)``.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
+        """Compute the loss of logits against a target of :func:`prepare_batch`."""
+        result: Tensor = self.loss(
+            logits, target["label"], mask=target.get("fov"), skeleton=target.get("label_skeleton")
+        )
+        return result
+
+
+def probabilities_and_targets(output: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:
+    """Pairs for :class:`~topolora_monai.metrics.PooledDice`; the field of view is the target's last channel."""
+    targets = [torch.cat([one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"]]) for one in output]
+    return [one[Keys.PRED] for one in output], targets

@@ -1,0 +1,178 @@
+"""Ignite handlers that MONAI's trainer lacks."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping as IgniteEarlyStopping
+from monai.engines.utils import IterationEvents
+from monai.transforms import Randomizable
+from monai.utils.enums import CommonKeys as Keys
+from tqdm import tqdm
+
+from topolora_monai.errors import TopoLoRAError
+
+__all__ = ["EarlyStopping", "EpochSeed", "GradientClipping", "LossRamp", "NonFiniteGuard", "TimeLeft"]
+
+
+class EpochSeed:
+    """Seed every source of randomness from (seed, epoch), so that a resumed run repeats the uninterrupted one.
+
+    Args:
+        seed: of the run.
+        transform: the training transforms; their random states are reset each epoch.
+    """
+
+    def __init__(self, seed: int, transform: Any) -> None:
+        self.seed = seed
+        self.transform = transform
+
+    def attach(self, engine: Engine) -> None:
+        """Act at the start of each epoch, before the loader draws its order."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Reseed."""
+        seed = (self.seed * 1_000_003 + engine.state.epoch) % 2**32
+        torch.manual_seed(seed)
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=seed)
+
+
+class LossRamp:
+    """Tell the loss how much of training is done.
+
+    Args:
+        loss: has ``set_progress``, as :class:`~topolora_monai.losses.TopologyLoss`.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+    def attach(self, engine: Engine) -> None:
+        """Act before each iteration."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Set the progress, from 0 at the first iteration to just under 1 at the last."""
+        total = (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
+        self.loss.set_progress((engine.state.iteration - 1) / total)
+
+
+class GradientClipping:
+    """Clip the norm of the gradient just before the optimiser steps, after accumulation and unscaling.
+
+    Args:
+        max_norm: upper bound of the 2-norm over all trainable parameters.
+    """
+
+    def __init__(self, max_norm: float) -> None:
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Act after each backward pass."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Clip, if this iteration ends an accumulation."""
+        within_epoch = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        if within_epoch % engine.accumulation_steps and within_epoch != engine.state.epoch_length:
+            return
+        if engine.amp and engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        parameters = [p for group in engine.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+
+
+class NonFiniteGuard:
+    """Stop before a loss that is not a number reaches the weights; the last checkpoint stays good."""
+
+    def attach(self, engine: Engine) -> None:
+        """Act once the loss is known."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the loss.
+
+        Raises:
+            TopoLoRAError: if it is not finite; names the images of the batch.
+        """
+        loss = float(engine.state.output[Keys.LOSS].detach())  # type: ignore[index,call-overload]
+        if not math.isfinite(loss):
+            batch = engine.state.batch if isinstance(engine.state.batch, dict) else {}
+            raise TopoLoRAError(
+                f"the loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}",
+                found=f"images {batch.get('name', 'unknown')}",
+                hint="look at these images, lower --learning_rate, or use --precision fp32; "
+                "starting again resumes from the last good checkpoint",
+            )
+
+
+class EarlyStopping:
+    """Stop training when validation no longer improves, by Ignite's handler; attach it to the trainer.
+
+    Args:
+        patience: validations without improvement after which training stops; 0 never stops.
+        evaluator: the validation engine.
+        metric: name of the validation metric, higher is better.
+    """
+
+    def __init__(self, patience: int, evaluator: Engine, metric: str) -> None:
+        self.patience = patience
+        self.evaluator = evaluator
+        self.metric = metric
+
+    def attach(self, engine: Engine) -> None:
+        """Judge after each validation."""
+        if self.patience > 0:
+            judge = IgniteEarlyStopping(
+                patience=self.patience,
+                score_function=lambda evaluator: evaluator.state.metrics[self.metric],
+                trainer=engine,
+            )
+            self.evaluator.add_event_handler(Events.COMPLETED, judge)
+
+
+class TimeLeft:
+    """One progress bar over a whole run, with the loss and the time left.
+
+    Args:
+        description: what is being done.
+    """
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm[Any] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Advance with each iteration; in a log file, twice a minute."""
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        self.bar = tqdm(
+            desc=self.description,
+            total=(engine.state.max_epochs or 1) * (engine.state.epoch_length or 1),
+            initial=engine.state.iteration,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            dynamic_ncols=True,
+        )
+
+    def _advance(self, engine: Engine) -> None:
+        if self.bar is not None:
+            output: Any = engine.state.output
+            if isinstance(output, list) and output and Keys.LOSS in output[0]:
+                self.bar.set_postfix(epoch=engine.state.epoch, loss=f"{float(output[0][Keys.LOSS]):.3f}", refresh=False)
+            self.bar.update()
+
+    def _close(self, engine: Engine, *error: BaseException) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+        if error:
+            raise error[0]

@@ -1,0 +1,94 @@
+"""Inferers around MONAI's: reduced precision on any device, and flipped copies at test time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from monai.inferers import Inferer
+from torch import Tensor
+
+from topolora_monai.errors import ConfigError
+
+__all__ = ["AutocastInferer", "FlipInferer", "Precision", "default_precision"]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_precision(device: str | torch.device) -> Precision:
+    """``"bf16"`` where the hardware multiplies bfloat16 natively, else ``"fp32"``."""
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
+    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "fp32"
+
+
+class AutocastInferer(Inferer):
+    """Run the network under autocast on CPU or GPU and give float32 logits back.
+
+    MONAI's own ``amp`` switch works on CUDA only; bfloat16 also speeds up recent CPUs and needs no loss
+    scaling. For float16 training set ``amp: true`` on the trainer too, for its gradient scaler.
+
+    Args:
+        inferer: what runs the network, for example a ``SlidingWindowInferer``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
+    Raises:
+        ConfigError: for another precision.
+    """
+
+    def __init__(self, inferer: Inferer, precision: Precision = "bf16") -> None:
+        super().__init__()
+        if precision not in _DTYPES:
+            raise ConfigError("unknown precision", expected=", ".join(_DTYPES), found=repr(precision))
+        self.inferer = inferer
+        self.dtype = _DTYPES[precision]
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Logits of ``inputs``, float32."""
+
+        def run(window: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            context = (
+                torch.autocast(window.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
+            )
+            with context:
+                logits: Tensor = network(window, *args, **kwargs)
+            return logits.float()
+
+        return self.inferer(inputs, run, *args, **kwargs)
+
+
+class FlipInferer(Inferer):
+    """Average the logits of the image and its mirror images (test-time augmentation).
+
+    Args:
+        inferer: what runs the network on each copy.
+        axes: number of spatial axes to mirror: 0 leaves the image alone, 2 averages four copies.
+
+    Raises:
+        ConfigError: for another number of axes.
+    """
+
+    def __init__(self, inferer: Inferer, axes: int = 2) -> None:
+        super().__init__()
+        if axes not in (0, 1, 2):
+            raise ConfigError("a 2-D image is mirrored along 0, 1 or 2 axes", found=axes)
+        self.inferer = inferer
+        spatial = (-1, -2)[:axes]
+        self.flips = [flip for count in range(axes + 1) for flip in itertools.combinations(spatial, count)]
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Averaged logits of ``inputs``."""
+        total: Tensor | None = None
+        for flip in self.flips:
+            logits = self.inferer(inputs.flip(flip) if flip else inputs, network, *args, **kwargs)
+            logits = logits.flip(flip) if flip else logits
+            total = logits if total is None else total + logits
+        assert total is not None  # self.flips always holds the identity
+        return total / len(self.flips)

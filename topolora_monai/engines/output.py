@@ -1,0 +1,138 @@
+"""Where a run writes: checked before it starts, and described for whoever reads the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from topolora_monai.errors import OutputError, TopoLoRAError
+
+__all__ = ["prepare_output", "provenance", "speak_plainly", "write_json"]
+
+
+def prepare_output(folder: str | Path, needed_bytes: int = 200_000_000) -> Path:
+    """Create an output folder and make sure that results will fit in it.
+
+    Args:
+        folder: the folder; created with its parents.
+        needed_bytes: free space to insist on.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        OutputError: if it is a file, cannot be written, or its disk is nearly full.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("output_dir is a file", path=folder, expected="a folder", hint="choose another --output_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(
+            "output_dir cannot be written", path=folder, found=error.strerror, hint="choose another --output_dir"
+        ) from error
+    if free < needed_bytes:
+        raise OutputError(
+            "the disk of output_dir is nearly full",
+            path=folder,
+            expected=f"at least {needed_bytes / 1e6:.0f} MB free",
+            found=f"{free / 1e6:.0f} MB",
+            hint="free some space or choose another --output_dir",
+        )
+    return folder
+
+
+def write_json(content: dict[str, Any], path: str | Path) -> None:
+    """Write JSON beside its place and rename it.
+
+    Raises:
+        OSError: if it cannot be written; an older file is left as it was.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def provenance() -> dict[str, Any]:
+    """How this process was started, on what code and hardware, and the most memory it has taken so far.
+
+    ``peak_memory_bytes`` is the GPU's peak allocation where one is used, else the process's peak resident
+    memory.
+    """
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "command": shlex.join(["python", "-m", "monai.bundle", *sys.argv[1:]]),
+        "commit": _commit(),
+        "hardware": _hardware(),
+        "peak_memory_bytes": peak,
+    }
+
+
+def speak_plainly() -> None:
+    """Show the package's own errors without the traceback of the machinery around them.
+
+    MONAI wraps what goes wrong while it builds a configuration; the innermost error is the one to read.
+    Set ``TOPOLORA_TRACEBACK=1`` to see everything.
+    """
+    if os.environ.get("TOPOLORA_TRACEBACK") != "1":
+        sys.excepthook = _print_plainly
+
+
+def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TopoLoRAError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        traceback.print_exception(kind, error, trace)
+    else:
+        print(f"\nerror: {cause}", file=sys.stderr)
+
+
+def _commit() -> str:
+    """Commit of the source tree, marked when it has uncommitted changes; the version when installed."""
+    root = Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("-dirty" if git("status", "--porcelain", "-uno").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        from topolora_monai import __version__
+
+        return f"version {__version__}"
+
+
+def _hardware() -> str:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    parts = [f"{processor}, {os.cpu_count()} cores"]
+    parts += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return "; ".join([*parts, f"torch {torch.__version__}"])

@@ -1,0 +1,60 @@
+"""Errors a person can act on: what was found, what was expected, where, and the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["AdapterFileError", "CheckpointError", "ConfigError", "DataError", "OutputError", "TopoLoRAError"]
+
+
+class TopoLoRAError(Exception):
+    """Base of the package's errors.
+
+    Args:
+        message: what went wrong, in one sentence.
+        path: the file or folder concerned.
+        expected: what would have been right.
+        found: what was there instead.
+        hint: what to do about it.
+
+    Example:
+        >>> print(TopoLoRAError("mask has the wrong size", path="a.png", expected="565x584", found="100x100"))
+        mask has the wrong size: a.png
+          expected: 565x584
+          found:    100x100
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | Path | None = None,
+        expected: object | None = None,
+        found: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        lines = [f"{message}: {path}" if path is not None else message]
+        lines += [f"  expected: {expected}"] if expected is not None else []
+        lines += [f"  found:    {found}"] if found is not None else []
+        lines += [f"  to do:    {hint}"] if hint is not None else []
+        super().__init__("\n".join(lines))
+
+
+class DataError(TopoLoRAError):
+    """An image, mask, folder or list that cannot be used as it is."""
+
+
+class CheckpointError(TopoLoRAError):
+    """A base checkpoint that is damaged, unsafe, or of another network."""
+
+
+class AdapterFileError(TopoLoRAError):
+    """An adapter file that is damaged or does not belong to the network at hand."""
+
+
+class ConfigError(TopoLoRAError, ValueError):
+    """A setting whose value is not possible."""
+
+
+class OutputError(TopoLoRAError):
+    """A place that results cannot be written to."""

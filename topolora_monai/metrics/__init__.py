@@ -1,0 +1,7 @@
+"""What MONAI's metrics lack."""
+
+from topolora_monai.metrics.cldice import cldice
+from topolora_monai.metrics.dice import PooledDice
+from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve
+
+__all__ = ["OverlapScores", "PooledDice", "ThresholdCurve", "cldice"]

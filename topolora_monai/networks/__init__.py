@@ -1,0 +1,16 @@
+"""The segmenter and its parts: tensors in, logits out."""
+
+from topolora_monai.networks.mask_decoder import MaskDecoder
+from topolora_monai.networks.registry import NETWORK_NAMES, build_network
+from topolora_monai.networks.segmenter import SamSegmenter
+from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
+from topolora_monai.networks.vit import VitImageEncoder
+
+__all__ = [
+    "NETWORK_NAMES",
+    "MaskDecoder",
+    "SamSegmenter",
+    "TinyVitImageEncoder",
+    "VitImageEncoder",
+    "build_network",
+]

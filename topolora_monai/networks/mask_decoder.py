@@ -1,0 +1,68 @@
+"""SAM's mask decoder for batches of images: original parameters, one logit map per class."""
+
+from __future__ import annotations
+
+import torch
+from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
+from torch import Tensor, nn
+
+__all__ = ["MaskDecoder"]
+
+
+class MaskDecoder(nn.Module):
+    """SAM's two-way decoder, batched over images instead of over the prompts of one image.
+
+    For one class, mask token 0 and hyper-network 0 answer, as ``multimask_output=False`` does in the
+    original. For several, one token a class starts as a copy of token 0 and shares hyper-network 0
+    (Conv-LoRA's arrangement). State-dict keys of the original parameters are unchanged.
+
+    Args:
+        decoder: the original decoder; its layers are taken over, so do not use it further.
+        out_channels: number of classes K.
+    """
+
+    def __init__(self, decoder: OriginalMaskDecoder, out_channels: int = 1) -> None:
+        super().__init__()
+        self.transformer = decoder.transformer
+        self.iou_token = decoder.iou_token
+        self.mask_tokens = decoder.mask_tokens
+        self.output_upscaling = decoder.output_upscaling
+        self.output_hypernetworks_mlps = decoder.output_hypernetworks_mlps
+        self.iou_prediction_head = decoder.iou_prediction_head
+        self.class_tokens: nn.Parameter | None = None
+        if out_channels > 1:
+            self.class_tokens = nn.Parameter(torch.empty(out_channels, self.mask_tokens.embedding_dim))
+            self.reset_class_tokens()
+
+    @torch.no_grad()
+    def reset_class_tokens(self) -> None:
+        """Start every class from mask token 0; to be called again once base weights are loaded."""
+        if self.class_tokens is not None:
+            self.class_tokens.copy_(self.mask_tokens.weight[:1].expand_as(self.class_tokens))
+
+    @property
+    def unused_modules(self) -> list[nn.Module]:
+        """Parts that no gradient reaches: the IoU head and the hyper-networks of masks 1 to 3."""
+        return [self.iou_prediction_head, *self.output_hypernetworks_mlps[1:]]
+
+    def forward(self, embedding: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor) -> Tensor:
+        """Decode masks.
+
+        Args:
+            embedding: image embedding, shape (B, D, h, w).
+            positions: positional encoding of the grid, shape (1, D, h, w).
+            sparse: embedded points and boxes, shape (B, P, D), P may be 0.
+            dense: embedded mask prompt or "no mask", broadcastable to ``embedding``.
+
+        Returns:
+            Logits of shape (B, K, 4h, 4w).
+        """
+        batch, _, height, width = embedding.shape
+        answering = self.class_tokens if self.class_tokens is not None else self.mask_tokens.weight[:1]
+        output_tokens = torch.cat([self.iou_token.weight, answering, self.mask_tokens.weight[1:]])
+        tokens = torch.cat([output_tokens.expand(batch, -1, -1), sparse.to(output_tokens.dtype)], dim=1)
+        hidden, source = self.transformer(embedding + dense, positions.expand_as(embedding), tokens)
+        upscaled = self.output_upscaling(source.transpose(1, 2).reshape(batch, -1, height, width))
+        weights = self.output_hypernetworks_mlps[0](hidden[:, 1 : 1 + answering.shape[0]])
+        logits: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        return logits

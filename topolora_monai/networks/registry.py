@@ -1,0 +1,133 @@
+"""Networks by name: the official SAM sizes, MobileSAM, and a tiny one that needs no weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
+from segment_anything.modeling import ImageEncoderViT, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
+from torch import nn
+
+from topolora_monai.errors import ConfigError
+from topolora_monai.networks.mask_decoder import MaskDecoder
+from topolora_monai.networks.segmenter import Fit, SamSegmenter
+from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
+from topolora_monai.networks.vit import VitImageEncoder
+from topolora_monai.weights import load_base_weights
+
+__all__ = ["NETWORK_NAMES", "build_network"]
+
+_Parts = tuple[nn.Module, PromptEncoder, OriginalMaskDecoder]
+
+
+def build_network(
+    network_name: str,
+    *,
+    weights: str | Path | None = None,
+    image_size: int = 1024,
+    in_channels: int = 3,
+    out_channels: int = 1,
+    fit: Fit = "pad",
+    activation_checkpointing: bool = False,
+    seed: int = 0,
+) -> SamSegmenter:
+    """Build a segmenter by name, with random weights or a published checkpoint.
+
+    Args:
+        network_name: one of :data:`NETWORK_NAMES`.
+        weights: published checkpoint of that base; None keeps seeded random weights.
+        image_size: side in pixels the image encoder works at; any multiple of 16.
+        in_channels: channels of the images.
+        out_channels: number of classes K; 1 for foreground against background.
+        fit: see :class:`SamSegmenter`.
+        activation_checkpointing: trade time for memory in training.
+        seed: of the random weights; the global generator is left untouched.
+
+    Returns:
+        The segmenter, in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        ConfigError: for an unknown name or an impossible size.
+        CheckpointError: for a checkpoint that is damaged or of another base.
+
+    Example:
+        >>> network = build_network("vit_tiny_test", image_size=128)
+        >>> sum(p.numel() for p in network.parameters()) < 2_000_000
+        True
+    """
+    if network_name not in _PARTS:
+        close = difflib.get_close_matches(network_name, _PARTS, n=1)
+        raise ConfigError(
+            "unknown network_name",
+            expected=", ".join(_PARTS),
+            found=repr(network_name),
+            hint=f"did you mean {close[0]}?" if close else "choose one of the names above",
+        )
+    if in_channels < 1 or out_channels < 1:
+        raise ConfigError("in_channels and out_channels must be positive", found=(in_channels, out_channels))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, prompt_encoder, decoder = _PARTS[network_name](activation_checkpointing)
+        network = SamSegmenter(
+            encoder, prompt_encoder, MaskDecoder(decoder, out_channels), image_size, in_channels, fit
+        )
+    if weights is not None:
+        load_base_weights(network, weights, network_name)
+        network.mask_decoder.reset_class_tokens()
+    network.base_name = network_name
+    return network.eval()
+
+
+def _official(build: Callable[[], nn.Module], activation_checkpointing: bool) -> _Parts:
+    sam = build()
+    encoder = VitImageEncoder(sam.image_encoder, activation_checkpointing)  # type: ignore[arg-type]
+    return encoder, sam.prompt_encoder, sam.mask_decoder  # type: ignore[return-value]
+
+
+def _mobile(activation_checkpointing: bool) -> _Parts:
+    return (TinyVitImageEncoder(activation_checkpointing=activation_checkpointing), *_prompting(dim=256, grid=64))
+
+
+def _tiny_test(activation_checkpointing: bool) -> _Parts:
+    encoder = ImageEncoderViT(
+        img_size=256,
+        embed_dim=192,
+        depth=4,
+        num_heads=6,
+        out_chans=64,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        rel_pos_zero_init=False,
+        window_size=7,
+        global_attn_indexes=(1, 3),
+    )
+    nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
+    return (VitImageEncoder(encoder, activation_checkpointing), *_prompting(dim=64, grid=16, mlp_dim=256))
+
+
+def _prompting(dim: int, grid: int, mlp_dim: int = 2048) -> tuple[PromptEncoder, OriginalMaskDecoder]:
+    """SAM's prompt encoder and mask decoder for embeddings of ``dim`` channels on a ``grid`` of tokens."""
+    side = 16 * grid
+    prompt_encoder = PromptEncoder(
+        embed_dim=dim, image_embedding_size=(grid, grid), input_image_size=(side, side), mask_in_chans=16
+    )
+    transformer = TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=8, mlp_dim=mlp_dim)
+    decoder = OriginalMaskDecoder(transformer_dim=dim, transformer=transformer)
+    return prompt_encoder, decoder
+
+
+_PARTS: dict[str, Callable[[bool], _Parts]] = {
+    "vit_b": partial(_official, build_sam_vit_b),
+    "vit_l": partial(_official, build_sam_vit_l),
+    "vit_h": partial(_official, build_sam_vit_h),
+    "vit_t": _mobile,
+    "vit_tiny_test": _tiny_test,
+}
+
+NETWORK_NAMES: tuple[str, ...] = tuple(_PARTS)
+"""Names that :func:`build_network` knows."""

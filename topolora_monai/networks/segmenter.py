@@ -1,0 +1,211 @@
+"""The prompt-free (and, on request, promptable) segmenter over a SAM-family image encoder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import PromptEncoder
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from topolora_monai.errors import ConfigError
+from topolora_monai.networks.mask_decoder import MaskDecoder
+
+__all__ = ["Fit", "SamSegmenter"]
+
+Fit = Literal["pad", "squash"]
+
+_PIXEL_MEAN = (123.675, 116.28, 103.53)
+_PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+class SamSegmenter(nn.Module):
+    """Logits at input size from an image of any size, through SAM's encoder and mask decoder.
+
+    SAM's resizing, padding and normalisation happen inside. Without prompts the decoder gets SAM's empty
+    prompt, as in TopoLoRA-SAM (arXiv 2601.02273); with prompts the same weights answer to clicks and boxes.
+
+    Args:
+        image_encoder: one of the package's encoders.
+        prompt_encoder: SAM's prompt encoder.
+        mask_decoder: the package's batched decoder.
+        image_size: side in pixels that the longer side of the input is resized to; a multiple of the
+            encoder's stride.
+        in_channels: 3 for colour; 1 is repeated; any other number is mixed to three by a trainable 1x1
+            convolution that starts as an average over interleaved channels.
+        fit: ``"pad"`` keeps the aspect ratio and pads with zeros below and to the right (SAM's way),
+            ``"squash"`` resizes both sides to ``image_size`` (the published TopoLoRA-SAM protocol).
+
+    Raises:
+        ConfigError: for an ``image_size`` that is not a positive multiple of the stride.
+
+    Example:
+        >>> import torch
+        >>> from topolora_monai.networks import build_network
+        >>> network = build_network("vit_tiny_test", image_size=64)
+        >>> network(torch.rand(1, 3, 50, 70)).shape
+        torch.Size([1, 1, 50, 70])
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        prompt_encoder: PromptEncoder,
+        mask_decoder: MaskDecoder,
+        image_size: int = 1024,
+        in_channels: int = 3,
+        fit: Fit = "pad",
+    ) -> None:
+        super().__init__()
+        stride: int = image_encoder.stride  # type: ignore[assignment]
+        if image_size <= 0 or image_size % stride:
+            below = max(stride, image_size // stride * stride)
+            raise ConfigError(
+                "image_size does not fit the image encoder",
+                expected=f"a positive multiple of {stride}",
+                found=image_size,
+                hint=f"use {below} or {below + stride}",
+            )
+        if fit not in ("pad", "squash"):
+            raise ConfigError("unknown fit", expected='"pad" or "squash"', found=repr(fit))
+        self.image_size = image_size
+        self.fit = fit
+        self.in_channels = in_channels
+        self.image_encoder = image_encoder
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.embedding_adapter: nn.Module = nn.Identity()
+        self.channel_mixer: nn.Module = nn.Identity() if in_channels in (1, 3) else _channel_mixer(in_channels)
+        self.register_buffer("pixel_mean", torch.tensor(_PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(_PIXEL_STD).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> SamSegmenter:
+        """Switch mode; frozen BatchNorm layers keep their stored statistics."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        points: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask_prompt: Tensor | None = None,
+    ) -> Tensor:
+        """Segment a batch of images.
+
+        Args:
+            image: shape (B, C, H, W), floating point, values in [0, 1].
+            points: clicks in pixels of the input, shape (B, P, 2) as (x, y).
+            point_labels: 1 foreground, 0 background, -1 ignore, shape (B, P).
+            boxes: one box an image in pixels of the input, shape (B, 4) as (x0, y0, x1, y1).
+            mask_prompt: logits of an earlier answer at input size, shape (B, 1, H, W).
+
+        Returns:
+            Logits of shape (B, K, H, W).
+
+        Raises:
+            ConfigError: when the number of channels is not the one the network was built for.
+        """
+        size = (image.shape[-2], image.shape[-1])
+        inner = self._inner_size(size)
+        embedding = self.encode(image)
+        sparse = self._embed_points(points, point_labels, boxes, size, inner, embedding)
+        dense = self._embed_mask(mask_prompt, inner, embedding)
+        positions = self.prompt_encoder.pe_layer(embedding.shape[-2:]).unsqueeze(0)
+        logits = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense)
+        return self._restore(logits, inner, size)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Embed images; (B, C, H, W) in [0, 1] to (B, D, image_size / stride, image_size / stride)."""
+        if image.ndim != 4 or image.shape[1] != self.in_channels:
+            raise ConfigError(
+                "image tensor does not fit the network",
+                expected=f"shape (B, {self.in_channels}, H, W)",
+                found=tuple(image.shape),
+                hint="set in_channels to the number of channels of the images",
+            )
+        x = self.channel_mixer(image)
+        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+        inner = self._inner_size((image.shape[-2], image.shape[-1]))
+        x = F.interpolate(x.float(), size=inner, mode="bilinear", align_corners=False, antialias=True)
+        x = (x * 255 - self.pixel_mean) / self.pixel_std
+        x = F.pad(x, (0, self.image_size - inner[1], 0, self.image_size - inner[0]))
+        embedding: Tensor = self.embedding_adapter(self.image_encoder(x))
+        return embedding
+
+    def _inner_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Size of the image inside the encoder's square, before padding."""
+        if self.fit == "squash":
+            return self.image_size, self.image_size
+        scale = self.image_size / max(size)
+        height, width = (max(1, int(side * scale + 0.5)) for side in size)
+        return height, width
+
+    def _restore(self, logits: Tensor, inner: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        logits = logits.float()
+        if inner != (self.image_size, self.image_size):
+            square = (self.image_size, self.image_size)
+            logits = F.interpolate(logits, size=square, mode="bilinear", align_corners=False)
+            logits = logits[..., : inner[0], : inner[1]]
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+    def _embed_points(
+        self,
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        size: tuple[int, int],
+        inner: tuple[int, int],
+        embedding: Tensor,
+    ) -> Tensor:
+        if points is None and boxes is None:
+            return embedding.new_zeros(embedding.shape[0], 0, embedding.shape[1])
+        if (points is None) != (labels is None):
+            raise ConfigError("points and point_labels come together", found="only one of them")
+        clicks = None
+        if points is not None:
+            clicks = (self._to_prompt_frame(points.float(), size, inner), labels)
+        corners = None
+        if boxes is not None:
+            corners = self._to_prompt_frame(boxes.float().reshape(-1, 2, 2), size, inner).reshape(-1, 4)
+        sparse, _ = self.prompt_encoder(points=clicks, boxes=corners, masks=None)
+        return sparse  # type: ignore[no-any-return]
+
+    def _to_prompt_frame(self, xy: Tensor, size: tuple[int, int], inner: tuple[int, int]) -> Tensor:
+        """Map input pixels to the frame SAM's prompt encoder was built for; it adds half a pixel itself."""
+        built_h, built_w = self.prompt_encoder.input_image_size
+        scale_x = inner[1] / size[1] * built_w / self.image_size
+        scale_y = inner[0] / size[0] * built_h / self.image_size
+        return (xy + 0.5) * xy.new_tensor([scale_x, scale_y]) - 0.5
+
+    def _embed_mask(self, mask: Tensor | None, inner: tuple[int, int], embedding: Tensor) -> Tensor:
+        if mask is None:
+            no_mask: Tensor = self.prompt_encoder.no_mask_embed.weight
+            return no_mask.reshape(1, -1, 1, 1)
+        resized = F.interpolate(mask.float(), size=inner, mode="bilinear", align_corners=False)
+        padded = F.pad(resized, (0, self.image_size - inner[1], 0, self.image_size - inner[0]))
+        low = [4 * side for side in embedding.shape[-2:]]
+        low_res = F.interpolate(padded, size=low, mode="bilinear", align_corners=False, antialias=True)
+        dense: Tensor = self.prompt_encoder.mask_downscaling(low_res)
+        return dense
+
+
+def _channel_mixer(channels: int) -> nn.Conv2d:
+    """1x1 convolution to three channels; input i feeds output i modulo 3, each output an average."""
+    mixer = nn.Conv2d(channels, 3, kernel_size=1, bias=False)
+    with torch.no_grad():
+        mixer.weight.zero_()
+        for index in range(max(channels, 3)):
+            mixer.weight[index % 3, index % channels] = 1.0
+        mixer.weight /= mixer.weight.sum(dim=1, keepdim=True)
+    return mixer

@@ -1,0 +1,110 @@
+"""MobileSAM's TinyViT image encoder, composed from timm's blocks under the checkpoint's own names."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from segment_anything.modeling.common import LayerNorm2d
+from timm.models.tiny_vit import ConvNorm, TinyVit
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["TinyVitImageEncoder"]
+
+
+class TinyVitImageEncoder(nn.Module):
+    """TinyViT-5M as MobileSAM and LiteMedSAM train it (Zhang et al., arXiv 2306.14289).
+
+    Two things differ from timm's ``tiny_vit_5m_224``: the last downsampling keeps its resolution, so the
+    embedding has a sixteenth of the image's side, and SAM's neck replaces the classifier. Blocks are
+    windowed with padding, so any grid works. State-dict keys are those of the published checkpoints
+    without their unused ImageNet classifier (``norm_head``, ``head``).
+
+    Args:
+        embed_dims: channels of the four stages.
+        depths: blocks per stage.
+        num_heads: attention heads per stage (the first stage is convolutional).
+        window_sizes: window side in tokens per stage.
+        out_channels: channels of the embedding.
+        activation_checkpointing: recompute each stage in the backward pass to save memory.
+
+    Example:
+        >>> import torch
+        >>> TinyVitImageEncoder()(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 256, 4, 6])
+    """
+
+    stride = 16
+
+    def __init__(
+        self,
+        embed_dims: tuple[int, int, int, int] = (64, 128, 160, 320),
+        depths: tuple[int, int, int, int] = (2, 2, 6, 2),
+        num_heads: tuple[int, int, int, int] = (2, 4, 5, 10),
+        window_sizes: tuple[int, int, int, int] = (7, 7, 14, 7),
+        out_channels: int = 256,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.activation_checkpointing = activation_checkpointing
+        source = TinyVit(
+            num_classes=0,
+            embed_dims=embed_dims,
+            depths=depths,
+            num_heads=num_heads,
+            window_sizes=window_sizes,
+            drop_path_rate=0.0,
+        )
+        _rename_conv_norms(source)
+        embed = source.patch_embed
+        self.patch_embed = nn.ModuleDict({"seq": nn.Sequential(embed.conv1, embed.act, embed.conv2)})
+        stages = list(source.stages)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {"blocks": stage.blocks} | ({"downsample": following.downsample} if following is not None else {})
+            )
+            for stage, following in zip(stages, [*stages[1:], None], strict=True)
+        )
+        self.layers[2]["downsample"].conv2.c.stride = (1, 1)
+        self.neck = nn.Sequential(
+            nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode a normalised image.
+
+        Args:
+            image: shape (B, 3, H, W), H and W multiples of 16.
+
+        Returns:
+            Embedding of shape (B, out_channels, H / 16, W / 16).
+        """
+        x = self.patch_embed["seq"](image)
+        for index in range(len(self.layers)):
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(self._stage, index, x, use_reentrant=False)
+            else:
+                x = self._stage(index, x)
+        embedding: Tensor = self.neck(x)
+        return embedding
+
+    def _stage(self, index: int, x: Tensor) -> Tensor:
+        layer = self.layers[index]
+        if index == 0:  # convolutional blocks keep channels first
+            x = layer["blocks"](x)
+        else:
+            x = layer["blocks"](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return layer["downsample"](x) if "downsample" in layer else x
+
+
+def _rename_conv_norms(module: nn.Module) -> None:
+    """Give timm's convolution-normalisation pairs the checkpoint's names, ``c`` and ``bn``."""
+    for name, child in module.named_children():
+        if isinstance(child, ConvNorm):
+            setattr(module, name, nn.Sequential(OrderedDict(c=child.conv, bn=child.bn)))
+        else:
+            _rename_conv_norms(child)
