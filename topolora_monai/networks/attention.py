@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 __all__ = ["relative_position_attention", "relative_position_table"]
+
+_CHUNK_ELEMENTS = 1 << 22
+"""Logits held at a time on the CPU, 16 MiB in float32: they stay in the last-level cache."""
 
 
 def relative_position_table(embedding: Tensor, size: int) -> Tensor:
@@ -32,9 +38,9 @@ def relative_position_attention(
 ) -> Tensor:
     """Multi-head self-attention over a grid of tokens, with SAM's decomposed relative positions.
 
-    The logits ``scale * q.k + q.Rh[y_q, y_k] + q.Rw[x_q, x_k]`` equal one dot product of
-    ``[scale * q, Rh q, Rw q]`` and ``[k, onehot(y_k), onehot(x_k)]``, so a fused kernel computes them
-    tile by tile: memory grows with the number of tokens, not with its square.
+    The logits are ``scale * q.k + q.Rh[y_q, y_k] + q.Rw[x_q, x_k]``. Memory grows with the number of tokens,
+    not with its square, forward and backward: training in float32 on a CPU works through chunks of queries
+    and recomputes them for the gradient; everything else goes through one fused kernel.
 
     Args:
         query: shape (B, heads, N, D) with ``N = grid[0] * grid[1]`` in row-major order.
@@ -52,6 +58,17 @@ def relative_position_attention(
     rows = query.reshape(batch, heads, height, width, dim)
     bias_h = torch.einsum("bnhwc,hkc->bnhwk", rows, table_h.to(query.dtype)).reshape(batch, heads, tokens, height)
     bias_w = torch.einsum("bnhwc,wkc->bnhwk", rows, table_w.to(query.dtype)).reshape(batch, heads, tokens, width)
+    if query.device.type == "cpu" and query.dtype == torch.float32 and query.requires_grad:
+        flat = (tensor.reshape(batch * heads, tokens, -1) for tensor in (query, key, value, bias_h, bias_w))
+        out: Tensor = _ChunkedAttention.apply(*flat)
+        return out.reshape(batch, heads, tokens, dim)
+    return _fused_attention(query, key, value, bias_h, bias_w)
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """One fused kernel, by writing the logits as ``[scale * q, Rh q, Rw q] . [k, onehot(y_k), onehot(x_k)]``."""
+    batch, heads, tokens, dim = query.shape
+    height, width = bias_h.shape[-1], bias_w.shape[-1]
     eye_h = torch.eye(height, device=key.device, dtype=key.dtype).repeat_interleave(width, dim=0)
     eye_w = torch.eye(width, device=key.device, dtype=key.dtype).repeat(height, 1)
     position = torch.cat([eye_h, eye_w], dim=-1).expand(batch, heads, tokens, height + width)
@@ -59,3 +76,53 @@ def relative_position_attention(
     key = torch.cat([key, position], dim=-1)
     value = F.pad(value, (0, height + width))  # CPU kernels want one head size for all three
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :dim]
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """Attention over chunks of queries with a third of the fused form's arithmetic; keeps only in- and outputs."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor
+    ) -> Tensor:
+        """All of shape (B * heads, N, ...)."""
+        out = torch.empty(value.shape, dtype=value.dtype)
+        for chunk in _chunks(query):
+            torch.bmm(_probabilities(query, key, bias_h, bias_w, chunk), value, out=out[:, chunk])
+        ctx.save_for_backward(query, key, value, bias_h, bias_w, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the five inputs; probabilities are computed again chunk by chunk."""
+        query, key, value, bias_h, bias_w, out = ctx.saved_tensors
+        scale = query.shape[-1] ** -0.5
+        height, width = bias_h.shape[-1], bias_w.shape[-1]
+        grads = [torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)]
+        grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
+        inner = (grad_out * out).sum(dim=-1, keepdim=True)
+        for chunk in _chunks(query):
+            probability = _probabilities(query, key, bias_h, bias_w, chunk)
+            grads[2].baddbmm_(probability.transpose(1, 2), grad_out[:, chunk])
+            grad_logits = torch.bmm(grad_out[:, chunk], value.transpose(1, 2))
+            grad_logits.sub_(inner[:, chunk]).mul_(probability)
+            grads[0][:, chunk] = torch.bmm(grad_logits, key).mul_(scale)
+            grads[1].baddbmm_(grad_logits.transpose(1, 2), query[:, chunk], alpha=scale)
+            by_axis = grad_logits.unflatten(2, (height, width))
+            grad_h[:, chunk], grad_w[:, chunk] = by_axis.sum(dim=3), by_axis.sum(dim=2)
+        return (*grads, grad_h, grad_w)
+
+
+def _chunks(query: Tensor) -> list[slice]:
+    heads, tokens, _ = query.shape
+    step = max(1, _CHUNK_ELEMENTS // (heads * tokens))
+    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
+
+
+def _probabilities(query: Tensor, key: Tensor, bias_h: Tensor, bias_w: Tensor, chunk: slice) -> Tensor:
+    """Softmax over all keys for the queries of a chunk, shape (B * heads, chunk, N)."""
+    logits = torch.bmm(query[:, chunk], key.transpose(1, 2)).mul_(query.shape[-1] ** -0.5)
+    by_axis = logits.unflatten(2, (bias_h.shape[-1], bias_w.shape[-1]))
+    by_axis.add_(bias_h[:, chunk, :, None]).add_(bias_w[:, chunk, None, :])
+    return torch.softmax(logits, dim=-1)

@@ -1,0 +1,54 @@
+# Everything from a fresh machine with Python 3.10+ and make: `make train`, `make test`.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+RUN    := runs/default
+CONFIGS := bundles/topolora_sam_segmentation/configs
+BUNDLE := $(PY) -m monai.bundle run
+READY  := $(VENV)/.ready
+
+.PHONY: help setup train test lint bench clean
+
+help:
+	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 8 min on 2 cores)"
+	@echo "make test    set up, then lint, type-check and test (about 15 min on 2 cores)"
+	@echo "make lint    ruff and mypy alone"
+	@echo "make bench   time and memory of an encoder step against the original (about 15 min)"
+	@echo "make clean   remove the environment and the default run"
+
+setup: $(READY)
+
+# A second run finds the stamp and reuses the environment, until what it is made of changes.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 10) else f"Python 3.10 or newer is needed, found {v.major}.{v.minor}; try: make PYTHON=python3.11")'
+	@echo "[setup] creating $(VENV) and installing pinned packages: 2 to 5 minutes and 6 GB at first"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@$(PY) -c 'import torchvision' || { echo "torch and torchvision are not from the same build; install the pair named in constraints.txt"; exit 1; }
+	@touch $@
+	@echo "[setup] done"
+
+train: $(READY)
+	@echo "[train] 1/3 training on generated vessel images: about 5 minutes on 2 cores; Ctrl-C is safe, it resumes"
+	$(BUNDLE) training --config_file $(CONFIGS)/train.yaml --output_dir $(RUN)
+	@echo "[train] 2/3 evaluating on the test images: about a minute"
+	$(BUNDLE) evaluating --config_file $(CONFIGS)/evaluate.yaml --output_dir $(RUN)
+	@echo "[train] 3/3 done:"
+	@echo "  adapter   $(RUN)/adapter.safetensors"
+	@echo "  metrics   $(RUN)/evaluation/summary.json, per_image.csv"
+	@echo "  pictures  $(RUN)/evaluation/pictures/"
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	@echo "[test] running the suite: about 10 minutes on 2 cores"
+	$(PY) -m pytest -n 2 --dist loadfile
+
+bench: $(READY)
+	$(PY) scripts/bench/encoder_step.py
+
+clean:
+	rm -rf $(VENV) $(RUN)

@@ -1,0 +1,151 @@
+"""Adapter files: the same logits in a fresh process, and refusal of everything that does not fit."""
+
+import json
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from topolora_monai.adapters import adapt, load_adapter, preset_config, read_adapter_header, save_adapter
+from topolora_monai.errors import AdapterFileError
+from topolora_monai.networks import build_network
+
+IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+def trained(norm="layer", preset="topolora"):
+    adaptation = adapt(build_network("vit_tiny_test", image_size=64), preset_config(preset, conv_adapter_norm=norm))
+    net = adaptation.network.train()
+    optimizer = torch.optim.AdamW(adaptation.trainable().values(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (net(IMAGE) - 1).square().mean().backward()
+        optimizer.step()
+    net.eval()
+    return adaptation
+
+
+def logits(net):
+    with torch.no_grad():
+        return net.eval()(IMAGE)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    adaptation = trained()
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(adaptation, path, labels=["background", "vessel"], threshold=0.4)
+    return adaptation, path
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_loaded_gives_the_same_logits(tmp_path, norm):
+    adaptation = trained(norm)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(adaptation, path)
+    fresh = build_network("vit_tiny_test", image_size=64)
+    assert (logits(fresh) - logits(adaptation.network)).abs().max() > 1e-3
+    loaded = load_adapter(fresh, path)
+    assert torch.equal(logits(loaded.network), logits(adaptation.network))
+    assert loaded.config == adaptation.config
+
+
+def test_a_fresh_process_gives_the_same_logits(saved, tmp_path):
+    adaptation, path = saved
+    script = (
+        "import sys, torch\n"
+        "from topolora_monai.adapters import load_adapter\n"
+        "from topolora_monai.networks import build_network\n"
+        "net = load_adapter(build_network('vit_tiny_test', image_size=64), sys.argv[1]).network\n"
+        "image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))\n"
+        "with torch.no_grad(): torch.save(net(image), sys.argv[2])\n"
+    )
+    out = tmp_path / "logits.pt"
+    subprocess.run([sys.executable, "-c", script, path, out], check=True)
+    torch.testing.assert_close(torch.load(out), logits(adaptation.network), rtol=0, atol=1e-5)
+
+
+def test_header_says_what_a_user_needs(saved):
+    adaptation, path = saved
+    header = read_adapter_header(path)
+    assert header["network_name"] == "vit_tiny_test"
+    assert header["base_sha256"] == adaptation.base_sha256
+    assert header["labels"] == ["background", "vessel"]
+    assert header["threshold"] == 0.4
+    assert header["adaptation"]["lora"]["rank"] == 8
+
+
+def test_only_what_trains_is_stored(saved):
+    adaptation, path = saved
+    assert load_file(path).keys() == adaptation.trainable().keys()
+
+
+def test_file_is_readable_by_the_group(saved):
+    assert saved[1].stat().st_mode & stat.S_IRUSR
+    assert not list(saved[1].parent.glob(".*.part"))
+
+
+def test_one_changed_base_weight_is_refused(saved):
+    base = build_network("vit_tiny_test", image_size=64)
+    with torch.no_grad():
+        base.image_encoder.blocks[0].mlp.lin1.weight[0, 0] += 1e-6
+    with pytest.raises(AdapterFileError, match="other base weights"):
+        load_adapter(base, saved[1])
+
+
+def test_another_network_is_refused(saved):
+    with pytest.raises(AdapterFileError, match="vit_tiny_test"):
+        load_adapter(build_network("vit_t", image_size=64), saved[1])
+
+
+def edit(path, change):
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    change(state, metadata)
+    save_file(state, path, metadata=metadata)
+
+
+def test_missing_unexpected_and_reshaped_keys_are_named(saved):
+    path = saved[1]
+
+    def change(state, metadata):
+        state["extra.weight"] = torch.zeros(1)
+        state["embedding_adapter.block.0.weight"] = torch.zeros(3)
+        del state["mask_decoder.mask_tokens.weight"]
+
+    edit(path, change)
+    with pytest.raises(AdapterFileError) as error:
+        load_adapter(build_network("vit_tiny_test", image_size=64), path)
+    for key in ("extra.weight", "embedding_adapter.block.0.weight", "mask_decoder.mask_tokens.weight"):
+        assert key in str(error.value)
+
+
+def test_truncated_file_is_named(saved):
+    path = saved[1]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(AdapterFileError, match=r"damaged.*adapter\.safetensors"):
+        load_adapter(build_network("vit_tiny_test", image_size=64), path)
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    with pytest.raises(AdapterFileError, match="not found"):
+        read_adapter_header(tmp_path / "none.safetensors")
+    save_file({"w": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(AdapterFileError, match="not an adapter"):
+        read_adapter_header(tmp_path / "foreign.safetensors")
+
+
+def test_unknown_format_asks_for_the_version(saved):
+    def change(state, metadata):
+        header = json.loads(metadata["topolora_monai"])
+        metadata["topolora_monai"] = json.dumps(header | {"format": 99})
+
+    edit(saved[1], change)
+    with pytest.raises(AdapterFileError, match="unknown format"):
+        read_adapter_header(saved[1])

@@ -1,0 +1,30 @@
+"""Running the bundle as its users do, small enough for a test."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
+CONFIGS = BUNDLE / "configs"
+
+SMALL = {
+    "network_name": "vit_tiny_test",
+    "image_size": 64,
+    "crop_size": 32,
+    "epochs": 2,
+    "crops_per_image": 1,
+    "precision": "fp32",
+    "overlap": 0.0,
+}
+
+
+def flatten(options: dict) -> list[str]:
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
+def command(run_id: str, config: str | Path, **options) -> list[str]:
+    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(config), *flatten(options)]
+
+
+def run(run_id: str, config: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(run_id, config, **options), cwd=cwd, capture_output=True, text=True, check=False)

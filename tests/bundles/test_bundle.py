@@ -1,0 +1,199 @@
+"""Every configuration runs, from a foreign working directory; a killed run resumes to the same result."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, create_workflow
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, flatten, run
+
+
+@pytest.fixture
+def options(fake_drive, tmp_path):
+    return {**SMALL, "dataset_name": "drive", "dataset_dir": fake_drive, "output_dir": tmp_path / "run"}
+
+
+def test_train_evaluate_and_infer_from_elsewhere(options, fake_drive, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = run("training", CONFIGS / "train.yaml", elsewhere, **options)
+    assert done.returncode == 0, done.stderr
+    output = options["output_dir"]
+    record = json.loads((output / "training.json").read_text())
+    assert record["epochs"] == 2
+    assert record["preset"] == "topolora"
+    assert record["trainable"] > 100_000
+    assert any((output / "tensorboard").iterdir())
+
+    done = run("evaluating", CONFIGS / "evaluate.yaml", elsewhere, output_dir=output, dataset_dir=fake_drive, precision="fp32")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((output / "evaluation/summary.json").read_text())
+    for key in ("dataset", "protocol", "network_name", "preset", "seed", "command", "commit", "hardware", "seconds",
+                "peak_memory_bytes", "trainable", "validation", "test"):  # fmt: skip
+        assert key in summary, key
+    with (output / "evaluation/per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["01_test", "02_test"]
+    assert {path.name for path in (output / "evaluation/pictures").iterdir()} == {"01_test.png", "02_test.png"}
+
+    done = run("inferring", CONFIGS / "inference.yaml", elsewhere, adapter=output / "adapter.safetensors",
+               input=fake_drive / "test/images", output_dir=tmp_path / "masks", precision="fp32")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("01_test", "02_test"):
+        mask = np.asarray(Image.open(tmp_path / f"masks/{name}_mask.png"))
+        probability = np.asarray(Image.open(tmp_path / f"masks/{name}_probability.png"))
+        assert mask.shape == probability.shape == (64, 72)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert probability.dtype == np.uint16
+        assert probability.std() > 0
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_published_protocol_runs(options, tmp_path):
+    options |= {"protocol": "published", "accumulation_steps": 2, "batch_size": 1, "epochs": 1}
+    done = run("training", CONFIGS / "train.yaml", tmp_path, **options)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((options["output_dir"] / "training.json").read_text())
+    assert record["adaptation"]["conv_adapter_norm"] == "batch"
+    done = run("evaluating", CONFIGS / "evaluate.yaml", tmp_path, output_dir=options["output_dir"],
+               dataset_dir=options["dataset_dir"], precision="fp32", threshold=0.5)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((options["output_dir"] / "evaluation/summary.json").read_text())
+    assert summary["test"]["dice"] == summary["test"]["dice_at_half"]
+
+
+def test_two_processes_train_together(options, tmp_path):
+    configs = f"['{CONFIGS / 'train.yaml'}','{CONFIGS / 'multi_gpu_train.yaml'}']"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "monai.bundle", "run", "training", "--config_file", configs, *flatten(options)],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((options["output_dir"] / "training.json").read_text())["epochs"] == 2
+    assert (options["output_dir"] / "adapter.safetensors").is_file()
+
+
+def test_killed_run_resumes_to_the_result_of_an_uninterrupted_one(options, tmp_path):
+    options |= {"epochs": 4, "crops_per_image": 3}
+    done = run("training", CONFIGS / "train.yaml", tmp_path, **options)
+    assert done.returncode == 0, done.stderr
+
+    killed = {**options, "output_dir": tmp_path / "killed"}
+    process = subprocess.Popen(
+        command("training", CONFIGS / "train.yaml", **killed), cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    last = killed["output_dir"] / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    epoch = torch.load(last, weights_only=True)["epoch"]
+    assert 1 <= epoch < 4
+    assert not (killed["output_dir"] / "training.json").exists()
+
+    done = run("training", CONFIGS / "train.yaml", tmp_path, **killed)
+    assert done.returncode == 0, done.stderr
+    assert f"after epoch {epoch} of 4" in done.stderr
+    states = [torch.load(folder / "last.pt", weights_only=True)["adapter"] for folder in (options["output_dir"], last.parent)]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+    adapters = [load_file(folder / "adapter.safetensors") for folder in (options["output_dir"], last.parent)]
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
+
+    again = run("training", CONFIGS / "train.yaml", tmp_path, **killed)
+    assert again.returncode == 0
+    assert "is finished" in again.stderr
+
+
+def workflow(**options):
+    created = create_workflow(config_file=str(CONFIGS / "train.yaml"), workflow_type="train", **options)
+    created.run()
+    created.finalize()
+    return created
+
+
+def test_resuming_with_other_settings_is_refused(options):
+    options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()} | {"epochs": 1}
+    workflow(**options)
+    with pytest.raises(Exception) as error:  # noqa: PT011 - MONAI wraps it
+        workflow(**options, learning_rate=0.1)
+    assert "other settings" in str(error.getrepr(chain=True))
+
+
+def test_half_precision_accumulation_and_early_stopping(options):
+    options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
+    created = workflow(**options | {"epochs": 6, "precision": "bf16", "accumulation_steps": 3, "early_stopping": 1,
+                                    "learning_rate": 0.0})  # fmt: skip
+    assert created.trainer.state.epoch == 2  # the second validation is no better than the first
+
+
+def test_properties_that_applications_read(options):
+    options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
+    created = create_workflow(config_file=str(CONFIGS / "train.yaml"), workflow_type="train", **options)
+    assert created.check_properties() == []
+    for name in ("trainer", "evaluator", "network_def", "train_dataset", "val_dataset_data", "max_epochs"):
+        assert getattr(created, name) is not None, name
+
+
+def test_metadata_is_valid_and_true():
+    import importlib.metadata
+
+    import jsonschema
+
+    import topolora_monai
+
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    schema = json.loads((BUNDLE.parents[1] / "tests/bundles/metadata_schema.json").read_text())
+    jsonschema.validate(metadata, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({k: v for k, v in metadata.items() if k != "monai_version"}, schema)
+    assert metadata["version"] == topolora_monai.__version__
+    assert metadata["version"] in metadata["changelog"]
+    pinned = dict(
+        line.split(";")[0].strip().split("==")
+        for line in (BUNDLE.parents[1] / "constraints.txt").read_text().splitlines()
+        if "==" in line and "< " not in line
+    )
+    for package, version in metadata["required_packages_version"].items():
+        if package != "topolora_monai":
+            assert pinned[package] == version, package
+            importlib.metadata.version(package)
+
+
+def test_definitions_shared_by_configurations_are_equal():
+    def load(name):
+        return yaml.safe_load((CONFIGS / name).read_text())
+
+    train, evaluate, inference = (load(name) for name in ("train.yaml", "evaluate.yaml", "inference.yaml"))
+    for key in ("network_def", "adaptation", "network", "postprocessing", "inferer", "device"):
+        assert evaluate[key] == inference[key], key
+    assert train["device"] == evaluate["device"]
+    assert train["validate"]["postprocessing"] == evaluate["postprocessing"]
+    assert train["validate"]["native_transforms"] == evaluate["native_transforms"] == inference["preprocessing"]["transforms"]
+    assert train["validate"]["published_transforms"] == evaluate["published_transforms"]
+    differing = {"activation_checkpointing"}
+    assert {k: v for k, v in train["network_def"].items() if k not in differing} == evaluate["network_def"]
+
+
+@pytest.mark.parametrize("name", ["train.yaml", "evaluate.yaml", "inference.yaml"])
+def test_every_reference_and_target_resolves(name):
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / name)
+    parser.parse()
+    assert parser.config["run"]
+    alias = {"train.yaml": "training", "evaluate.yaml": "evaluating", "inference.yaml": "inferring"}[name]
+    assert parser.config[alias] == "%run" or parser.config[alias] == parser.config["run"]

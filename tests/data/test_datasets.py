@@ -1,0 +1,256 @@
+"""DRIVE's layout, folders and lists, and the synthetic vessels."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+from skimage.measure import label
+from skimage.morphology import skeletonize
+
+from topolora_monai.data import DATASET_NAMES, Drive, Folder, SyntheticVessels, check_items, open_dataset, read_mask
+from topolora_monai.data.inputs import find_images
+from topolora_monai.data.items import SPLITS
+from topolora_monai.data.synthetic_vessels import draw_sample
+from topolora_monai.errors import ConfigError, DataError, OutputError
+
+
+class TestDrive:
+    def test_splits(self, fake_drive):
+        data = Drive(fake_drive)
+        names = {split: [item["name"] for item in data.items(split)] for split in SPLITS}
+        assert names["validation"] == ["21_training", "26_training"]
+        assert names["training"] == [f"{n}_training" for n in (22, 23, 24, 25)]
+        assert names["test"] == ["01_test", "02_test"]
+        assert "second_label" in data.items("test")[0]
+
+    def test_real_files(self, real_drive):
+        data = Drive(real_drive)
+        counts = {split: len(data.items(split)) for split in SPLITS}
+        assert counts == {"training": 16, "validation": 4, "test": 20}
+        check_items(data.items("validation") + data.items("test"))
+        first = data.items("test")[0]
+        label_, second, fov = (read_mask(first[key]) for key in ("label", "second_label", "fov"))
+        assert label_.shape == (584, 565)
+        inside = fov > 0
+        overlap = 2 * (label_ & second)[inside].sum() / (label_[inside].sum() + second[inside].sum())
+        assert 0.75 < overlap < 0.85  # two people agree this well
+
+    def test_missing_empty_and_foreign_folders(self, fake_drive, tmp_path):
+        with pytest.raises(DataError, match=r"not found.*nowhere"):
+            Drive(tmp_path / "nowhere")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="an empty folder"):
+            Drive(tmp_path / "empty")
+        with pytest.raises(DataError, match="1st_manual"):
+            Drive(fake_drive / "training")
+
+    def test_image_without_mask(self, fake_drive):
+        (fake_drive / "training/1st_manual/25_manual1.gif").unlink()
+        with pytest.raises(DataError, match="image without mask: 25"):
+            Drive(fake_drive).items("training")
+
+    def test_two_masks(self, fake_drive):
+        folder = fake_drive / "training/1st_manual"
+        shutil.copy(folder / "25_manual1.gif", folder / "25_manual1.png")
+        with pytest.raises(DataError, match=r"several files for one mask: 25") as error:
+            Drive(fake_drive).items("training")
+        assert "25_manual1.gif, 25_manual1.png" in str(error.value)
+
+    def test_other_size_is_found_before_training(self, fake_drive):
+        path = fake_drive / "training/1st_manual/25_manual1.gif"
+        Image.open(path).resize((10, 10)).save(path)
+        with pytest.raises(DataError, match="differ in size") as error:
+            check_items(Drive(fake_drive).items("training"))
+        assert "72x64" in str(error.value)
+        assert "10x10" in str(error.value)
+        assert "25_manual1.gif" in str(error.value)
+
+
+class TestFolder:
+    @pytest.fixture
+    def folder(self, tmp_path, write_image):
+        for index in range(10):
+            write_image(f"set/images/case{index}.png", np.full((8, 8, 3), index, np.uint8))
+            write_image(f"set/masks/case{index}.gif", np.eye(8, dtype=np.uint8))
+        return tmp_path / "set"
+
+    def test_pairs_by_stem_and_seeded_split(self, folder):
+        data = Folder(folder)
+        items = {split: data.items(split) for split in SPLITS}
+        assert [len(items[split]) for split in SPLITS] == [6, 2, 2]
+        names = [item["name"] for split in SPLITS for item in items[split]]
+        assert sorted(names) == [f"case{i}" for i in range(10)]
+        assert all(item["image"].rsplit("/", 1)[1][:5] == item["label"].rsplit("/", 1)[1][:5] for item in items["test"])
+        assert [i["name"] for i in Folder(folder).items("test")] == [i["name"] for i in items["test"]]
+        assert [i["name"] for i in Folder(folder, seed=1).items("test")] != [i["name"] for i in items["test"]]
+
+    def test_own_split_folders_are_kept(self, folder, tmp_path):
+        for split, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3,))):
+            for kind, suffix in (("images", "png"), ("labels", "gif")):
+                (tmp_path / "own" / split / kind).mkdir(parents=True)
+                for number in numbers:
+                    source = folder / kind.replace("labels", "masks") / f"case{number}.{suffix}"
+                    shutil.copy(source, tmp_path / "own" / split / kind)
+        data = Folder(tmp_path / "own")
+        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [["case0", "case1"], ["case2"], ["case3"]]
+
+    def test_csv_list(self, folder):
+        rows = ["image,label,split"] + [
+            f"images/case{i}.png,masks/case{i}.gif,{split}" for i, split in enumerate(["train", "train", "val", "test"])
+        ]
+        (folder / "list.csv").write_text("\n".join(rows))
+        data = Folder(folder / "list.csv")
+        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [["case0", "case1"], ["case2"], ["case3"]]
+        check_items(data.items("training"))
+
+    def test_json_list(self, folder):
+        entry = [{"image": f"images/case{i}.png", "label": f"masks/case{i}.gif"} for i in range(5)]
+        (folder / "list.json").write_text(json.dumps({"training": entry[:3], "validation": entry[3:4], "test": entry[4:]}))
+        data = Folder(folder / "list.json")
+        assert [len(data.items(split)) for split in SPLITS] == [3, 1, 1]
+
+    def test_defects_are_named(self, folder, tmp_path):
+        (folder / "masks/case3.gif").rename(folder / "masks/other.gif")
+        with pytest.raises(DataError, match="image without mask: case3"):
+            Folder(folder)
+        shutil.copy(folder / "masks/other.gif", folder / "masks/case3.gif")
+        shutil.copy(folder / "images/case3.png", folder / "images/case3.tif")
+        with pytest.raises(DataError, match="several files for one image: case3"):
+            Folder(folder)
+        with pytest.raises(DataError, match="not found"):
+            Folder(tmp_path / "nowhere")
+        (tmp_path / "bare").mkdir()
+        with pytest.raises(DataError, match="an empty folder"):
+            Folder(tmp_path / "bare")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.json", "{", "valid JSON"),
+            ("a.json", "[]", "no training list"),
+            ("a.json", '{"training": [{"image": "a.png"}]}', "incomplete"),
+            ("a.csv", "image,label\na.png,\n", "incomplete"),
+            ("a.csv", "image,label,split\na.png,b.png,tset\n", "unknown split"),
+            ("a.txt", "", "not a datalist"),
+        ],
+    )
+    def test_bad_lists_are_named(self, tmp_path, name, content, message):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=message) as error:
+            Folder(tmp_path / name)
+        assert name in str(error.value)
+
+    def test_one_image_is_too_few(self, write_image, tmp_path):
+        write_image("set/images/a.png", np.zeros((8, 8), np.uint8))
+        write_image("set/masks/a.png", np.zeros((8, 8), np.uint8))
+        with pytest.raises(DataError, match="left for training"):
+            Folder(tmp_path / "set")
+
+
+class TestSyntheticVessels:
+    @pytest.fixture(scope="class")
+    def samples(self):
+        return [draw_sample(np.random.default_rng([0, number])) for number in range(2)]
+
+    def test_trees_are_connected_and_widths_are_as_promised(self, samples):
+        for _, mask, fov in samples:
+            assert mask.shape == (512, 512)
+            assert label(mask > 0, connectivity=2).max() == 1
+            widths = 2 * distance_transform_edt(mask > 0)[skeletonize(mask > 0)]
+            assert np.percentile(widths, 5) < 4
+            assert 7 < np.percentile(widths, 95) < 14
+            assert 0.05 < (mask > 0)[fov > 0].mean() < 0.3
+
+    def test_surround_is_dark_and_light_uneven(self, samples):
+        for image, mask, fov in samples:
+            assert image[fov == 0].mean() < 20
+            background = image[..., 0][(fov > 0) & (mask == 0)]
+            assert np.percentile(background, 95) - np.percentile(background, 5) > 25
+
+    def test_vessels_are_darker_than_their_surroundings(self, samples):
+        for image, mask, fov in samples:
+            near = (distance_transform_edt(mask == 0) < 6) & (mask == 0) & (fov > 0)
+            green = image[..., 1].astype(float)
+            assert green[near].mean() - green[mask > 0].mean() > 8
+
+    def test_seeded(self, samples):
+        again = draw_sample(np.random.default_rng([0, 0]))
+        assert all(np.array_equal(a, b) for a, b in zip(again, samples[0], strict=True))
+        assert not np.array_equal(samples[0][1], samples[1][1])
+
+    def test_made_once_at_first_use(self, tmp_path, monkeypatch):
+        drawn = []
+
+        def quick(rng, size=512):
+            drawn.append(size)
+            return tuple(np.zeros((16, 16, 3)[:n], np.uint8) for n in (3, 2, 2))
+
+        monkeypatch.setattr("topolora_monai.data.synthetic_vessels.draw_sample", quick)
+        counts = [len(SyntheticVessels(tmp_path / "s").items(split)) for split in SPLITS]
+        assert counts == [16, 4, 4]
+        assert len(drawn) == 24
+        SyntheticVessels(tmp_path / "s")
+        assert len(drawn) == 24
+        assert [path.name for path in (tmp_path / "s").iterdir()] == ["v1-seed0"]
+
+    def test_interrupted_start_leaves_no_half_set(self, tmp_path, monkeypatch):
+        def interrupted(rng, size=512):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("topolora_monai.data.synthetic_vessels.draw_sample", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            SyntheticVessels(tmp_path / "s")
+        assert list((tmp_path / "s").iterdir()) == []
+
+    def test_unwritable_folder(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(DataError, match="stands where"):
+            SyntheticVessels(tmp_path / "file")
+        with pytest.raises(OutputError, match="cannot create"):
+            SyntheticVessels(tmp_path / "file" / "below")
+
+
+class TestRegistry:
+    def test_unknown_name_suggests_a_known_one(self):
+        with pytest.raises(ConfigError, match="did you mean drive") as error:
+            open_dataset("drvie")
+        assert all(name in str(error.value) for name in DATASET_NAMES)
+
+    def test_folder_is_asked_for(self):
+        with pytest.raises(ConfigError, match="--dataset_dir"):
+            open_dataset("drive")
+
+    def test_by_name(self, fake_drive):
+        assert isinstance(open_dataset("drive", fake_drive), Drive)
+
+
+class TestFindImages:
+    @pytest.fixture
+    def scans(self, tmp_path, write_image):
+        for name in ("b.png", "a.JPG", "c.tif"):
+            write_image(f"scans/{name}", np.zeros((4, 4, 3), np.uint8))
+        (tmp_path / "scans/notes.txt").touch()
+        return tmp_path / "scans"
+
+    def test_file_folder_and_glob(self, scans):
+        assert [i["name"] for i in find_images(scans)] == ["a", "b", "c"]
+        assert [i["name"] for i in find_images(scans / "b.png")] == ["b"]
+        assert [i["name"] for i in find_images(f"{scans}/*.tif")] == ["c"]
+
+    def test_equal_stems_keep_their_suffixes(self, scans, write_image):
+        write_image("scans/b.tif", np.zeros((4, 4, 3), np.uint8))
+        assert [i["name"] for i in find_images(scans)] == ["a", "b.png", "b.tif", "c"]
+
+    def test_nothing_found(self, tmp_path):
+        with pytest.raises(DataError, match="no image"):
+            find_images(tmp_path)
+        with pytest.raises(DataError, match="no image"):
+            find_images(tmp_path / "*.png")
+
+    def test_colliding_outputs_are_refused(self, scans, write_image):
+        write_image("scans/deeper/b.png", np.zeros((4, 4, 3), np.uint8))
+        with pytest.raises(DataError, match="same file name"):
+            find_images(f"{scans}/**/b.png")

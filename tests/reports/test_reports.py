@@ -1,0 +1,82 @@
+"""The evaluation report: numbers by hand, files on disk, colours in the picture."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from topolora_monai.reports import EvaluationReport, SplitScores, comparison_figure, write_summary
+
+
+def engine(probability, label, fov, name="scan"):
+    target = {"label": label[None], "fov": fov[None]}
+    output = [{"pred": probability[None], "label": target, "image": torch.rand(3, *label.shape)}]
+    return SimpleNamespace(state=SimpleNamespace(output=output, batch=[{"name": name}]))
+
+
+@pytest.fixture
+def scored(tmp_path):
+    label, fov = torch.zeros(20, 30), torch.ones(20, 30)
+    label[10, 5:25] = 1
+    fov[:, 28:] = 0
+    probability = 0.6 * label
+    probability[10, 20:25] = 0.3  # five missed at 0.5, all found at 0.25
+    probability[3, 5:9] = 0.9  # four false
+    probability[:, 28:] = 1.0  # not scored
+    validation = SplitScores()
+    validation._collect(engine(probability, label, fov))
+    report = EvaluationReport(tmp_path / "evaluation", validation.threshold)
+    report._start()
+    report._score(engine(probability, label, fov))
+    report._write()
+    return tmp_path, report, validation
+
+
+def test_scores_by_hand(scored):
+    _, report, validation = scored
+    assert report.threshold == validation.threshold() < 0.31
+    summary = report.summary()
+    assert summary["recall"] == 1
+    assert summary["precision"] == pytest.approx(20 / 24)
+    assert summary["dice_at_half"] == pytest.approx(2 * 15 / (15 + 4 + 20))
+    assert summary["cldice"] < 1
+
+
+def test_table_pictures_and_summary(scored):
+    folder, report, validation = scored
+    with (folder / "evaluation/per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["name"] == "scan"
+    assert float(rows[0]["dice"]) == pytest.approx(report.summary()["dice"], abs=1e-5)
+    assert (folder / "evaluation/pictures/scan.png").stat().st_size > 500
+    (folder / "training.json").write_text(json.dumps({"seed": 3, "validation": {}}))
+    write_summary(folder, report, validation)
+    written = json.loads((folder / "evaluation/summary.json").read_text())
+    assert written["seed"] == 3
+    assert written["test"].keys() == {
+        "dice", "iou", "precision", "recall", "auc", "cldice", "threshold", "dice_at_half"
+    }  # fmt: skip
+    assert written["validation"]["dice"] == validation.summary()["dice"]
+
+
+def test_threshold_is_half_before_any_image():
+    assert SplitScores().threshold() == 0.5
+
+
+def test_colours_show_every_kind_of_pixel():
+    truth, prediction, fov = (np.zeros((40, 60), bool) for _ in range(3))
+    truth[10:20, 10:30], prediction[10:20, 20:40], fov[:, :50] = True, True, True
+    figure = comparison_figure(np.zeros((1, 40, 60), np.float32), truth, prediction, fov, "caption")
+    left, top = figure.width - 60 - 10, 62
+    colours = {
+        "missed": figure.getpixel((left + 15, top + 15)),
+        "right": figure.getpixel((left + 25, top + 15)),
+        "false": figure.getpixel((left + 35, top + 15)),
+        "background": figure.getpixel((left + 5, top + 5)),
+        "outside": figure.getpixel((left + 55, top + 5)),
+    }
+    assert len(set(colours.values())) == 5
+    assert colours["false"] == (230, 97, 0)
