@@ -16,8 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
     Example:
-        >>> main(["params", "--network_name", "vit_tiny_test", "--preset", "adapter_only", "--json"])
-        {"network_name": "vit_tiny_test", "preset": "adapter_only", "total": 1337956, "trainable": 8896, "published_trainable": 8896}
+        >>> main(["params", "--network_name", "vit_b", "--preset", "topolora"])  # doctest: +NORMALIZE_WHITESPACE
+        total                  94,606,640
+        trainable               4,377,472  4.63% of total
+        published_trainable     4,929,508  with the decoder parts that get no gradient, which are frozen here
         0
     """
     options = _parser().parse_args(arguments)

@@ -75,7 +75,9 @@ def main() -> None:
         for variant, of in runs.items()
     }
     base = table["original"]
-    print(f"{arguments.network_name}, {arguments.image_size} px, batch 1, {arguments.precision}, LoRA forward + backward")
+    print(
+        f"{arguments.network_name}, {arguments.image_size} px, batch 1, {arguments.precision}, LoRA forward + backward"
+    )
     print(f"{'':20}{'seconds':>9}{'GB':>7}{'time':>8}{'memory':>8}")
     for variant, row in table.items():
         time_ratio, memory_ratio = row["seconds"] / base["seconds"], row["peak_bytes"] / base["peak_bytes"]
@@ -84,7 +86,9 @@ def main() -> None:
         from topolora_monai.engines import provenance, write_json
 
         settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "variant")}
-        write_json({**settings, "variants": table, **{k: provenance()[k] for k in ("commit", "hardware")}}, arguments.json)
+        write_json(
+            {**settings, "variants": table, **{k: provenance()[k] for k in ("commit", "hardware")}}, arguments.json
+        )
 
 
 if __name__ == "__main__":

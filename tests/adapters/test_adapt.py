@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from topolora_monai.adapters import PRESETS, AdaptationConfig, LoraSettings, SpatialConvAdapter, adapt, merge, preset_config
+from topolora_monai.adapters import (
+    PRESETS,
+    AdaptationConfig,
+    LoraSettings,
+    SpatialConvAdapter,
+    adapt,
+    merge,
+    preset_config,
+)
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks import build_network
 
@@ -23,7 +31,7 @@ def break_zero_init(adapted):
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_" in name or "embedding_adapter" in name:
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter.add_(0.05 * torch.randn_like(parameter))
 
 
 def logits(net, image=IMAGE):
@@ -44,9 +52,7 @@ def test_published_counts_on_vit_b(rank, expected):
 
 
 def test_parts_without_gradient_can_be_unfrozen():
-    default, all_parts = (
-        adapt(network(), preset_config("topolora", freeze_unused=value)) for value in (None, False)
-    )
+    default, all_parts = (adapt(network(), preset_config("topolora", freeze_unused=value)) for value in (None, False))
     assert default.published_trainable_count == all_parts.trainable_count == all_parts.published_trainable_count
     all_parts.network(IMAGE).square().mean().backward()
     idle = all_parts.trainable().keys() - default.trainable().keys()
@@ -106,9 +112,7 @@ def test_lora_placement_follows_targets_and_block_range():
         AdaptationConfig(lora=LoraSettings(targets=("qkv", "proj"), rank=2, first_block=1, last_block=3)),
     )
     layers = {name.split(".lora_")[0] for name in adaptation.trainable()}
-    assert layers == {
-        f"image_encoder.blocks.{block}.attn.{part}" for block in (1, 2) for part in ("qkv", "proj")
-    }
+    assert layers == {f"image_encoder.blocks.{block}.attn.{part}" for block in (1, 2) for part in ("qkv", "proj")}
 
 
 def test_scaling_is_alpha_over_rank_and_its_root():

@@ -36,7 +36,9 @@ def test_train_evaluate_and_infer_from_elsewhere(options, fake_drive, tmp_path):
     assert record["trainable"] > 100_000
     assert any((output / "tensorboard").iterdir())
 
-    done = run("evaluating", CONFIGS / "evaluate.yaml", elsewhere, output_dir=output, dataset_dir=fake_drive, precision="fp32")
+    done = run(
+        "evaluating", CONFIGS / "evaluate.yaml", elsewhere, output_dir=output, dataset_dir=fake_drive, precision="fp32"
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads((output / "evaluation/summary.json").read_text())
     for key in ("dataset", "protocol", "network_name", "preset", "seed", "command", "commit", "hardware", "seconds",
@@ -108,7 +110,9 @@ def test_killed_run_resumes_to_the_result_of_an_uninterrupted_one(options, tmp_p
     done = run("training", CONFIGS / "train.yaml", tmp_path, **killed)
     assert done.returncode == 0, done.stderr
     assert f"after epoch {epoch} of 4" in done.stderr
-    states = [torch.load(folder / "last.pt", weights_only=True)["adapter"] for folder in (options["output_dir"], last.parent)]
+    states = [
+        torch.load(folder / "last.pt", weights_only=True)["adapter"] for folder in (options["output_dir"], last.parent)
+    ]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
     adapters = [load_file(folder / "adapter.safetensors") for folder in (options["output_dir"], last.parent)]
@@ -129,7 +133,7 @@ def workflow(**options):
 def test_resuming_with_other_settings_is_refused(options):
     options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()} | {"epochs": 1}
     workflow(**options)
-    with pytest.raises(Exception) as error:  # noqa: PT011 - MONAI wraps it
+    with pytest.raises(Exception) as error:
         workflow(**options, learning_rate=0.1)
     assert "other settings" in str(error.getrepr(chain=True))
 
@@ -183,7 +187,11 @@ def test_definitions_shared_by_configurations_are_equal():
         assert evaluate[key] == inference[key], key
     assert train["device"] == evaluate["device"]
     assert train["validate"]["postprocessing"] == evaluate["postprocessing"]
-    assert train["validate"]["native_transforms"] == evaluate["native_transforms"] == inference["preprocessing"]["transforms"]
+    assert (
+        train["validate"]["native_transforms"]
+        == evaluate["native_transforms"]
+        == inference["preprocessing"]["transforms"]
+    )
     assert train["validate"]["published_transforms"] == evaluate["published_transforms"]
     differing = {"activation_checkpointing"}
     assert {k: v for k, v in train["network_def"].items() if k not in differing} == evaluate["network_def"]

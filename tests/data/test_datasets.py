@@ -95,7 +95,11 @@ class TestFolder:
                     source = folder / kind.replace("labels", "masks") / f"case{number}.{suffix}"
                     shutil.copy(source, tmp_path / "own" / split / kind)
         data = Folder(tmp_path / "own")
-        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [["case0", "case1"], ["case2"], ["case3"]]
+        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [
+            ["case0", "case1"],
+            ["case2"],
+            ["case3"],
+        ]
 
     def test_csv_list(self, folder):
         rows = ["image,label,split"] + [
@@ -103,12 +107,18 @@ class TestFolder:
         ]
         (folder / "list.csv").write_text("\n".join(rows))
         data = Folder(folder / "list.csv")
-        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [["case0", "case1"], ["case2"], ["case3"]]
+        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [
+            ["case0", "case1"],
+            ["case2"],
+            ["case3"],
+        ]
         check_items(data.items("training"))
 
     def test_json_list(self, folder):
         entry = [{"image": f"images/case{i}.png", "label": f"masks/case{i}.gif"} for i in range(5)]
-        (folder / "list.json").write_text(json.dumps({"training": entry[:3], "validation": entry[3:4], "test": entry[4:]}))
+        (folder / "list.json").write_text(
+            json.dumps({"training": entry[:3], "validation": entry[3:4], "test": entry[4:]})
+        )
         data = Folder(folder / "list.json")
         assert [len(data.items(split)) for split in SPLITS] == [3, 1, 1]
 

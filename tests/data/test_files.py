@@ -45,7 +45,9 @@ class TestImages:
 
     def test_transparency_is_dropped(self, write_image):
         rgba = np.dstack([COLOUR, np.full((10, 14), 7, np.uint8)])
-        assert np.array_equal(read_image(write_image("a.png", rgba)), COLOUR.transpose(2, 0, 1).astype(np.float32) / 255)
+        assert np.array_equal(
+            read_image(write_image("a.png", rgba)), COLOUR.transpose(2, 0, 1).astype(np.float32) / 255
+        )
 
     def test_floating_point_is_refused(self, write_image):
         with pytest.raises(DataError, match=r"8 nor 16 bit.*a\.tif"):

@@ -99,7 +99,12 @@ def trainer(loss, batches, handlers, accumulation_steps=1, lr=0.1):
 
 def loader(count=4, value=1.0):
     items = [
-        {"image": torch.full((1, 4, 4), value), "label": torch.ones(1, 4, 4), "fov": torch.ones(1, 4, 4), "name": f"n{i}"}
+        {
+            "image": torch.full((1, 4, 4), value),
+            "label": torch.ones(1, 4, 4),
+            "fov": torch.ones(1, 4, 4),
+            "name": f"n{i}",
+        }
         for i in range(count)
     ]
     return DataLoader(items, batch_size=1)
@@ -208,7 +213,10 @@ class TestOutput:
         other = script.replace("DataError('mask is broken', path='a.png')", "ValueError('x')").replace(
             "except DataError", "except ValueError"
         )
-        assert "Traceback" in subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False).stderr
+        assert (
+            "Traceback"
+            in subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False).stderr
+        )
 
 
 class TestPredictionWriter:

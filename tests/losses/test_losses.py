@@ -191,7 +191,7 @@ class TestTopologyLoss:
 
     @pytest.mark.parametrize("arguments", [{"bce_weight": -1}, {"ramp": 1.5}])
     def test_bad_settings(self, arguments):
-        with pytest.raises(ValueError, match="must not be negative|fraction"):
+        with pytest.raises(ValueError, match=r"must not be negative|fraction"):
             TopologyLoss(**arguments)
 
     def test_shapes_must_agree(self):

@@ -47,7 +47,9 @@ def test_same_seed_same_weights_and_no_trace_on_the_global_generator():
 
 def test_weights_are_loaded(tiny_checkpoint):
     network = build_network("vit_tiny_test", image_size=64, weights=tiny_checkpoint, out_channels=2, in_channels=4)
-    assert torch.equal(network.mask_decoder.mask_tokens.weight, torch.load(tiny_checkpoint)["mask_decoder.mask_tokens.weight"])
+    assert torch.equal(
+        network.mask_decoder.mask_tokens.weight, torch.load(tiny_checkpoint)["mask_decoder.mask_tokens.weight"]
+    )
     assert torch.equal(network.mask_decoder.class_tokens[1], network.mask_decoder.mask_tokens.weight[0])
 
 

@@ -90,7 +90,7 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
         if config.lora is not None:
             _inject_lora(network, config.lora)
         if config.conv_adapter:
-            channels = network.prompt_encoder.embed_dim
+            channels: int = network.get_submodule("prompt_encoder").embed_dim  # type: ignore[assignment]
             network.embedding_adapter = SpatialConvAdapter(channels, config.conv_adapter_norm)
     _unfreeze(network, config)
     network.train(network.training)  # freezing decides which normalisation layers keep their statistics
@@ -117,24 +117,24 @@ def merge(network: nn.Module) -> nn.Module:
 
 
 def _inject_lora(network: nn.Module, settings: LoraSettings) -> None:
-    targets = list(_lora_targets(network.image_encoder, settings))
+    targets = list(_lora_targets(network.get_submodule("image_encoder"), settings))
     if not targets:
         raise ConfigError(
             "LoRA matches no layer of this image encoder",
-            expected=f"some of {settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
+            expected=f"{settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
             found="none",
             hint="check lora_first_block, lora_last_block and lora_targets",
         )
     peft_config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
         target_modules=targets,
         bias="none",
     )
-    inject_adapter_in_model(peft_config, network.image_encoder)
+    inject_adapter_in_model(peft_config, network.get_submodule("image_encoder"))
 
 
 def _lora_targets(encoder: nn.Module, settings: LoraSettings) -> Iterator[str]:
@@ -152,14 +152,13 @@ def _unfreeze(network: nn.Module, config: AdaptationConfig) -> None:
         if ".lora_" in name or name.startswith(("embedding_adapter.", "channel_mixer.", "mask_decoder.class_tokens")):
             parameter.requires_grad_(True)
     if config.train_encoder:
-        network.image_encoder.requires_grad_(True)
+        network.get_submodule("image_encoder").requires_grad_(True)
     if config.train_decoder:
-        network.mask_decoder.requires_grad_(True)
+        network.get_submodule("mask_decoder").requires_grad_(True)
         if config.freeze_unused:
             for module in _unused(network):
                 module.requires_grad_(False)
 
 
 def _unused(network: nn.Module) -> list[nn.Module]:
-    unused: list[nn.Module] = network.mask_decoder.unused_modules
-    return unused
+    return network.get_submodule("mask_decoder").unused_modules  # type: ignore[return-value]

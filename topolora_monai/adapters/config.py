@@ -48,7 +48,9 @@ class LoraSettings:
         if unknown or not self.targets:
             raise ConfigError("unknown LoRA target", expected=f"some of {', '.join(LORA_TARGETS)}", found=self.targets)
         if self.rank < 1:
-            raise ConfigError("LoRA rank must be at least 1", found=self.rank, hint="choose preset adapter_only for none")
+            raise ConfigError(
+                "LoRA rank must be at least 1", found=self.rank, hint="choose preset adapter_only for none"
+            )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError("LoRA dropout must be in [0, 1)", found=self.dropout)
 
@@ -145,7 +147,8 @@ def preset_config(preset: str, **overrides: Any) -> AdaptationConfig:
         if fields.get("lora") is None:
             raise ConfigError(f"preset {preset} has no LoRA to set {sorted(lora_changes)} on", hint="use preset lora")
         fields["lora"] = _replace(fields["lora"], lora_changes)
-    return _replace(AdaptationConfig(preset=preset, **fields), given)
+    config: AdaptationConfig = _replace(AdaptationConfig(preset=preset, **fields), given)
+    return config
 
 
 def _replace(instance: Any, changes: dict[str, Any]) -> Any:

@@ -131,7 +131,8 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Ten
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()} if with_tensors else {}
+            keys = list(file.keys()) if with_tensors else []
+            state = {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
         raise AdapterFileError(
             "adapter file is damaged or not a safetensors file", path=path, found=str(error), hint="copy it again"

@@ -31,14 +31,15 @@ class SpatialConvAdapter(nn.Module):
     def __init__(self, channels: int, normalization: Normalization = "layer") -> None:
         super().__init__()
         norm = nn.BatchNorm2d(channels) if normalization == "batch" else LayerNorm2d(channels)
+        last = nn.Conv2d(channels, channels, 1, bias=False)
+        nn.init.zeros_(last.weight)
         self.block = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
             nn.Conv2d(channels, channels, 1, bias=False),
             norm,
             nn.GELU(),
-            nn.Conv2d(channels, channels, 1, bias=False),
+            last,
         )
-        nn.init.zeros_(self.block[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine an embedding; (B, channels, h, w) in and out."""

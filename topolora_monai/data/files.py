@@ -103,7 +103,8 @@ def read_mask(path: str | Path) -> NDArray[np.uint8]:
             found=f"{len(distinct)} values: {shown}",
             hint="threshold it, or keep one class, and save it as PNG",
         )
-    return (values != 0).astype(np.uint8)
+    mask: NDArray[np.uint8] = (values != 0).astype(np.uint8)
+    return mask
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

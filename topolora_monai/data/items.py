@@ -9,7 +9,17 @@ from typing import Literal, TypedDict
 from topolora_monai.data.files import IMAGE_SUFFIXES, image_size, read_mask
 from topolora_monai.errors import DataError
 
-__all__ = ["SPLITS", "Item", "Split", "check_items", "image_files", "list_folder", "plain_stem", "require_unique", "without_fov"]
+__all__ = [
+    "SPLITS",
+    "Item",
+    "Split",
+    "check_items",
+    "image_files",
+    "list_folder",
+    "plain_stem",
+    "require_unique",
+    "without_fov",
+]
 
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")

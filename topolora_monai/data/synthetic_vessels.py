@@ -132,7 +132,7 @@ def _grow(
         _stamp(depth, position, max(width, _THINNEST) / 2)
         bend = 0.97 * bend + rng.normal(0, 0.003)
         angle += bend
-        position = position + (np.sin(angle), np.cos(angle))
+        position = position + np.array([np.sin(angle), np.cos(angle)])
         width *= 1 - 0.0015 * rng.uniform(0.5, 1.5)
         until_branch -= 1
         if until_branch <= 0:
@@ -167,7 +167,7 @@ def _render(
     light *= 1 - 0.55 * ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / size**2
     colour = np.array([0.72, 0.40, 0.20]) * rng.uniform(0.85, 1.15, 3)
     image = light[..., None] * colour
-    disc = np.exp(-(((rows - origin[0]) ** 2 + (columns - origin[1]) ** 2) / (2 * (size / 22) ** 2)) ** 2)
+    disc = np.exp(-((((rows - origin[0]) ** 2 + (columns - origin[1]) ** 2) / (2 * (size / 22) ** 2)) ** 2))
     image += disc[..., None] * np.array([0.18, 0.24, 0.16])
     absorbed = np.exp(-gaussian_filter(depth, 0.7)[..., None] * np.array([0.035, 0.10, 0.06]) * rng.uniform(0.7, 1.2))
     thin_contrast = 1 - 0.12 * (gaussian_filter((depth > 0).astype(float), 0.7))[..., None]

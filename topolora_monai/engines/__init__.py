@@ -13,6 +13,7 @@ from topolora_monai.engines.handlers import (
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, default_precision
 from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
 from topolora_monai.engines.prediction import PredictionWriter
+from topolora_monai.engines.settings import check_settings
 
 __all__ = [
     "AutocastInferer",
@@ -26,6 +27,7 @@ __all__ = [
     "RunCheckpoint",
     "TargetLoss",
     "TimeLeft",
+    "check_settings",
     "default_precision",
     "prepare_batch",
     "prepare_output",

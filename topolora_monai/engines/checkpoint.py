@@ -66,6 +66,7 @@ class RunCheckpoint:
         self.properties = properties
         self.resume = resume
         self.best: dict[str, float] = {}
+        self._provenance = provenance()  # of the code that trains, whatever is committed meanwhile
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -117,7 +118,9 @@ class RunCheckpoint:
         trainer.state.iteration = state["epoch"] * (trainer.state.epoch_length or 0)
         done, wanted = trainer.state.epoch, trainer.state.max_epochs or 0
         if done >= wanted:
-            _logger.warning("%s is finished: %d of %d epochs. Raise --epochs, or --resume false.", self.folder, done, wanted)
+            _logger.warning(
+                "%s is finished: %d of %d epochs. Raise --epochs, or --resume false.", self.folder, done, wanted
+            )
         else:
             _logger.info("resuming %s after epoch %d of %d", self.folder, done, wanted)
 
@@ -139,7 +142,9 @@ class RunCheckpoint:
             "epoch": trainer.state.epoch,
             "adapter": adapter_state(self.adaptation.network),
             "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": {key: self.lr_scheduler.state_dict()[key] for key in ("last_epoch", "_last_lr", "_step_count")},
+            "lr_scheduler": {
+                key: self.lr_scheduler.state_dict()[key] for key in ("last_epoch", "_last_lr", "_step_count")
+            },
             "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else {},
             "best": self.best,
             "seconds": self.seconds(),
@@ -173,7 +178,8 @@ class RunCheckpoint:
             "epochs": trainer.state.epoch,
             "seconds": round(self.seconds(), 1),
             "validation": self.best,
-            **provenance(),
+            **self._provenance,
+            "peak_memory_bytes": provenance()["peak_memory_bytes"],
         }
         write_json(record, self.folder / "training.json")
 

@@ -101,7 +101,7 @@ class NonFiniteGuard:
         Raises:
             TopoLoRAError: if it is not finite; names the images of the batch.
         """
-        loss = float(engine.state.output[Keys.LOSS].detach())  # type: ignore[index,call-overload]
+        loss = float(engine.state.output[Keys.LOSS].detach())
         if not math.isfinite(loss):
             batch = engine.state.batch if isinstance(engine.state.batch, dict) else {}
             raise TopoLoRAError(

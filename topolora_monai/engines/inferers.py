@@ -54,9 +54,7 @@ class AutocastInferer(Inferer):
         """Logits of ``inputs``, float32."""
 
         def run(window: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            context = (
-                torch.autocast(window.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
-            )
+            context = torch.autocast(window.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
             with context:
                 logits: Tensor = network(window, *args, **kwargs)
             return logits.float()

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
 
 __all__ = ["prepare_output", "provenance", "speak_plainly", "write_json"]
@@ -122,9 +123,7 @@ def _commit() -> str:
     try:
         return git("rev-parse", "HEAD").strip() + ("-dirty" if git("status", "--porcelain", "-uno").strip() else "")
     except (OSError, subprocess.CalledProcessError):
-        from topolora_monai import __version__
-
-        return f"version {__version__}"
+        return f"version {topolora_monai.__version__}"
 
 
 def _hardware() -> str:

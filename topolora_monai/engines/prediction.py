@@ -43,7 +43,7 @@ class PredictionWriter:
         """
         batch: Any = engine.state.batch
         names = [one["name"] for one in batch] if isinstance(batch, list) else list(batch["name"])
-        for one, name in zip(engine.state.output, names, strict=True):  # type: ignore[arg-type]
+        for one, name in zip(engine.state.output, names, strict=True):
             planes = one[Keys.PRED].double().cpu().numpy()
             for index, plane in enumerate(planes):
                 suffix = f"_{index}" if len(planes) > 1 else ""

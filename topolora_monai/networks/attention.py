@@ -82,9 +82,7 @@ class _ChunkedAttention(torch.autograd.Function):
     """Attention over chunks of queries with a third of the fused form's arithmetic; keeps only in- and outputs."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor
-    ) -> Tensor:
+    def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
         """All of shape (B * heads, N, ...)."""
         out = torch.empty(value.shape, dtype=value.dtype)
         for chunk in _chunks(query):

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
@@ -74,19 +75,18 @@ def build_network(
         torch.manual_seed(seed)
         encoder, prompt_encoder, decoder = _PARTS[network_name](activation_checkpointing)
         network = SamSegmenter(
-            encoder, prompt_encoder, MaskDecoder(decoder, out_channels), image_size, in_channels, fit
+            encoder, prompt_encoder, MaskDecoder(decoder, out_channels), image_size, in_channels, fit, network_name
         )
     if weights is not None:
         load_base_weights(network, weights, network_name)
         network.mask_decoder.reset_class_tokens()
-    network.base_name = network_name
     return network.eval()
 
 
-def _official(build: Callable[[], nn.Module], activation_checkpointing: bool) -> _Parts:
+def _official(build: Callable[[], Any], activation_checkpointing: bool) -> _Parts:
     sam = build()
-    encoder = VitImageEncoder(sam.image_encoder, activation_checkpointing)  # type: ignore[arg-type]
-    return encoder, sam.prompt_encoder, sam.mask_decoder  # type: ignore[return-value]
+    encoder = VitImageEncoder(sam.image_encoder, activation_checkpointing)
+    return encoder, sam.prompt_encoder, sam.mask_decoder
 
 
 def _mobile(activation_checkpointing: bool) -> _Parts:
@@ -99,7 +99,7 @@ def _tiny_test(activation_checkpointing: bool) -> _Parts:
         embed_dim=192,
         depth=4,
         num_heads=6,
-        out_chans=64,
+        out_chans=192,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         use_rel_pos=True,
         rel_pos_zero_init=False,
@@ -107,7 +107,11 @@ def _tiny_test(activation_checkpointing: bool) -> _Parts:
         global_attn_indexes=(1, 3),
     )
     nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
-    return (VitImageEncoder(encoder, activation_checkpointing), *_prompting(dim=64, grid=16, mlp_dim=256))
+    # What stays frozen must not lose what it sees: random projections that keep angles, and no random blur.
+    for projection in (encoder.patch_embed.proj, encoder.neck[0]):
+        nn.init.orthogonal_(projection.weight)
+    nn.init.dirac_(encoder.neck[2].weight)
+    return (VitImageEncoder(encoder, activation_checkpointing), *_prompting(dim=192, grid=16, mlp_dim=384))
 
 
 def _prompting(dim: int, grid: int, mlp_dim: int = 2048) -> tuple[PromptEncoder, OriginalMaskDecoder]:

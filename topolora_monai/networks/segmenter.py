@@ -37,6 +37,7 @@ class SamSegmenter(nn.Module):
             convolution that starts as an average over interleaved channels.
         fit: ``"pad"`` keeps the aspect ratio and pads with zeros below and to the right (SAM's way),
             ``"squash"`` resizes both sides to ``image_size`` (the published TopoLoRA-SAM protocol).
+        base_name: name of the base network, which adapter files are tied to.
 
     Raises:
         ConfigError: for an ``image_size`` that is not a positive multiple of the stride.
@@ -60,6 +61,7 @@ class SamSegmenter(nn.Module):
         image_size: int = 1024,
         in_channels: int = 3,
         fit: Fit = "pad",
+        base_name: str = "custom",
     ) -> None:
         super().__init__()
         stride: int = image_encoder.stride  # type: ignore[assignment]
@@ -73,6 +75,7 @@ class SamSegmenter(nn.Module):
             )
         if fit not in ("pad", "squash"):
             raise ConfigError("unknown fit", expected='"pad" or "squash"', found=repr(fit))
+        self.base_name = base_name
         self.image_size = image_size
         self.fit = fit
         self.in_channels = in_channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
@@ -60,13 +61,13 @@ class TinyVitImageEncoder(nn.Module):
         embed = source.patch_embed
         self.patch_embed = nn.ModuleDict({"seq": nn.Sequential(embed.conv1, embed.act, embed.conv2)})
         stages = list(source.stages)
+        stages[3].downsample.conv2.c.stride = (1, 1)
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {"blocks": stage.blocks} | ({"downsample": following.downsample} if following is not None else {})
             )
             for stage, following in zip(stages, [*stages[1:], None], strict=True)
         )
-        self.layers[2]["downsample"].conv2.c.stride = (1, 1)
         self.neck = nn.Sequential(
             nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
             LayerNorm2d(out_channels),
@@ -93,11 +94,10 @@ class TinyVitImageEncoder(nn.Module):
         return embedding
 
     def _stage(self, index: int, x: Tensor) -> Tensor:
-        layer = self.layers[index]
-        if index == 0:  # convolutional blocks keep channels first
-            x = layer["blocks"](x)
-        else:
-            x = layer["blocks"](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        layer = cast(nn.ModuleDict, self.layers[index])
+        convolutional = index == 0  # the other blocks want channels last
+        x = layer["blocks"](x if convolutional else x.permute(0, 2, 3, 1))
+        x = x if convolutional else x.permute(0, 3, 1, 2)
         return layer["downsample"](x) if "downsample" in layer else x
 
 

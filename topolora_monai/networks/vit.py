@@ -49,7 +49,7 @@ class RelativePositionAttention(nn.Module):
         below, right = -height % self.window_size, -width % self.window_size
         if not below and not right:
             return qkv
-        filler = self.qkv(x.new_zeros(1, 1, 1, x.shape[-1]))
+        filler: Tensor = self.qkv(x.new_zeros(1, 1, 1, x.shape[-1]))
         padded = filler.expand(qkv.shape[0], height + below, width + right, -1).clone()
         padded[:, :height, :width] = qkv
         return padded
@@ -80,7 +80,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens; (B, H, W, C) in and out."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        transformed: Tensor = x + self.mlp(self.norm2(x))
+        return transformed
 
 
 class VitImageEncoder(nn.Module):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class SplitScores:
         self.curve = ThresholdCurve()
 
     def _collect(self, engine: Engine) -> None:
-        for one in engine.state.output:  # type: ignore[union-attr]
+        for one in engine.state.output:
             self.curve.add(one[Keys.PRED], one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"])
 
 
@@ -89,7 +89,7 @@ class EvaluationReport:
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
 
     def _score(self, engine: Engine) -> None:
-        for one, name in zip(engine.state.output, _names(engine), strict=True):  # type: ignore[arg-type]
+        for one, name in zip(engine.state.output, _names(engine), strict=True):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
             curve = ThresholdCurve()
@@ -101,7 +101,9 @@ class EvaluationReport:
             row = {"name": name, **summary(curve, self.threshold), "cldice": cldice(predicted, truth, inside)}
             self.rows.append(row)
             if self.pictures:
-                caption = f"{name}   Dice {row['dice']:.3f}   clDice {row['cldice']:.3f}   threshold {self.threshold:.2f}"
+                caption = (
+                    f"{name}   Dice {row['dice']:.3f}   clDice {row['cldice']:.3f}   threshold {self.threshold:.2f}"
+                )
                 image = one[Keys.IMAGE].float().cpu().numpy()
                 figure = comparison_figure(image, truth, predicted, inside, caption)
                 figure.save(self.folder / "pictures" / f"{name}.png")
@@ -113,7 +115,9 @@ class EvaluationReport:
         with beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
-            writer.writerows({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows)
+            writer.writerows(
+                {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows
+            )
         os.replace(beside, self.folder / "per_image.csv")
 
 

@@ -41,6 +41,8 @@ class LoadItem(Transform):
         if "label" in data:
             loaded["label"] = torch.from_numpy(read_mask(data["label"])[None]).float()
             loaded["fov"] = (
-                torch.from_numpy(read_mask(data["fov"])[None]).float() if "fov" in data else torch.ones(1, *image.shape[1:])
+                torch.from_numpy(read_mask(data["fov"])[None]).float()
+                if "fov" in data
+                else torch.ones(1, *image.shape[1:])
             )
         return loaded

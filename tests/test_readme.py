@@ -1,0 +1,71 @@
+"""The commands and the example that the README prints."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.bundles.helpers import flatten
+from tests.conftest import ROOT
+from topolora_monai.networks import build_network
+
+README = (ROOT / "README.md").read_text()
+SMALL = {"image_size": 64, "crop_size": 32, "epochs": 1, "crops_per_image": 1, "precision": "fp32", "overlap": 0.0}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
+
+
+def test_bundle_commands_run_as_printed(fake_drive, tmp_path):
+    """Real options, a random checkpoint in the published format, and a size that fits a test."""
+    torch.save(build_network("vit_t").state_dict(), tmp_path / "mobile_sam.pt")
+    assert fake_drive == tmp_path / "DRIVE"
+    bundle_commands = [words for words in commands() if "monai.bundle" in words]
+    assert [words[4] for words in bundle_commands] == ["training", "evaluating", "inferring"]
+    for printed in bundle_commands:
+        words = [sys.executable, *printed[1:]]
+        known = SMALL if words[4] == "training" else {"precision": "fp32", "overlap": 0.0}
+        words[6] = str(ROOT / words[6])
+        done = subprocess.run([*words, *flatten(known)], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/drive/evaluation/summary.json").is_file()
+    assert len(list((tmp_path / "masks").glob("*_mask.png"))) == 2
+
+
+def test_make_targets_exist():
+    targets = [words[1] for words in commands() if words[0] == "make"]
+    assert targets == ["train", "test"]
+    for target in targets:
+        done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_python_example_runs():
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "bundles/topolora_sam_segmentation/docs/README.md"])
+def test_links_within_the_repository_lead_somewhere(name):
+    text = (ROOT / name).read_text()
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+        assert ((ROOT / name).parent / target).exists(), target
+
+
+def test_params_command():
+    topolora = [sys.executable, "-m", "topolora_monai.cli"]
+    printed = re.search(r"`topolora (params [^`]+)`", README).group(1)
+    done = subprocess.run([*topolora, *shlex.split(printed), "--json"], capture_output=True, text=True, check=True)
+    assert '"published_trainable": 4929508' in done.stdout
+    done = subprocess.run([*topolora, "params", "--preset", "topolorra"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "did you mean topolora" in done.stderr
