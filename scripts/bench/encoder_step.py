@@ -1,6 +1,6 @@
 """Time and memory of one LoRA training step of SAM's image encoder: original computation against ours.
 
-    python scripts/bench/encoder_step.py --network_name vit_b --image_size 1024 --precision fp32
+    python scripts/bench/encoder_step.py --network_name vit_b --precision fp32
 
 Each variant runs in a process of its own, in turns; the table gives the median step time, the peak resident
 memory of the process, and the ratios. Weights are random: they change neither.
@@ -19,7 +19,6 @@ VARIANTS = ("original", "ours", "ours, checkpointed")
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network_name", default="vit_b", choices=["vit_b", "vit_l", "vit_h"])
-    parser.add_argument("--image_size", type=int, default=1024)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--steps", type=int, default=2, help="timed steps of a process, after one warm-up")
     parser.add_argument("--rounds", type=int, default=2, help="processes of each variant")
@@ -36,17 +35,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
     from segment_anything import sam_model_registry
 
-    from topolora_monai.adapters import adapt, preset_config
+    from topolora_monai.adapters import AdaptationConfig, LoraSettings, adapt
     from topolora_monai.networks import build_network
 
-    network = build_network(arguments.network_name, image_size=arguments.image_size)
     if arguments.variant == "original":
-        network.image_encoder = sam_model_registry[arguments.network_name]().image_encoder
-    elif arguments.variant == "ours, checkpointed":
-        network.image_encoder.activation_checkpointing = True
-    adapt(network, preset_config("lora"))
+        network = sam_model_registry[arguments.network_name]()
+    else:
+        checkpointed = arguments.variant == "ours, checkpointed"
+        network = build_network(arguments.network_name, activation_checkpointing=checkpointed)
+    adapt(network, AdaptationConfig(lora=LoraSettings()))
     network.train()
-    image = torch.randn(1, 3, arguments.image_size, arguments.image_size)
+    image = torch.randn(1, 3, 1024, 1024)
     autocast = torch.autocast("cpu", torch.bfloat16) if arguments.precision == "bf16" else contextlib.nullcontext()
     seconds = []
     for _ in range(arguments.steps + 1):
@@ -76,7 +75,7 @@ def main() -> None:
     }
     base = table["original"]
     print(
-        f"{arguments.network_name}, {arguments.image_size} px, batch 1, {arguments.precision}, LoRA forward + backward"
+        f"{arguments.network_name}, 1024 px, batch 1, {arguments.precision}, LoRA forward + backward"
     )
     print(f"{'':20}{'seconds':>9}{'GB':>7}{'time':>8}{'memory':>8}")
     for variant, row in table.items():

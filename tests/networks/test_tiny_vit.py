@@ -58,6 +58,16 @@ def test_activation_checkpointing_changes_no_gradient():
     torch.testing.assert_close(*grads)
 
 
+def test_new_weights_take_effect_in_evaluation_mode():
+    encoder, image = TinyVitImageEncoder().eval(), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = encoder(image)
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("attention_biases"):
+                parameter.copy_(torch.randn_like(parameter))
+        assert (encoder(image) - before).abs().max() > 1e-4
+
+
 def test_frozen_batch_norm_keeps_its_statistics_in_training_mode():
     network = build_network("vit_t", image_size=64)
     network.requires_grad_(False)

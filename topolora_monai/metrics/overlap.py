@@ -38,7 +38,7 @@ class ThresholdCurve:
     Example:
         >>> curve = ThresholdCurve()
         >>> curve.add(torch.tensor([0.9, 0.6, 0.2]), torch.tensor([1.0, 0.0, 0.0]))
-        >>> curve.scores(0.5).precision, curve.best_threshold() > 0.6, curve.auc()
+        >>> curve.scores(0.5).precision, curve.best_threshold() >= 0.6, curve.auc()
         (0.5, True, 1.0)
     """
 

@@ -84,43 +84,67 @@ class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
         """All of shape (B * heads, N, ...)."""
+        query = query * query.shape[-1] ** -0.5
         out = torch.empty(value.shape, dtype=value.dtype)
+        buffers = _Buffers(query, count=2)
         for chunk in _chunks(query):
-            torch.bmm(_probabilities(query, key, bias_h, bias_w, chunk), value, out=out[:, chunk])
-        ctx.save_for_backward(query, key, value, bias_h, bias_w, out)
+            torch.bmm(_probabilities(query, key, bias_h, bias_w, chunk, buffers), value, out=out[:, chunk])
+        ctx.save_for_backward(query, key, value, bias_h, bias_w)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, ...]:
         """Gradients of the five inputs; probabilities are computed again chunk by chunk."""
-        query, key, value, bias_h, bias_w, out = ctx.saved_tensors
-        scale = query.shape[-1] ** -0.5
-        height, width = bias_h.shape[-1], bias_w.shape[-1]
-        grads = [torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)]
+        query, key, value, bias_h, bias_w = ctx.saved_tensors
+        axes = (bias_h.shape[-1], bias_w.shape[-1])
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
-        inner = (grad_out * out).sum(dim=-1, keepdim=True)
+        buffers = _Buffers(query, count=3)
         for chunk in _chunks(query):
-            probability = _probabilities(query, key, bias_h, bias_w, chunk)
-            grads[2].baddbmm_(probability.transpose(1, 2), grad_out[:, chunk])
-            grad_logits = torch.bmm(grad_out[:, chunk], value.transpose(1, 2))
-            grad_logits.sub_(inner[:, chunk]).mul_(probability)
-            grads[0][:, chunk] = torch.bmm(grad_logits, key).mul_(scale)
-            grads[1].baddbmm_(grad_logits.transpose(1, 2), query[:, chunk], alpha=scale)
-            by_axis = grad_logits.unflatten(2, (height, width))
-            grad_h[:, chunk], grad_w[:, chunk] = by_axis.sum(dim=3), by_axis.sum(dim=2)
-        return (*grads, grad_h, grad_w)
+            probability = _probabilities(query, key, bias_h, bias_w, chunk, buffers)
+            grad_value.baddbmm_(probability.transpose(1, 2), grad_out[:, chunk])
+            grad = torch.bmm(grad_out[:, chunk], value.transpose(1, 2), out=buffers.view(0, chunk))
+            grad_logits = torch.ops.aten._softmax_backward_data.out(
+                grad, probability, -1, grad.dtype, grad_input=buffers.view(2, chunk)
+            )
+            torch.bmm(grad_logits, key, out=grad_query[:, chunk])
+            grad_key.baddbmm_(grad_logits.transpose(1, 2), query[:, chunk])
+            by_axis = grad_logits.unflatten(2, axes)
+            torch.sum(by_axis, dim=3, out=grad_h[:, chunk])
+            torch.sum(by_axis, dim=2, out=grad_w[:, chunk])
+        return grad_query.mul_(query.shape[-1] ** -0.5), grad_key, grad_value, grad_h, grad_w
+
+
+class _Buffers:
+    """Memory for the logits of one chunk, taken once: fresh pages for every chunk cost more than the arithmetic."""
+
+    def __init__(self, query: Tensor, count: int) -> None:
+        heads, self.tokens, _ = query.shape
+        self.memory = query.new_empty(count, heads * _chunk_length(query) * self.tokens)
+        self.heads = heads
+
+    def view(self, index: int, chunk: slice) -> Tensor:
+        """Buffer ``index``, contiguous, shape (B * heads, length of the chunk, N)."""
+        length = chunk.stop - chunk.start
+        return self.memory[index, : self.heads * length * self.tokens].view(self.heads, length, self.tokens)
+
+
+def _chunk_length(query: Tensor) -> int:
+    heads, tokens, _ = query.shape
+    return min(tokens, max(1, _CHUNK_ELEMENTS // (heads * tokens)))
 
 
 def _chunks(query: Tensor) -> list[slice]:
-    heads, tokens, _ = query.shape
-    step = max(1, _CHUNK_ELEMENTS // (heads * tokens))
+    tokens, step = query.shape[1], _chunk_length(query)
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 
-def _probabilities(query: Tensor, key: Tensor, bias_h: Tensor, bias_w: Tensor, chunk: slice) -> Tensor:
-    """Softmax over all keys for the queries of a chunk, shape (B * heads, chunk, N)."""
-    logits = torch.bmm(query[:, chunk], key.transpose(1, 2)).mul_(query.shape[-1] ** -0.5)
+def _probabilities(
+    scaled_query: Tensor, key: Tensor, bias_h: Tensor, bias_w: Tensor, chunk: slice, buffers: _Buffers
+) -> Tensor:
+    """Softmax over all keys for the queries of a chunk, shape (B * heads, chunk, N), in buffer 1."""
+    logits = torch.bmm(scaled_query[:, chunk], key.transpose(1, 2), out=buffers.view(0, chunk))
     by_axis = logits.unflatten(2, (bias_h.shape[-1], bias_w.shape[-1]))
     by_axis.add_(bias_h[:, chunk, :, None]).add_(bias_w[:, chunk, None, :])
-    return torch.softmax(logits, dim=-1)
+    return torch.softmax(logits, dim=-1, out=buffers.view(1, chunk))

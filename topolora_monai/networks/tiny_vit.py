@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 from segment_anything.modeling.common import LayerNorm2d
-from timm.models.tiny_vit import ConvNorm, TinyVit
+from timm.models.tiny_vit import Attention, ConvNorm, TinyVit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -84,6 +84,9 @@ class TinyVitImageEncoder(nn.Module):
         Returns:
             Embedding of shape (B, out_channels, H / 16, W / 16).
         """
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.attention_bias_cache.clear()  # timm keeps it over a change of weights in evaluation mode
         x = self.patch_embed["seq"](image)
         for index in range(len(self.layers)):
             if self.activation_checkpointing and torch.is_grad_enabled():

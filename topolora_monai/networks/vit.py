@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling.image_encoder import Attention, Block, ImageEncoderViT
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from topolora_monai.networks.attention import relative_position_attention, relative_position_table
@@ -35,11 +38,9 @@ class RelativePositionAttention(nn.Module):
         height, width = x.shape[1:3]
         qkv = self.qkv(x)
         if self.window_size:
-            qkv = self._pad(qkv, x)
-            windows, layout = _partition(qkv, self.window_size)
-            attended = _unpartition(self._attend(windows), self.window_size, layout)[:, :height, :width]
+            attended = self._attend(self._pad(qkv, x), (self.window_size, self.window_size))[:, :height, :width]
         else:
-            attended = self._attend(qkv)
+            attended = self._attend(qkv, (height, width))
         projected: Tensor = self.proj(attended)
         return projected
 
@@ -54,13 +55,19 @@ class RelativePositionAttention(nn.Module):
         padded[:, :height, :width] = qkv
         return padded
 
-    def _attend(self, qkv: Tensor) -> Tensor:
+    def _attend(self, qkv: Tensor, window: tuple[int, int]) -> Tensor:
+        """Attention within windows that tile the grid; (B, H, W, 3C) to (B, H, W, C)."""
         batch, height, width, channels = qkv.shape
-        split = qkv.reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        table_h = relative_position_table(self.rel_pos_h, height)
-        table_w = relative_position_table(self.rel_pos_w, width)
-        out = relative_position_attention(split[0], split[1], split[2], table_h, table_w, (height, width))
-        return out.transpose(1, 2).reshape(batch, height, width, channels // 3)
+        rows, columns = height // window[0], width // window[1]
+        tiles = qkv.reshape(batch, rows, window[0], columns, window[1], 3, self.num_heads, -1)
+        query, key, value = tiles.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(
+            3, batch * rows * columns, self.num_heads, window[0] * window[1], -1
+        )
+        table_h = relative_position_table(self.rel_pos_h, window[0])
+        table_w = relative_position_table(self.rel_pos_w, window[1])
+        out = relative_position_attention(query, key, value, table_h, table_w, window)
+        tiles = out.reshape(batch, rows, columns, self.num_heads, *window, -1).permute(0, 1, 4, 2, 5, 3, 6)
+        return tiles.reshape(batch, height, width, channels // 3)
 
 
 class TransformerBlock(nn.Module):
@@ -77,11 +84,32 @@ class TransformerBlock(nn.Module):
         self.norm2 = block.norm2
         self.mlp = block.mlp
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform tokens; (B, H, W, C) in and out."""
+    def forward(self, x: Tensor, recompute_activation: bool = False) -> Tensor:
+        """Transform tokens; (B, H, W, C) in and out.
+
+        With ``recompute_activation`` the MLP's widest tensor is computed again in the backward pass.
+        """
         x = x + self.attn(self.norm1(x))
-        transformed: Tensor = x + self.mlp(self.norm2(x))
-        return transformed
+        hidden = self.mlp.lin1(self.norm2(x))
+        activated = self.mlp.act(hidden)
+        if recompute_activation and hidden.requires_grad:
+            with _recomputed(activated, lambda: self.mlp.act(hidden.detach())):
+                return x + self.mlp.lin2(activated)  # type: ignore[no-any-return]
+        return x + self.mlp.lin2(activated)  # type: ignore[no-any-return]
+
+
+def _recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> saved_tensors_hooks:
+    """Let autograd keep a recipe in place of ``tensor`` (and its views of all elements) for the backward pass."""
+    address, elements = tensor.untyped_storage().data_ptr(), tensor.numel()
+
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        same = saved.untyped_storage().data_ptr() == address and saved.numel() == elements and saved.is_contiguous()
+        return saved.shape if same else saved
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return compute().view(kept) if isinstance(kept, torch.Size) else kept
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 class VitImageEncoder(nn.Module):
@@ -128,7 +156,7 @@ class VitImageEncoder(nn.Module):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, recompute_activation=True)
         embedding: Tensor = self.neck(x.permute(0, 3, 1, 2))
         return embedding
 
@@ -138,16 +166,3 @@ def _resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
         return positions
     resized = F.interpolate(positions.permute(0, 3, 1, 2), size=grid, mode="bicubic", align_corners=False)
     return resized.permute(0, 2, 3, 1)
-
-
-def _partition(x: Tensor, size: int) -> tuple[Tensor, tuple[int, int, int]]:
-    batch, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    windows = x.reshape(batch, rows, size, columns, size, channels).transpose(2, 3)
-    return windows.reshape(-1, size, size, channels), (batch, rows, columns)
-
-
-def _unpartition(windows: Tensor, size: int, layout: tuple[int, int, int]) -> Tensor:
-    batch, rows, columns = layout
-    x = windows.reshape(batch, rows, columns, size, size, -1).transpose(2, 3)
-    return x.reshape(batch, rows * size, columns * size, -1)
