@@ -74,9 +74,7 @@ def main() -> None:
         for variant, of in runs.items()
     }
     base = table["original"]
-    print(
-        f"{arguments.network_name}, 1024 px, batch 1, {arguments.precision}, LoRA forward + backward"
-    )
+    print(f"{arguments.network_name}, 1024 px, batch 1, {arguments.precision}, LoRA forward + backward")
     print(f"{'':20}{'seconds':>9}{'GB':>7}{'time':>8}{'memory':>8}")
     for variant, row in table.items():
         time_ratio, memory_ratio = row["seconds"] / base["seconds"], row["peak_bytes"] / base["peak_bytes"]

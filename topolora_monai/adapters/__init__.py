@@ -1,5 +1,11 @@
 """What trains inside a frozen network, and how it is stored."""
 
+# ruff: noqa: E402 - a broken pair of torch and torchvision is to be explained before it fails
+
+from topolora_monai.environment import check_torchvision
+
+check_torchvision()
+
 from topolora_monai.adapters.adapt import Adaptation, adapt, merge
 from topolora_monai.adapters.config import PRESETS, AdaptationConfig, LoraSettings, preset_config
 from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, save_adapter

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -155,4 +155,4 @@ def _entry(row: Any, path: Path) -> Item:
     if not isinstance(row, dict) or not row.get("image") or not row.get("label"):
         raise DataError("datalist entry is incomplete", path=path, expected="image and label", found=row)
     files = {key: str((path.parent / row[key]).absolute()) for key in ("image", "label", "fov") if row.get(key)}
-    return Item(name=plain_stem(Path(files["image"])), **files)  # type: ignore[typeddict-item]
+    return cast(Item, {"name": plain_stem(Path(files["image"])), **files})

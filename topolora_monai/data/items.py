@@ -75,7 +75,7 @@ def check_items(items: Iterable[Item]) -> None:
         size = image_size(item["image"])
         for key in ("label", "second_label", "fov"):
             if key in item:
-                _check_mask(item[key], item["image"], size)  # type: ignore[literal-required]
+                _check_mask(item[key], item["image"], size)
 
 
 def without_fov(items: Sequence[Item], active: bool = True) -> list[Item]:

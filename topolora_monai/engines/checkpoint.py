@@ -165,12 +165,17 @@ class RunCheckpoint:
         if self.best and not value > self.best["dice"]:
             return
         self.best = {"dice": value, "threshold": threshold, "epoch": float(evaluator.state.epoch)}
+        self._save_adapter(threshold=threshold, validation_dice=value)
+
+    def _save_adapter(self, **scores: float) -> None:
         try:
-            save_adapter(self.adaptation, self.adapter, **self.properties, threshold=threshold, validation_dice=value)
+            save_adapter(self.adaptation, self.adapter, **self.properties, **scores)
         except OSError as error:
             raise self._cannot_save(self.adapter, error) from error
 
     def _describe(self, trainer: Trainer) -> None:
+        if not self.best:  # no epoch was validated
+            self._save_adapter(threshold=0.5)
         record = {
             **self.settings,
             "trainable": self.adaptation.trainable_count,

@@ -1,5 +1,11 @@
 """The segmenter and its parts: tensors in, logits out."""
 
+# ruff: noqa: E402 - a broken pair of torch and torchvision is to be explained before it fails
+
+from topolora_monai.environment import check_torchvision
+
+check_torchvision()
+
 from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.networks.registry import NETWORK_NAMES, build_network
 from topolora_monai.networks.segmenter import SamSegmenter
