@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["AdapterFileError", "CheckpointError", "ConfigError", "DataError", "OutputError", "TopoLoRAError"]
+__all__ = [
+    "AdapterFileError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "OutputError",
+    "TopoLoRAError",
+    "unknown_choice",
+]
 
 
 class TopoLoRAError(Exception):
@@ -58,3 +68,23 @@ class ConfigError(TopoLoRAError, ValueError):
 
 class OutputError(TopoLoRAError):
     """A place that results cannot be written to."""
+
+
+def unknown_choice(setting: str, found: str, known: Iterable[str]) -> ConfigError:
+    """Error for a name that is not one of the known ones; suggests the closest.
+
+    Example:
+        >>> print(unknown_choice("preset", "topolorra", ["topolora", "full"]))
+        unknown preset
+          expected: topolora, full
+          found:    'topolorra'
+          to do:    did you mean topolora?
+    """
+    names = list(known)
+    close = difflib.get_close_matches(str(found), names, n=1)
+    return ConfigError(
+        f"unknown {setting}",
+        expected=", ".join(names),
+        found=repr(found),
+        hint=f"did you mean {close[0]}?" if close else "choose one of the names above",
+    )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any, Literal
 
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, unknown_choice
 
 __all__ = ["PRESETS", "AdaptationConfig", "LoraSettings", "Normalization", "preset_config"]
 
@@ -133,13 +132,7 @@ def preset_config(preset: str, **overrides: Any) -> AdaptationConfig:
         4
     """
     if preset not in PRESETS:
-        close = difflib.get_close_matches(preset, PRESETS, n=1)
-        raise ConfigError(
-            "unknown preset",
-            expected=", ".join(PRESETS),
-            found=repr(preset),
-            hint=f"did you mean {close[0]}?" if close else "choose one of the names above",
-        )
+        raise unknown_choice("preset", preset, PRESETS)
     given = {key: value for key, value in overrides.items() if value is not None}
     fields = dict(PRESETS[preset])
     lora_changes = {key.removeprefix("lora_"): given.pop(key) for key in list(given) if key.startswith("lora_")}

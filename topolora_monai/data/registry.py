@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from topolora_monai.data.drive import Drive
 from topolora_monai.data.folder import Folder
 from topolora_monai.data.items import Item, Split
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, unknown_choice
 
 __all__ = ["DATASET_NAMES", "SegmentationData", "open_dataset"]
 
@@ -51,13 +50,7 @@ def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None) -> Se
         DataError: if the folder does not hold that data set.
     """
     if dataset_name not in _DATASETS:
-        close = difflib.get_close_matches(dataset_name, _DATASETS, n=1)
-        raise ConfigError(
-            "unknown dataset_name",
-            expected=", ".join(_DATASETS),
-            found=repr(dataset_name),
-            hint=f"did you mean {close[0]}?" if close else "choose one of the names above, or folder for your own",
-        )
+        raise unknown_choice("dataset_name", dataset_name, _DATASETS)
     if not dataset_dir:
         if dataset_name != SyntheticVessels.name:
             raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder, TwoWayTran
 from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import nn
 
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.networks.segmenter import Fit, SamSegmenter
 from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
@@ -62,13 +61,7 @@ def build_network(
         True
     """
     if network_name not in _PARTS:
-        close = difflib.get_close_matches(network_name, _PARTS, n=1)
-        raise ConfigError(
-            "unknown network_name",
-            expected=", ".join(_PARTS),
-            found=repr(network_name),
-            hint=f"did you mean {close[0]}?" if close else "choose one of the names above",
-        )
+        raise unknown_choice("network_name", network_name, _PARTS)
     if in_channels < 1 or out_channels < 1:
         raise ConfigError("in_channels and out_channels must be positive", found=(in_channels, out_channels))
     with torch.random.fork_rng(devices=[]):
