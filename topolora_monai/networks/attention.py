@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 __all__ = ["relative_position_attention", "relative_position_table"]
 
-_CHUNK_ELEMENTS = 1 << 22
-"""Logits held at a time on the CPU, 16 MiB in float32: they stay in the last-level cache."""
+_CHUNK_ELEMENTS = 1 << 20
+"""Logits held at a time on the CPU, 4 MiB in float32: they stay in the last-level cache."""
+
+_Chunk = tuple[slice, slice]
 
 
 def relative_position_table(embedding: Tensor, size: int) -> Tensor:
@@ -87,8 +90,9 @@ class _ChunkedAttention(torch.autograd.Function):
         query = query * query.shape[-1] ** -0.5
         out = torch.empty(value.shape, dtype=value.dtype)
         buffers = _Buffers(query, count=2)
-        for chunk in _chunks(query):
-            torch.bmm(_probabilities(query, key, bias_h, bias_w, chunk, buffers), value, out=out[:, chunk])
+        for heads, chunk in buffers.chunks:
+            probability = _probabilities(query, key, bias_h, bias_w, (heads, chunk), buffers)
+            torch.bmm(probability, value[heads], out=out[heads, chunk])
         ctx.save_for_backward(query, key, value, bias_h, bias_w)
         return out
 
@@ -101,50 +105,51 @@ class _ChunkedAttention(torch.autograd.Function):
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         grad_h, grad_w = torch.empty_like(bias_h), torch.empty_like(bias_w)
         buffers = _Buffers(query, count=3)
-        for chunk in _chunks(query):
-            probability = _probabilities(query, key, bias_h, bias_w, chunk, buffers)
-            grad_value.baddbmm_(probability.transpose(1, 2), grad_out[:, chunk])
-            grad = torch.bmm(grad_out[:, chunk], value.transpose(1, 2), out=buffers.view(0, chunk))
+        for heads, chunk in buffers.chunks:
+            here = (heads, chunk)
+            probability = _probabilities(query, key, bias_h, bias_w, here, buffers)
+            grad_value[heads].baddbmm_(probability.transpose(1, 2), grad_out[here])
+            grad = torch.bmm(grad_out[here], value[heads].transpose(1, 2), out=buffers.view(0, here))
             grad_logits = torch.ops.aten._softmax_backward_data.out(
-                grad, probability, -1, grad.dtype, grad_input=buffers.view(2, chunk)
+                grad, probability, -1, grad.dtype, grad_input=buffers.view(2, here)
             )
-            torch.bmm(grad_logits, key, out=grad_query[:, chunk])
-            grad_key.baddbmm_(grad_logits.transpose(1, 2), query[:, chunk])
+            torch.bmm(grad_logits, key[heads], out=grad_query[here])
+            grad_key[heads].baddbmm_(grad_logits.transpose(1, 2), query[here])
             by_axis = grad_logits.unflatten(2, axes)
-            torch.sum(by_axis, dim=3, out=grad_h[:, chunk])
-            torch.sum(by_axis, dim=2, out=grad_w[:, chunk])
+            torch.sum(by_axis, dim=3, out=grad_h[here])
+            torch.sum(by_axis, dim=2, out=grad_w[here])
         return grad_query.mul_(query.shape[-1] ** -0.5), grad_key, grad_value, grad_h, grad_w
 
 
 class _Buffers:
-    """Memory for the logits of one chunk, taken once: fresh pages for every chunk cost more than the arithmetic."""
+    """Cuts the work into chunks and holds their logits in memory taken once.
+
+    A chunk has as many queries as fit, and more heads only when all queries of one do: tall matrices
+    multiply faster. Fresh pages for every chunk would cost more than the arithmetic.
+    """
 
     def __init__(self, query: Tensor, count: int) -> None:
         heads, self.tokens, _ = query.shape
-        self.memory = query.new_empty(count, heads * _chunk_length(query) * self.tokens)
-        self.heads = heads
+        length = min(self.tokens, max(1, _CHUNK_ELEMENTS // self.tokens))
+        group = min(heads, max(1, _CHUNK_ELEMENTS // self.tokens**2))
+        self.memory = query.new_empty(count, group * length * self.tokens)
+        self.chunks = [(h, q) for h in _slices(heads, group) for q in _slices(self.tokens, length)]
 
-    def view(self, index: int, chunk: slice) -> Tensor:
-        """Buffer ``index``, contiguous, shape (B * heads, length of the chunk, N)."""
-        length = chunk.stop - chunk.start
-        return self.memory[index, : self.heads * length * self.tokens].view(self.heads, length, self.tokens)
-
-
-def _chunk_length(query: Tensor) -> int:
-    heads, tokens, _ = query.shape
-    return min(tokens, max(1, _CHUNK_ELEMENTS // (heads * tokens)))
+    def view(self, index: int, chunk: _Chunk) -> Tensor:
+        """Buffer ``index``, contiguous, shape (heads of the chunk, its queries, N)."""
+        shape = (*(part.stop - part.start for part in chunk), self.tokens)
+        return self.memory[index, : math.prod(shape)].view(shape)
 
 
-def _chunks(query: Tensor) -> list[slice]:
-    tokens, step = query.shape[1], _chunk_length(query)
-    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
+def _slices(total: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, total)) for start in range(0, total, step)]
 
 
 def _probabilities(
-    scaled_query: Tensor, key: Tensor, bias_h: Tensor, bias_w: Tensor, chunk: slice, buffers: _Buffers
+    scaled_query: Tensor, key: Tensor, bias_h: Tensor, bias_w: Tensor, chunk: _Chunk, buffers: _Buffers
 ) -> Tensor:
-    """Softmax over all keys for the queries of a chunk, shape (B * heads, chunk, N), in buffer 1."""
-    logits = torch.bmm(scaled_query[:, chunk], key.transpose(1, 2), out=buffers.view(0, chunk))
+    """Softmax over all keys for the queries of a chunk, in buffer 1."""
+    logits = torch.bmm(scaled_query[chunk], key[chunk[0]].transpose(1, 2), out=buffers.view(0, chunk))
     by_axis = logits.unflatten(2, (bias_h.shape[-1], bias_w.shape[-1]))
-    by_axis.add_(bias_h[:, chunk, :, None]).add_(bias_w[:, chunk, None, :])
+    by_axis.add_(bias_h[chunk].unsqueeze(3)).add_(bias_w[chunk].unsqueeze(2))
     return torch.softmax(logits, dim=-1, out=buffers.view(1, chunk))
