@@ -59,10 +59,13 @@ class RelativePositionAttention(nn.Module):
         """Attention within windows that tile the grid; (B, H, W, 3C) to (B, H, W, C)."""
         batch, height, width, channels = qkv.shape
         rows, columns = height // window[0], width // window[1]
-        tiles = qkv.reshape(batch, rows, window[0], columns, window[1], 3, self.num_heads, -1)
-        query, key, value = tiles.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(
-            3, batch * rows * columns, self.num_heads, window[0] * window[1], -1
-        )
+        tokens = window[0] * window[1]
+        if rows * columns == 1:  # a view of each head; measured, it multiplies faster than a compact copy
+            split = qkv.reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        else:
+            tiles = qkv.reshape(batch, rows, window[0], columns, window[1], 3, self.num_heads, -1)
+            split = tiles.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, batch * rows * columns, self.num_heads, tokens, -1)
+        query, key, value = split
         table_h = relative_position_table(self.rel_pos_h, window[0])
         table_w = relative_position_table(self.rel_pos_w, window[1])
         out = relative_position_attention(query, key, value, table_h, table_w, window)
