@@ -51,9 +51,8 @@ class RelativePositionAttention(nn.Module):
         if not below and not right:
             return qkv
         filler: Tensor = self.qkv(x.new_zeros(1, 1, 1, x.shape[-1]))
-        padded = filler.expand(qkv.shape[0], height + below, width + right, -1).clone()
-        padded[:, :height, :width] = qkv
-        return padded
+        outside = F.pad(x.new_zeros(height, width, 1), (0, 0, 0, right, 0, below), value=1.0)
+        return torch.addcmul(F.pad(qkv, (0, 0, 0, right, 0, below)), outside.to(filler.dtype), filler)
 
     def _attend(self, qkv: Tensor, window: tuple[int, int]) -> Tensor:
         """Attention within windows that tile the grid; (B, H, W, 3C) to (B, H, W, C)."""
