@@ -84,9 +84,6 @@ class TinyVitImageEncoder(nn.Module):
         Returns:
             Embedding of shape (B, out_channels, H / 16, W / 16).
         """
-        for module in self.modules():
-            if isinstance(module, Attention):
-                module.attention_bias_cache.clear()  # timm keeps it over a change of weights in evaluation mode
         x = self.patch_embed["seq"](image)
         for index in range(len(self.layers)):
             if self.activation_checkpointing and torch.is_grad_enabled():
@@ -98,6 +95,9 @@ class TinyVitImageEncoder(nn.Module):
 
     def _stage(self, index: int, x: Tensor) -> Tensor:
         layer = cast(nn.ModuleDict, self.layers[index])
+        for module in layer.modules():
+            if isinstance(module, Attention):
+                module.attention_bias_cache.clear()  # timm keeps it over a change of weights in evaluation mode
         convolutional = index == 0  # the other blocks want channels last
         x = layer["blocks"](x if convolutional else x.permute(0, 2, 3, 1))
         x = x if convolutional else x.permute(0, 3, 1, 2)
