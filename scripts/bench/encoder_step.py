@@ -79,10 +79,9 @@ def main() -> None:
     print(f"{arguments.network_name}, 1024 px, batch 1, {arguments.precision}, LoRA forward + backward")
     print(f"{'':20}{'seconds':>9}{'GB':>7}{'time':>8}{'memory':>8}{'GB held':>9}")
     for variant, row in table.items():
-        time_ratio, memory_ratio = row["seconds"] / base["seconds"], row["peak_bytes"] / base["peak_bytes"]
-        print(
-            f"{variant:20}{row['seconds']:9.2f}{row['peak_bytes'] / 1e9:7.2f}{time_ratio:8.0%}{memory_ratio:8.0%}{row['held_bytes'] / 1e9:9.2f}"
-        )
+        ratios = f"{row['seconds'] / base['seconds']:8.0%}{row['peak_bytes'] / base['peak_bytes']:8.0%}"
+        peak, held = row["peak_bytes"] / 1e9, row["held_bytes"] / 1e9
+        print(f"{variant:20}{row['seconds']:9.2f}{peak:7.2f}{ratios}{held:9.2f}")
     if arguments.json:
         from topolora_monai.engines import provenance, write_json
 
