@@ -10,10 +10,10 @@ READY  := $(VENV)/.ready
 .PHONY: help setup train test lint bench clean
 
 help:
-	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 8 min on 2 cores)"
-	@echo "make test    set up, then lint, type-check and test (about 15 min on 2 cores)"
+	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 5 min on 2 cores)"
+	@echo "make test    set up, then lint, type-check and test (about 6 min on 2 cores)"
 	@echo "make lint    ruff and mypy alone"
-	@echo "make bench   time and memory of an encoder step against the original (about 15 min)"
+	@echo "make bench   time and memory of an encoder step against the original (about 12 min)"
 	@echo "make clean   remove the environment and the default run"
 
 setup: $(READY)
@@ -29,9 +29,9 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[setup] done"
 
 train: $(READY)
-	@echo "[train] 1/3 training on generated vessel images: about 5 minutes on 2 cores; Ctrl-C is safe, it resumes"
+	@echo "[train] 1/3 training on generated vessel images: about 3 minutes on 2 cores; Ctrl-C is safe, it resumes"
 	$(BUNDLE) training --config_file $(CONFIGS)/train.yaml --output_dir $(RUN)
-	@echo "[train] 2/3 evaluating on the test images: about a minute"
+	@echo "[train] 2/3 evaluating on the test images: some seconds"
 	$(BUNDLE) evaluating --config_file $(CONFIGS)/evaluate.yaml --output_dir $(RUN)
 	@echo "[train] 3/3 done:"
 	@echo "  adapter   $(RUN)/adapter.safetensors"
@@ -44,7 +44,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 test: lint
-	@echo "[test] running the suite: about 10 minutes on 2 cores"
+	@echo "[test] running the suite: about 4 minutes on 2 cores"
 	$(PY) -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
