@@ -61,7 +61,7 @@ class TestDrive:
 
     def test_other_size_is_found_before_training(self, fake_drive):
         path = fake_drive / "training/1st_manual/25_manual1.gif"
-        Image.open(path).resize((10, 10)).save(path)
+        Image.open(path).convert("L").resize((10, 10), Image.Resampling.BICUBIC).save(path)  # many values, too
         with pytest.raises(DataError, match="differ in size") as error:
             check_items(Drive(fake_drive).items("training"))
         assert "72x64" in str(error.value)

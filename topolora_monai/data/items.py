@@ -111,7 +111,7 @@ def require_unique(paths: Sequence[Path], key: str, folder: Path, what: str) -> 
 
 
 def _check_mask(mask: str, image: str, size: tuple[int, int]) -> None:
-    found = read_mask(mask).shape
+    found = image_size(mask)  # before the values, which a resized mask has too many of
     if found != size:
         raise DataError(
             "mask and image differ in size",
@@ -120,6 +120,7 @@ def _check_mask(mask: str, image: str, size: tuple[int, int]) -> None:
             found=f"{found[1]}x{found[0]}",
             hint="export the mask at the image's own size",
         )
+    read_mask(mask)
 
 
 def _is_image(path: Path) -> bool:
