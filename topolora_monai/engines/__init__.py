@@ -1,6 +1,6 @@
 """What MONAI's and Ignite's engines lack."""
 
-from topolora_monai.engines.batches import TargetLoss, prepare_batch, probabilities_and_targets
+from topolora_monai.engines.batches import TargetLoss, image_names, prepare_batch, probabilities_and_targets
 from topolora_monai.engines.checkpoint import RunCheckpoint
 from topolora_monai.engines.handlers import (
     EarlyStopping,
@@ -29,6 +29,7 @@ __all__ = [
     "TimeLeft",
     "check_settings",
     "default_precision",
+    "image_names",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",

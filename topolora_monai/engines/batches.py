@@ -10,7 +10,7 @@ from monai.utils import convert_to_tensor
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-__all__ = ["TargetLoss", "prepare_batch", "probabilities_and_targets"]
+__all__ = ["TargetLoss", "image_names", "prepare_batch", "probabilities_and_targets"]
 
 Target = dict[str, Tensor]
 
@@ -53,6 +53,11 @@ class TargetLoss(nn.Module):
             logits, target["label"], mask=target.get("fov"), skeleton=target.get("label_skeleton")
         )
         return result
+
+
+def image_names(batch: Any) -> list[str]:
+    """Names of a batch's images, before or after MONAI has taken it apart into one dictionary an image."""
+    return [one["name"] for one in batch] if isinstance(batch, list) else list(batch["name"])
 
 
 def probabilities_and_targets(output: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -109,8 +109,7 @@ class RunCheckpoint:
             )
         self.adaptation.network.load_state_dict(state["adapter"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
-        progress = {key: state["lr_scheduler"][key] for key in ("last_epoch", "_last_lr", "_step_count")}
-        self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | progress)
+        self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | state["lr_scheduler"])
         if trainer.scaler is not None and state["scaler"]:
             trainer.scaler.load_state_dict(state["scaler"])
         self.best, self._seconds_before = state["best"], state["seconds"]
@@ -137,14 +136,13 @@ class RunCheckpoint:
         return state
 
     def _save_last(self, trainer: Trainer) -> None:
+        schedule = self.lr_scheduler.state_dict()  # only its position: its length follows --epochs
         state = {
             "settings": self.settings,
             "epoch": trainer.state.epoch,
             "adapter": adapter_state(self.adaptation.network),
             "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": {
-                key: self.lr_scheduler.state_dict()[key] for key in ("last_epoch", "_last_lr", "_step_count")
-            },
+            "lr_scheduler": {key: schedule[key] for key in ("last_epoch", "_last_lr", "_step_count")},
             "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else {},
             "best": self.best,
             "seconds": self.seconds(),

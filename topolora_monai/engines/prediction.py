@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from topolora_monai.data import write_png
+from topolora_monai.engines.batches import image_names
 from topolora_monai.errors import OutputError
+from topolora_monai.metrics import threshold_bin, to_16_bit
 
 __all__ = ["PredictionWriter"]
 
@@ -20,7 +21,7 @@ class PredictionWriter:
     """Write ``NAME_mask.png`` (0 and 255) and ``NAME_probability.png`` (16 bit) at the input's size.
 
     With several classes, the files are ``NAME_mask_K.png`` and ``NAME_probability_K.png`` for class K.
-    Probability p is stored as the whole part of ``65536 * p``, at most 65535.
+    Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them.
 
     Args:
         folder: where to.
@@ -41,14 +42,11 @@ class PredictionWriter:
         Raises:
             OutputError: if a file cannot be written; those written before are whole.
         """
-        batch: Any = engine.state.batch
-        names = [one["name"] for one in batch] if isinstance(batch, list) else list(batch["name"])
-        for one, name in zip(engine.state.output, names, strict=True):
-            planes = one[Keys.PRED].double().cpu().numpy()
-            for index, plane in enumerate(planes):
+        for one, name in zip(engine.state.output, image_names(engine.state.batch), strict=True):
+            planes = to_16_bit(one[Keys.PRED]).cpu().numpy().astype(np.uint16)
+            for index, stored in enumerate(planes):
                 suffix = f"_{index}" if len(planes) > 1 else ""
-                stored = np.minimum(np.floor(plane * 65536), 65535).astype(np.uint16)
-                mask = (stored >= math.ceil(self.threshold * 65536)).astype(np.uint8) * 255
+                mask = (stored >= threshold_bin(self.threshold)).astype(np.uint8) * 255
                 self._write(mask, f"{name}_mask{suffix}.png")
                 self._write(stored, f"{name}_probability{suffix}.png")
 

@@ -2,6 +2,6 @@
 
 from topolora_monai.metrics.cldice import cldice
 from topolora_monai.metrics.dice import PooledDice
-from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve
+from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, threshold_bin, to_16_bit
 
-__all__ = ["OverlapScores", "PooledDice", "ThresholdCurve", "cldice"]
+__all__ = ["OverlapScores", "PooledDice", "ThresholdCurve", "cldice", "threshold_bin", "to_16_bit"]

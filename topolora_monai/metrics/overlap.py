@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["OverlapScores", "ThresholdCurve"]
+__all__ = ["OverlapScores", "ThresholdCurve", "threshold_bin", "to_16_bit"]
 
 _BINS = 65536
 """Probabilities are scored at 16-bit resolution, that of the probability images written to disk."""
@@ -65,7 +66,7 @@ class ThresholdCurve:
             p, t = p[inside], t[inside]
         if p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
             raise ValueError("probabilities must lie in [0, 1]")
-        bins = (p.double() * _BINS).long().clamp(max=_BINS - 1)
+        bins = to_16_bit(p)
         self.positives += torch.bincount(bins[t], minlength=_BINS).cpu().numpy()
         self.negatives += torch.bincount(bins[~t], minlength=_BINS).cpu().numpy()
 
@@ -76,7 +77,7 @@ class ThresholdCurve:
 
     def scores(self, threshold: float) -> OverlapScores:
         """Scores where foreground is ``probability >= threshold``."""
-        first = int(np.ceil(threshold * _BINS))
+        first = threshold_bin(threshold)
         true_positive, false_positive = int(self.positives[first:].sum()), int(self.negatives[first:].sum())
         false_negative = int(self.positives[:first].sum())
         return OverlapScores(
@@ -96,6 +97,26 @@ class ThresholdCurve:
         positives, negatives = self.positives.astype(float), self.negatives.astype(float)
         below = np.cumsum(negatives) - negatives
         return _ratio(float((positives * (below + negatives / 2)).sum()), float(positives.sum() * negatives.sum()))
+
+
+def to_16_bit(probability: Tensor) -> Tensor:
+    """Whole part of ``65536 * p``, at most 65535, as int64: how probabilities are scored and stored.
+
+    Example:
+        >>> to_16_bit(torch.tensor([0.0, 0.5, 1.0])).tolist()
+        [0, 32768, 65535]
+    """
+    return (probability.double() * _BINS).long().clamp(max=_BINS - 1)
+
+
+def threshold_bin(threshold: float) -> int:
+    """Smallest value of :func:`to_16_bit` that counts as foreground at a threshold.
+
+    Example:
+        >>> threshold_bin(0.5)
+        32768
+    """
+    return math.ceil(threshold * _BINS)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

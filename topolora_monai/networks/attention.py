@@ -82,7 +82,7 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, 
 
 
 class _ChunkedAttention(torch.autograd.Function):
-    """Attention over chunks of queries with a third of the fused form's arithmetic; keeps only in- and outputs."""
+    """Attention over chunks of queries with a third of the fused form's arithmetic; keeps only its inputs."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
-from topolora_monai.engines import provenance, write_json
-from topolora_monai.metrics import ThresholdCurve, cldice
+from topolora_monai.engines import image_names, provenance, write_json
+from topolora_monai.metrics import ThresholdCurve, cldice, threshold_bin, to_16_bit
 from topolora_monai.reports.figures import comparison_figure
 
 __all__ = ["EvaluationReport", "SplitScores", "write_summary"]
@@ -89,14 +89,13 @@ class EvaluationReport:
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
 
     def _score(self, engine: Engine) -> None:
-        for one, name in zip(engine.state.output, _names(engine), strict=True):
+        for one, name in zip(engine.state.output, image_names(engine.state.batch), strict=True):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
             curve = ThresholdCurve()
             curve.add(probability, label, fov)
             self.curve.merge(curve)
-            # the same rounding as the curve's, so that table and pictures agree with it
-            predicted = (probability[0].double() * 65536).long().numpy() >= math.ceil(self.threshold * 65536)
+            predicted = to_16_bit(probability[0]).numpy() >= threshold_bin(self.threshold)  # as the curve rounds
             truth, inside = label[0].numpy() > 0.5, fov[0].numpy() > 0.5
             row = {"name": name, **summary(curve, self.threshold), "cldice": cldice(predicted, truth, inside)}
             self.rows.append(row)
@@ -149,9 +148,3 @@ def summary(curve: ThresholdCurve, threshold: float) -> dict[str, float]:
         "threshold": threshold,
         "dice_at_half": curve.scores(0.5).dice,
     }
-
-
-def _names(engine: Engine) -> list[str]:
-    """Names of the batch's images; MONAI decollates the batch into one dictionary an image."""
-    batch: Any = engine.state.batch
-    return [one["name"] for one in batch] if isinstance(batch, list) else list(batch["name"])
