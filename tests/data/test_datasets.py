@@ -1,6 +1,5 @@
-"""DRIVE's layout, folders and lists, and the synthetic vessels."""
+"""DRIVE's layout, and the synthetic vessels."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
 from skimage.morphology import skeletonize
 
-from topolora_monai.data import DATASET_NAMES, Drive, Folder, SyntheticVessels, check_items, open_dataset, read_mask
+from topolora_monai.data import DATASET_NAMES, Drive, SyntheticVessels, check_items, open_dataset, read_mask
 from topolora_monai.data.inputs import find_images
 from topolora_monai.data.items import SPLITS
 from topolora_monai.data.synthetic_vessels import draw_sample
@@ -67,97 +66,6 @@ class TestDrive:
         assert "72x64" in str(error.value)
         assert "10x10" in str(error.value)
         assert "25_manual1.gif" in str(error.value)
-
-
-class TestFolder:
-    @pytest.fixture
-    def folder(self, tmp_path, write_image):
-        for index in range(10):
-            write_image(f"set/images/case{index}.png", np.full((8, 8, 3), index, np.uint8))
-            write_image(f"set/masks/case{index}.gif", np.eye(8, dtype=np.uint8))
-        return tmp_path / "set"
-
-    def test_pairs_by_stem_and_seeded_split(self, folder):
-        data = Folder(folder)
-        items = {split: data.items(split) for split in SPLITS}
-        assert [len(items[split]) for split in SPLITS] == [6, 2, 2]
-        names = [item["name"] for split in SPLITS for item in items[split]]
-        assert sorted(names) == [f"case{i}" for i in range(10)]
-        assert all(item["image"].rsplit("/", 1)[1][:5] == item["label"].rsplit("/", 1)[1][:5] for item in items["test"])
-        assert [i["name"] for i in Folder(folder).items("test")] == [i["name"] for i in items["test"]]
-        assert [i["name"] for i in Folder(folder, seed=1).items("test")] != [i["name"] for i in items["test"]]
-
-    def test_own_split_folders_are_kept(self, folder, tmp_path):
-        for split, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3,))):
-            for kind, suffix in (("images", "png"), ("labels", "gif")):
-                (tmp_path / "own" / split / kind).mkdir(parents=True)
-                for number in numbers:
-                    source = folder / kind.replace("labels", "masks") / f"case{number}.{suffix}"
-                    shutil.copy(source, tmp_path / "own" / split / kind)
-        data = Folder(tmp_path / "own")
-        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [
-            ["case0", "case1"],
-            ["case2"],
-            ["case3"],
-        ]
-
-    def test_csv_list(self, folder):
-        rows = ["image,label,split"] + [
-            f"images/case{i}.png,masks/case{i}.gif,{split}" for i, split in enumerate(["train", "train", "val", "test"])
-        ]
-        (folder / "list.csv").write_text("\n".join(rows))
-        data = Folder(folder / "list.csv")
-        assert [[i["name"] for i in data.items(split)] for split in SPLITS] == [
-            ["case0", "case1"],
-            ["case2"],
-            ["case3"],
-        ]
-        check_items(data.items("training"))
-
-    def test_json_list(self, folder):
-        entry = [{"image": f"images/case{i}.png", "label": f"masks/case{i}.gif"} for i in range(5)]
-        (folder / "list.json").write_text(
-            json.dumps({"training": entry[:3], "validation": entry[3:4], "test": entry[4:]})
-        )
-        data = Folder(folder / "list.json")
-        assert [len(data.items(split)) for split in SPLITS] == [3, 1, 1]
-
-    def test_defects_are_named(self, folder, tmp_path):
-        (folder / "masks/case3.gif").rename(folder / "masks/other.gif")
-        with pytest.raises(DataError, match="image without mask: case3"):
-            Folder(folder)
-        shutil.copy(folder / "masks/other.gif", folder / "masks/case3.gif")
-        shutil.copy(folder / "images/case3.png", folder / "images/case3.tif")
-        with pytest.raises(DataError, match="several files for one image: case3"):
-            Folder(folder)
-        with pytest.raises(DataError, match="not found"):
-            Folder(tmp_path / "nowhere")
-        (tmp_path / "bare").mkdir()
-        with pytest.raises(DataError, match="an empty folder"):
-            Folder(tmp_path / "bare")
-
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("a.json", "{", "valid JSON"),
-            ("a.json", "[]", "no training list"),
-            ("a.json", '{"training": [{"image": "a.png"}]}', "incomplete"),
-            ("a.csv", "image,label\na.png,\n", "incomplete"),
-            ("a.csv", "image,label,split\na.png,b.png,tset\n", "unknown split"),
-            ("a.txt", "", "not a datalist"),
-        ],
-    )
-    def test_bad_lists_are_named(self, tmp_path, name, content, message):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(DataError, match=message) as error:
-            Folder(tmp_path / name)
-        assert name in str(error.value)
-
-    def test_one_image_is_too_few(self, write_image, tmp_path):
-        write_image("set/images/a.png", np.zeros((8, 8), np.uint8))
-        write_image("set/masks/a.png", np.zeros((8, 8), np.uint8))
-        with pytest.raises(DataError, match="left for training"):
-            Folder(tmp_path / "set")
 
 
 class TestSyntheticVessels:

@@ -1,27 +1,41 @@
-"""One module per data set, and the files they are made of."""
+"""One module per data set, and what they are made of."""
 
+from topolora_monai.data.benchmark import Benchmark, Facts, Modality
+from topolora_monai.data.caching import cached
+from topolora_monai.data.download import file_sha256
 from topolora_monai.data.drive import Drive
-from topolora_monai.data.files import read_image, read_mask, write_png
 from topolora_monai.data.folder import Folder
 from topolora_monai.data.inputs import find_images
-from topolora_monai.data.items import SPLITS, Item, Split, check_items, without_fov
-from topolora_monai.data.registry import DATASET_NAMES, SegmentationData, open_dataset
+from topolora_monai.data.items import SPLITS, Item, Split, check_item, check_items, without_fov
+from topolora_monai.data.pictures import contact_sheet, overlay
+from topolora_monai.data.registry import BENCHMARKS, DATASET_NAMES, SegmentationData, open_dataset
+from topolora_monai.data.slices import expand_slices
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
+from topolora_monai.data.verification import Verification, verify
 
 __all__ = [
+    "BENCHMARKS",
     "DATASET_NAMES",
     "SPLITS",
+    "Benchmark",
     "Drive",
+    "Facts",
     "Folder",
     "Item",
+    "Modality",
     "SegmentationData",
     "Split",
     "SyntheticVessels",
+    "Verification",
+    "cached",
+    "check_item",
     "check_items",
+    "contact_sheet",
+    "expand_slices",
+    "file_sha256",
     "find_images",
     "open_dataset",
-    "read_image",
-    "read_mask",
+    "overlay",
+    "verify",
     "without_fov",
-    "write_png",
 ]

@@ -4,82 +4,63 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from topolora_monai.data.items import Item, Split, image_files, list_folder, plain_stem, require_unique
-from topolora_monai.errors import DataError
+from topolora_monai.data.benchmark import Benchmark, Facts, Splits, hold_out
+from topolora_monai.data.download import Archive
+from topolora_monai.data.items import Item
+from topolora_monai.data.layout import Part, find_folder, pairs, unwrap
 
 __all__ = ["Drive"]
 
-VALIDATION_IDS = ("21", "26", "31", "36")
-"""Every fifth training image is held out for validation; the owners publish no validation split."""
 
-
-class Drive:
+class Drive(Benchmark):
     """40 fundus photographs, 565x584, with vessel masks and fields of view; 20 for training, 20 for test.
 
-    Official layout, as unpacked from the owners' archive::
+    Official layout: ``training/{images,1st_manual,mask}`` and ``test/{images,1st_manual,2nd_manual,mask}``. Every
+    fifth training image is held out for validation; the owners publish no validation split. Where there is a
+    second annotation of the test images, items carry it as ``second_label``.
 
-        <root>/training/{images,1st_manual,mask}
-        <root>/test/{images,1st_manual,2nd_manual,mask}
-
-    Classes: background, vessel. Terms: research use, no redistribution. Cite: Staal et al., "Ridge-based
-    vessel segmentation in color images of the retina", IEEE TMI 23(4), 2004. Access:
-    https://drive.grand-challenge.org.
-
-    Args:
-        root: folder that holds ``training`` and ``test``.
-
-    Raises:
-        DataError: if the folder is missing or has another layout.
+    Classes: background, vessel. Terms: research use, no redistribution. Cite: Staal et al., "Ridge-based vessel
+    segmentation in color images of the retina", IEEE TMI 23(4), 2004. Arguments: see
+    :class:`~topolora_monai.data.Benchmark`.
     """
 
     name = "drive"
-    channels = 3
+    facts = Facts(
+        title="DRIVE",
+        size="565x584",
+        classes=("background", "vessel"),
+        counts={"official": (16, 4, 20)},
+        layout="training/ and test/, each with images/, 1st_manual/ and mask/",
+        licence="research use, no redistribution",
+        citation="Staal et al., IEEE TMI 23(4):501-509, 2004",
+        homepage="https://drive.grand-challenge.org",
+        access="with an account, get training.zip and test.zip from drive.grand-challenge.org into one folder",
+        archives=(Archive("training.zip", creates="training"), Archive("test.zip", creates="test")),
+    )
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).absolute()
-        if not self.root.is_dir():
-            raise DataError("data folder not found", path=self.root, hint=self._advice())
-        absent = [part for part in ("training/images", "test/images") if not (self.root / part).is_dir()]
-        if absent:
-            present = sorted(path.name for path in self.root.iterdir())
-            raise DataError(
-                "this is not DRIVE's layout",
-                path=self.root,
-                expected="training/ and test/, each with images/, 1st_manual/ and mask/",
-                found=", ".join(present[:5]) + (", ..." if len(present) > 5 else "") if present else "an empty folder",
-                hint=self._advice(),
-            )
+    def _list(self) -> Splits:
+        root = unwrap(self.root, lambda folder: find_folder(folder, "training/images") is not None)
+        if root is None or find_folder(root, "test/images") is None:
+            raise self._not_here()
+        training, validation = hold_out(self._items(root, "training"), every=5)
+        return {"training": training, "validation": validation, "test": self._items(root, "test")}
 
-    def items(self, split: Split) -> list[Item]:
-        """Annotated images of a split, in order of number; validation is held out of training.
+    def _items(self, root: Path, part: str) -> list[Item]:
+        images = find_folder(root, f"{part}/images")
+        labels = find_folder(root, f"{part}/1st_manual", f"{part}/manual1")
+        fovs = find_folder(root, f"{part}/mask")
+        second = find_folder(root, f"{part}/2nd_manual", f"{part}/manual2")
+        if images is None or labels is None or fovs is None:
+            raise self._not_here(found=f"{part}/ without images/, 1st_manual/ or mask/")
+        return pairs(
+            images,
+            _number,
+            label=Part(labels, _number),
+            fov=Part(fovs, _number, "field of view"),
+            second_label=Part(second, _number, "second annotation") if second else None,
+        )
 
-        Raises:
-            DataError: if an image lacks a mask, or has two.
-        """
-        part = self.root / ("test" if split == "test" else "training")
-        items = []
-        for image in list_folder(part / "images", "images"):
-            number = plain_stem(image).split("_")[0]
-            if split != "test" and (number in VALIDATION_IDS) != (split == "validation"):
-                continue
-            items.append(self._item(part, number, image))
-        return items
 
-    def _item(self, part: Path, number: str, image: Path) -> Item:
-        images = [path for path in image_files(part / "images") if plain_stem(path).split("_")[0] == number]
-        require_unique(images, number, part / "images", "image")
-        item = Item(name=plain_stem(image), image=str(image))
-        item["label"] = str(self._one(part / "1st_manual", number, "mask"))
-        item["fov"] = str(self._one(part / "mask", number, "field of view"))
-        if (part / "2nd_manual").is_dir():
-            item["second_label"] = str(self._one(part / "2nd_manual", number, "second annotation"))
-        return item
-
-    @staticmethod
-    def _one(folder: Path, number: str, what: str) -> Path:
-        files = image_files(folder) if folder.is_dir() else []
-        return require_unique([p for p in files if plain_stem(p).split("_")[0] == number], number, folder, what)
-
-    @staticmethod
-    def _advice() -> str:
-        return "unpack DRIVE from drive.grand-challenge.org and give its folder as --dataset_dir"
+def _number(stem: str) -> str:
+    """21 from 21_training, 21_manual1 and 21_training_mask."""
+    return stem.split("_", maxsplit=1)[0]

@@ -1,158 +1,211 @@
-"""A user's own images: folders paired by file name, or a CSV or JSON datalist."""
+"""A user's own images: folders paired by file name, a CSV or JSON datalist, or annotation files."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
-
-from topolora_monai.data.items import SPLITS, Item, Split, image_files, list_folder, plain_stem, require_unique
-from topolora_monai.errors import DataError
+from topolora_monai.data.annotations import is_coco, load_json, read_coco
+from topolora_monai.data.datalists import SPLIT_NAMES, Listing, read_csv_list, read_json_list
+from topolora_monai.data.folds import cross_validation, fold_parts, groups_from_names, random_splits
+from topolora_monai.data.items import SPLITS, Item, Split
+from topolora_monai.data.layout import find_folder
+from topolora_monai.data.pairing import read_part
+from topolora_monai.data.slices import expand_slices
+from topolora_monai.errors import ConfigError, DataError
 
 __all__ = ["Folder"]
 
-_IMAGE_FOLDERS = ("images", "image")
-_LABEL_FOLDERS = ("masks", "mask", "labels", "label")
-_FOV_FOLDERS = ("fov",)
-_SPLIT_FOLDERS = {"training": ("training", "train"), "validation": ("validation", "val"), "test": ("test",)}
-_ALIASES = {alias: split for split, aliases in _SPLIT_FOLDERS.items() for alias in aliases}
-
 
 class Folder:
-    """Pairs of images and masks under one root.
+    r"""Pairs of images and masks under one root.
 
     Recognised, in this order:
 
-    - ``root`` is a ``.json`` file: a MONAI datalist, ``{"training": [{"image": ..., "label": ...}], ...}``;
-    - ``root`` is a ``.csv`` file with columns ``image``, ``label`` and optionally ``fov`` and ``split``;
-    - ``root/{training,validation,test}/{images,masks}`` (also ``train``, ``val``, ``labels``);
-    - ``root/{images,masks}``.
+    - ``root`` is a ``.json`` file of COCO's (``images`` and ``annotations``), see
+      :func:`~topolora_monai.data.annotations.read_coco`;
+    - ``root`` is another ``.json`` file: a MONAI datalist, ``{"training": [{"image": ..., "label": ...}], ...}``,
+      see :func:`~topolora_monai.data.datalists.read_json_list`;
+    - ``root`` is a ``.csv`` file with columns ``image``, ``label`` and optionally ``fov``, ``split``, ``group``;
+    - ``root/{training,validation,test}``, each as the following (also ``train``, ``val``, ``testing``);
+    - ``root/{images,masks}`` (also ``labels``) and optionally ``root/fov``;
+    - ``root`` with images and labelme's JSON files side by side;
+    - ``root`` with images and masks side by side, ``NAME.png`` and ``NAME_mask.png``.
 
-    Masks belong to the image with the same stem. Paths in a list are relative to the list. What names no
-    validation or test split is split by a seeded shuffle.
+    See :func:`~topolora_monai.data.pairing.read_part` for the names that masks may have. Upper and lower case
+    are alike in names of folders and in suffixes. Paths in a list are relative to the list.
+
+    A volume (NIfTI, DICOM folder, ...) counts as its slices, all in one split. So do images of one group, such as a
+    patient; groups come from the list or from ``group_pattern``.
+
+    What names no validation or test split is split by a seeded shuffle: by fractions, or with ``folds`` as one
+    round of a cross-validation, ``fold`` for test and the next for validation. Two folds leave none for
+    validation, so ``validation_fraction`` of the other fold is taken. Where images for test are given apart, or in
+    a datalist with ``fold`` in each entry and a test list, ``fold`` is for validation.
 
     Args:
         root: folder or list file.
         validation_fraction: of the images without a split of their own.
         test_fraction: likewise.
         seed: of the shuffle.
+        folds: number of folds, at least 2.
+        fold: number of the round, from 0.
+        group_pattern: regular expression that fits the whole name of each image, its one group in parentheses
+            being the image's group, for example ``Image_(\d+)[LR]`` for two eyes of a patient.
+        axis: that volumes are sliced along; by default each volume's own, see
+            :func:`~topolora_monai.data.slices.expand_slices`.
+        categories: of COCO's or labelme's annotations, those that are foreground; all by default.
+        line_width: of lines that labelme drew, in pixels.
 
     Raises:
-        DataError: if nothing usable is there, an image lacks its mask, or has several.
+        DataError: if nothing usable is there, an image lacks its mask or has several, or a group lies in two
+            splits.
+        ConfigError: if a setting is impossible, or does not fit what is there.
     """
 
     name = "folder"
     channels = 3
 
     def __init__(
-        self, root: str | Path, validation_fraction: float = 0.2, test_fraction: float = 0.2, seed: int = 0
+        self,
+        root: str | Path,
+        validation_fraction: float = 0.2,
+        test_fraction: float = 0.2,
+        seed: int = 0,
+        folds: int | None = None,
+        fold: int = 0,
+        group_pattern: str | None = None,
+        axis: int | None = None,
+        categories: Sequence[str] | None = None,
+        line_width: float | None = None,
     ) -> None:
         self.root = Path(root).absolute()
         if not self.root.exists():
             raise DataError("data folder or list not found", path=self.root, hint="check --dataset_dir")
-        self._splits = self._find()
-        self._fill(validation_fraction, test_fraction, seed)
+        found = _map(_find(self.root, categories, line_width), _names_apart)
+        if group_pattern is not None:
+            found = _map(found, lambda items: _grouped(items, group_pattern))
+        _check_groups_apart(found, self.root)
+        found = _map(found, lambda items: [each for item in items for each in expand_slices(item, axis)])
+        if folds is not None or found.folds:
+            self._splits = _round(found, folds, fold, validation_fraction, seed, self.root)
+        elif fold != 0:
+            raise ConfigError("fold without folds", expected="folds, the number of folds", found=f"fold {fold}")
+        else:
+            self._splits = _filled(found.splits, {"validation": validation_fraction, "test": test_fraction}, seed)
+        self._check_training()
 
     def items(self, split: Split) -> list[Item]:
         """Annotated images of a split, in order of name."""
         return self._splits[split]
 
-    def _find(self) -> dict[Split, list[Item]]:
-        if self.root.is_file():
-            readers = {".json": _read_json, ".csv": _read_csv}
-            if self.root.suffix.lower() not in readers:
-                raise DataError("not a datalist", path=self.root, expected="a folder, a .csv or a .json file")
-            return readers[self.root.suffix.lower()](self.root)
-        splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-        for split in SPLITS:
-            for part in (self.root / alias for alias in _SPLIT_FOLDERS[split]):
-                if part.is_dir():
-                    splits[split] = _pairs(part)
-        return splits if any(splits.values()) else {"training": _pairs(self.root), "validation": [], "test": []}
-
-    def _fill(self, validation_fraction: float, test_fraction: float, seed: int) -> None:
-        """Take missing validation and test images out of training."""
-        pool = self._splits["training"]
-        order = [int(i) for i in np.random.default_rng(seed).permutation(len(pool))]
-        for split, fraction in (("validation", validation_fraction), ("test", test_fraction)):
-            if not self._splits[split]:  # type: ignore[index]
-                count = max(1, round(fraction * len(pool))) if fraction > 0 else 0
-                taken, order = order[:count], order[count:]
-                self._splits[split] = [pool[i] for i in sorted(taken)]  # type: ignore[index]
-        self._splits["training"] = [pool[i] for i in sorted(order)]
+    def _check_training(self) -> None:
         if not self._splits["training"]:
+            items = [item for split in SPLITS for item in self._splits[split]]
+            groups = {item.get("group", item["name"]) for item in items}
             raise DataError(
                 "no image is left for training",
                 path=self.root,
-                found=f"{len(pool)} annotated images in all",
+                found=f"{len(items)} annotated images in all, in {len(groups)} groups",
                 hint="add images, or lower validation_fraction and test_fraction",
             )
 
 
-def _pairs(part: Path) -> list[Item]:
-    images = _subfolder(part, _IMAGE_FOLDERS)
-    labels = _subfolder(part, _LABEL_FOLDERS)
-    fovs = next((part / name for name in _FOV_FOLDERS if (part / name).is_dir()), None)
-    by_stem = _by_stem(image_files(labels))
-    fov_by_stem = _by_stem(image_files(fovs)) if fovs else {}
-    items = []
-    for stem, paths in _by_stem(list_folder(images, "images")).items():
-        image = require_unique(paths, stem, images, "image")
-        item = Item(name=stem, image=str(image), label=str(require_unique(by_stem.get(stem, []), stem, labels, "mask")))
-        if fovs:
-            item["fov"] = str(require_unique(fov_by_stem.get(stem, []), stem, fovs, "field of view"))
-        items.append(item)
-    return items
-
-
-def _subfolder(part: Path, names: tuple[str, ...]) -> Path:
-    found = [part / name for name in names if (part / name).is_dir()]
-    if len(found) == 1:
-        return found[0]
-    content = sorted(path.name for path in part.iterdir())
-    raise DataError(
-        "this is not a folder of images and masks",
-        path=part,
-        expected=f"one of {', '.join(name + '/' for name in names)}",
-        found=", ".join(content[:5]) + (", ..." if len(content) > 5 else "") if content else "an empty folder",
-        hint="put images in images/ and masks of the same names in masks/, or give a CSV or JSON datalist",
+def _find(root: Path, categories: Sequence[str] | None, line_width: float | None) -> Listing:
+    empty: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    if root.is_file():
+        if root.suffix.lower() == ".csv":
+            return read_csv_list(root)
+        if root.suffix.lower() != ".json":
+            raise DataError("not a datalist", path=root, expected="a folder, a .csv or a .json file")
+        content = load_json(root)
+        if is_coco(content):
+            return Listing({**empty, "training": read_coco(root, categories=categories)}, [])
+        return read_json_list(content, root)
+    parts = {split: find_folder(root, *names) for split, names in SPLIT_NAMES.items()}
+    if not any(parts.values()):
+        return Listing({**empty, "training": read_part(root, categories, line_width)}, [])
+    return Listing(
+        {split: read_part(part, categories, line_width) if part else [] for split, part in parts.items()}, []
     )
 
 
-def _by_stem(files: Iterable[Path]) -> dict[str, list[Path]]:
-    stems: dict[str, list[Path]] = {}
-    for path in files:
-        stems.setdefault(plain_stem(path), []).append(path)
-    return stems
+def _map(found: Listing, change: Callable[[list[Item]], list[Item]]) -> Listing:
+    return Listing({split: change(items) for split, items in found.splits.items()}, [change(f) for f in found.folds])
 
 
-def _read_json(path: Path) -> dict[Split, list[Item]]:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError("datalist is not valid JSON", path=path, found=str(error)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("training"), list):
-        raise DataError("datalist has no training list", path=path, expected='{"training": [{"image", "label"}, ...]}')
-    return {split: [_entry(row, path) for row in content.get(split, [])] for split in SPLITS}
+def _names_apart(items: list[Item]) -> list[Item]:
+    """Add as many folders to names as tell equal ones apart, since results are files of these names."""
+    repeated = {name for name, count in Counter(item["name"] for item in items).items() if count > 1}
+    parents = [Path(item["image"]).parent for item in items if item["name"] in repeated]
+    common = os.path.commonpath(parents) if parents else ""
+    renamed = [_with_folders(item, common) if item["name"] in repeated else item for item in items]
+    for name, count in Counter(item["name"] for item in renamed).items():
+        if count > 1:
+            paths = [item["image"] for item in renamed if item["name"] == name]
+            raise DataError(f"several images are named {name}", found=", ".join(paths), hint="rename all but one")
+    return renamed
 
 
-def _read_csv(path: Path) -> dict[Split, list[Item]]:
-    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            split = (row.pop("split", None) or "training").strip().lower()
-            if split not in _ALIASES:
-                raise DataError("unknown split in datalist", path=path, expected=", ".join(_ALIASES), found=split)
-            splits[_ALIASES[split]].append(_entry(row, path))  # type: ignore[index]
-    return splits
+def _with_folders(item: Item, common: str) -> Item:
+    folders = Path(item["image"]).parent.relative_to(common).parts
+    return Item(**{**item, "name": "_".join((*folders, item["name"]))})
 
 
-def _entry(row: Any, path: Path) -> Item:
-    if not isinstance(row, dict) or not row.get("image") or not row.get("label"):
-        raise DataError("datalist entry is incomplete", path=path, expected="image and label", found=row)
-    files = {key: str((path.parent / row[key]).absolute()) for key in ("image", "label", "fov") if row.get(key)}
-    return cast(Item, {"name": plain_stem(Path(files["image"])), **files})
+def _grouped(items: list[Item], pattern: str) -> list[Item]:
+    if any("group" in item for item in items):
+        raise ConfigError("group_pattern is given, but the list has groups", expected="one of both", found=pattern)
+    groups = groups_from_names([item["name"] for item in items], pattern)
+    return [Item(**{**item, "group": group}) for item, group in zip(items, groups, strict=True)]
+
+
+def _check_groups_apart(found: Listing, root: Path) -> None:
+    """Refuse a group in two splits, or folds, that are given: it would be trained on and scored."""
+    parts: dict[str, list[Item]] = {split: found.splits[split] for split in SPLITS}
+    parts.update((f"fold {number}", items) for number, items in enumerate(found.folds))
+    first: dict[str, tuple[str, str]] = {}
+    for part, items in parts.items():
+        for item in items:
+            if "group" not in item:
+                continue
+            there = first.setdefault(item["group"], (part, item["name"]))
+            if there[0] != part:
+                raise DataError(
+                    f"images of group {item['group']} are in two splits",
+                    path=root,
+                    expected="each group in one",
+                    found=f"{there[1]} in {there[0]}, {item['name']} in {part}",
+                    hint="move all images of the group to one of them",
+                )
+
+
+def _round(
+    found: Listing, folds: int | None, fold: int, validation_fraction: float, seed: int, root: Path
+) -> dict[Split, list[Item]]:
+    """Splits of one round of a cross-validation."""
+    if found.splits["validation"]:
+        raise DataError(
+            "folds, but images for validation are given",
+            path=root,
+            expected="images for training, and for test if need be",
+            found=f"{len(found.splits['validation'])} images for validation",
+            hint="count them as training, or use no folds",
+        )
+    if found.folds and folds not in (None, len(found.folds)):
+        raise ConfigError(
+            "the datalist has another number of folds", path=root, expected=len(found.folds), found=f"folds {folds}"
+        )
+    parts = found.folds or fold_parts(found.splits["training"], folds or 0, seed)
+    test = found.splits["test"] or None
+    alone = test is None and len(parts) == 2
+    return cross_validation(parts, fold, test, validation_fraction if alone else None, seed)
+
+
+def _filled(splits: Mapping[Split, list[Item]], fractions: Mapping[Split, float], seed: int) -> dict[Split, list[Item]]:
+    """Take missing validation and test images out of training."""
+    missing = {split: fraction for split, fraction in fractions.items() if not splits[split]}
+    drawn = random_splits(splits["training"], missing, seed)
+    given = {split: sorted(splits[split], key=lambda item: item["name"]) for split in fractions if splits[split]}
+    return {**drawn, **given}

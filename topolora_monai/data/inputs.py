@@ -6,28 +6,34 @@ import glob
 from collections import Counter
 from pathlib import Path
 
-from topolora_monai.data.files import IMAGE_SUFFIXES
 from topolora_monai.data.items import Item, image_files, plain_stem
+from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import DataError
+from topolora_monai.io import IMAGE_SUFFIXES, is_volume
 
 __all__ = ["find_images"]
 
 
-def find_images(source: str | Path) -> list[Item]:
-    """List the images behind a path.
+def find_images(source: str | Path, axis: int | None = None) -> list[Item]:
+    """List the images behind a path; volumes slice by slice.
 
     Args:
-        source: one file, a folder (not its subfolders), or a glob pattern such as ``"scans/*.png"``.
+        source: one file, a folder (not its subfolders, but those that hold a DICOM series), or a glob pattern such as
+            ``"scans/*.png"``.
+        axis: that volumes are sliced along, see :func:`~topolora_monai.data.slices.expand_slices`.
 
     Returns:
-        Items in order of path. ``name`` is the file's stem, or its whole file name where stems collide.
+        Items in order of path. ``name`` is the file's stem, or its whole file name where stems collide; for slices of
+        volumes with their number, and with ``axis`` and ``slice``.
 
     Raises:
         DataError: if nothing is found, or two files would write the same prediction.
     """
     path = Path(source)
-    if path.is_dir():
-        files = image_files(path)
+    if path.is_dir() and not is_volume(path):
+        files = sorted(
+            [*image_files(path), *(folder for folder in path.iterdir() if folder.is_dir() and is_volume(folder))]
+        )
     elif path.exists():
         files = [path]
     else:
@@ -49,4 +55,5 @@ def find_images(source: str | Path) -> list[Item]:
             found=", ".join(repeated[:3]),
             hint="segment one folder at a time",
         )
-    return [Item(name=name, image=str(file.absolute())) for name, file in zip(names, files, strict=True)]
+    items = [Item(name=name, image=str(file.absolute())) for name, file in zip(names, files, strict=True)]
+    return [each for item in items for each in expand_slices(item, axis)]

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from topolora_monai.data.files import IMAGE_SUFFIXES, image_size, read_mask
 from topolora_monai.errors import DataError
+from topolora_monai.io import IMAGE_SUFFIXES, LabelValues, image_size, read_labels, read_mask
 
 __all__ = [
     "SPLITS",
     "Item",
     "Split",
+    "check_item",
     "check_items",
     "image_files",
     "list_folder",
@@ -26,13 +27,20 @@ SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 
 
 class Item(TypedDict, total=False):
-    """One annotated image. ``name`` and ``image`` are always there; paths are absolute strings."""
+    """One annotated image. ``name`` and ``image`` are always there; paths are absolute strings.
+
+    ``group`` names what must not be divided between splits, such as a patient; ``axis`` and ``slice`` choose
+    one slice of a volume, for the image and its masks alike.
+    """
 
     name: str
     image: str
     label: str
     fov: str
     second_label: str
+    group: str
+    axis: int
+    slice: int
 
 
 def plain_stem(path: Path) -> str:
@@ -65,17 +73,34 @@ def list_folder(folder: Path, what: str) -> list[Path]:
     return files
 
 
-def check_items(items: Iterable[Item]) -> None:
-    """Open every file once: readable, masks two-valued, sizes equal. To run before any epoch.
+def check_items(items: Iterable[Item], label_values: LabelValues | None = None) -> None:
+    """Open every file once: readable, masks of known values, sizes equal. To run before any epoch.
+
+    Args:
+        items: what to check.
+        label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
 
     Raises:
         DataError: for the first defect, naming its file.
     """
     for item in items:
-        size = image_size(item["image"])
-        for key in ("label", "second_label", "fov"):
-            if key in item:
-                _check_mask(item[key], item["image"], size)
+        check_item(item, label_values)
+
+
+def check_item(item: Item, label_values: LabelValues | None = None) -> None:
+    """As :func:`check_items`, for one."""
+    if "image" not in item:
+        raise DataError("mask without image", path=item["label"], hint="complete the data set")
+    axis, index = item.get("axis"), item.get("slice")
+    size = image_size(item["image"], axis)
+    for key in ("label", "second_label", "fov"):
+        if key not in item:
+            continue
+        _check_size(item[key], item["image"], size, axis)  # first: a resized mask has too many values, too
+        if key == "fov":
+            read_mask(item[key])
+        else:
+            read_labels(item[key], label_values, axis, index)
 
 
 def without_fov(items: Sequence[Item], active: bool = True) -> list[Item]:
@@ -110,8 +135,8 @@ def require_unique(paths: Sequence[Path], key: str, folder: Path, what: str) -> 
     )
 
 
-def _check_mask(mask: str, image: str, size: tuple[int, int]) -> None:
-    found = image_size(mask)  # before the values, which a resized mask has too many of
+def _check_size(mask: str, image: str, size: tuple[int, int], axis: int | None) -> None:
+    found = image_size(mask, axis)
     if found != size:
         raise DataError(
             "mask and image differ in size",
@@ -120,7 +145,6 @@ def _check_mask(mask: str, image: str, size: tuple[int, int]) -> None:
             found=f"{found[1]}x{found[0]}",
             hint="export the mask at the image's own size",
         )
-    read_mask(mask)
 
 
 def _is_image(path: Path) -> bool:

@@ -2,62 +2,119 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import inspect
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from topolora_monai.data.benchmark import Benchmark, Modality
+from topolora_monai.data.camo import Camo
+from topolora_monai.data.chase_db1 import ChaseDb1
+from topolora_monai.data.cvc_clinicdb import CvcClinicDb
 from topolora_monai.data.drive import Drive
 from topolora_monai.data.folder import Folder
+from topolora_monai.data.hrf import Hrf
+from topolora_monai.data.isic2017 import Isic2017
 from topolora_monai.data.items import Item, Split
+from topolora_monai.data.kvasir_seg import KvasirSeg
+from topolora_monai.data.leaf_disease import LeafDisease
+from topolora_monai.data.massachusetts_roads import MassachusettsRoads
+from topolora_monai.data.places import user_cache
+from topolora_monai.data.sbu_shadow import SbuShadow
+from topolora_monai.data.sen1floods11 import Sen1Floods11
+from topolora_monai.data.sl_ssdd import SlSsdd
+from topolora_monai.data.sos import Sos
+from topolora_monai.data.stare import Stare
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
+from topolora_monai.data.trans10k import Trans10k
 from topolora_monai.errors import ConfigError, unknown_choice
+from topolora_monai.io import LabelValues
+from topolora_monai.transforms.intensity import PixelValues
 
-__all__ = ["DATASET_NAMES", "SegmentationData", "open_dataset"]
+__all__ = ["BENCHMARKS", "DATASET_NAMES", "SegmentationData", "open_dataset"]
 
 
 class SegmentationData(Protocol):
     """What every data set offers."""
 
     name: str
-    channels: int
     root: Path
+
+    @property
+    def channels(self) -> int:
+        """Channels of its images."""
+        ...
+
+    @property
+    def modality(self) -> Modality:
+        """What made the images."""
+        ...
+
+    @property
+    def pixel_values(self) -> PixelValues:
+        """Unit of the values of rasters and volumes."""
+        ...
+
+    @property
+    def label_values(self) -> LabelValues | None:
+        """Class number of each value in a mask, where it is not evident."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in order of their numbers."""
+        ...
 
     def items(self, split: Split) -> list[Item]:
         """Annotated images of a split."""
         ...
 
+    def describe(self) -> dict[str, Any]:
+        """What a result has to say about its data: ``dataset`` and, where they apply, split and what is missing."""
+        ...
 
-_DATASETS: dict[str, Callable[[str | Path], SegmentationData]] = {
-    "synthetic_vessels": SyntheticVessels,
-    "drive": Drive,
-    "folder": Folder,
+
+BENCHMARKS: dict[str, type[Benchmark]] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        *(Drive, Stare, ChaseDb1, Hrf),
+        *(KvasirSeg, CvcClinicDb, Isic2017),
+        *(SlSsdd, Sos, Sen1Floods11),
+        *(Camo, SbuShadow, LeafDisease, MassachusettsRoads, Trans10k),
+    )
 }
+"""Public data sets by name."""
+
+_DATASETS: dict[str, type[Any]] = {SyntheticVessels.name: SyntheticVessels, Folder.name: Folder, **BENCHMARKS}
 
 DATASET_NAMES: tuple[str, ...] = tuple(_DATASETS)
 """Names that :func:`open_dataset` knows."""
 
 
-def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None) -> SegmentationData:
+def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None, **options: Any) -> SegmentationData:
     """Open a data set by name and check its layout.
 
     Args:
         dataset_name: one of :data:`DATASET_NAMES`.
         dataset_dir: its folder (or list file); only ``synthetic_vessels`` has a default, in the user's cache.
+        **options: further arguments of the data set's class; those that are None are left at their defaults.
 
     Raises:
-        ConfigError: for an unknown name or a missing folder argument.
+        ConfigError: for an unknown name or option, or a missing folder argument.
         DataError: if the folder does not hold that data set.
     """
     if dataset_name not in _DATASETS:
         raise unknown_choice("dataset_name", dataset_name, _DATASETS)
+    kind = _DATASETS[dataset_name]
     if not dataset_dir:
-        if dataset_name != SyntheticVessels.name:
+        if kind is not SyntheticVessels:
             raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")
-        dataset_dir = _cache() / SyntheticVessels.name
-    return _DATASETS[dataset_name](dataset_dir)
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "topolora_monai"
+        dataset_dir = user_cache() / SyntheticVessels.name
+    given = {name: value for name, value in options.items() if value is not None}
+    known = inspect.signature(kind).parameters
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigError(
+                f"{dataset_name} has no {name}", found=repr(value), hint=f"leave --{name} out for this data set"
+            )
+    opened: SegmentationData = kind(dataset_dir, **given)
+    return opened

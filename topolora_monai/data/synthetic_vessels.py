@@ -6,16 +6,19 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.draw import disk
 
-from topolora_monai.data.files import write_png
+from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.folder import Folder
 from topolora_monai.data.items import SPLITS, Item, Split
 from topolora_monai.errors import DataError, OutputError
+from topolora_monai.io import write_png
+from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["SyntheticVessels", "draw_sample"]
 
@@ -45,6 +48,10 @@ class SyntheticVessels:
 
     name = "synthetic_vessels"
     channels = 3
+    modality: Modality = "optical"
+    pixel_values: PixelValues = "linear"
+    label_values = None
+    classes = ("background", "vessel")
 
     def __init__(self, root: str | Path, seed: int = 0) -> None:
         self.root = Path(root).absolute() / f"v{_VERSION}-seed{seed}"
@@ -55,6 +62,10 @@ class SyntheticVessels:
     def items(self, split: Split) -> list[Item]:
         """Annotated images of a split, in order of number."""
         return self._folder.items(split)
+
+    def describe(self) -> dict[str, Any]:
+        """``dataset`` and ``seed`` of the images."""
+        return {"dataset": self.name}
 
     def _make(self, seed: int) -> None:
         """Draw into a folder beside and rename it, so that an interrupted start leaves no half set."""

@@ -1,6 +1,12 @@
 """What MONAI's and Ignite's engines lack."""
 
-from topolora_monai.engines.batches import TargetLoss, image_names, prepare_batch, probabilities_and_targets
+from topolora_monai.engines.batches import (
+    TargetLoss,
+    batch_items,
+    image_names,
+    prepare_batch,
+    probabilities_and_targets,
+)
 from topolora_monai.engines.checkpoint import RunCheckpoint
 from topolora_monai.engines.handlers import (
     EarlyStopping,
@@ -13,6 +19,7 @@ from topolora_monai.engines.handlers import (
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, default_precision
 from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
 from topolora_monai.engines.prediction import PredictionWriter
+from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.settings import check_settings
 
 __all__ = [
@@ -25,8 +32,10 @@ __all__ = [
     "NonFiniteGuard",
     "PredictionWriter",
     "RunCheckpoint",
+    "SceneSegmenter",
     "TargetLoss",
     "TimeLeft",
+    "batch_items",
     "check_settings",
     "default_precision",
     "image_names",

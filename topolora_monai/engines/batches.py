@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import decollate_batch
 from monai.utils import convert_to_tensor
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
 
-__all__ = ["TargetLoss", "image_names", "prepare_batch", "probabilities_and_targets"]
+__all__ = ["TargetLoss", "batch_items", "image_names", "prepare_batch", "probabilities_and_targets"]
 
 Target = dict[str, Tensor]
 
@@ -55,9 +56,14 @@ class TargetLoss(nn.Module):
         return result
 
 
+def batch_items(batch: Any) -> list[dict[str, Any]]:
+    """A batch as one dictionary an image, whether MONAI has taken it apart already or not."""
+    return batch if isinstance(batch, list) else decollate_batch(batch)
+
+
 def image_names(batch: Any) -> list[str]:
-    """Names of a batch's images, before or after MONAI has taken it apart into one dictionary an image."""
-    return [one["name"] for one in batch] if isinstance(batch, list) else list(batch["name"])
+    """Names of a batch's images."""
+    return [str(item["name"]) for item in batch_items(batch)]
 
 
 def probabilities_and_targets(output: Sequence[Mapping[str, Any]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,17 +1,19 @@
-"""Masks and probabilities as image files."""
+"""Masks and probabilities as files: pictures one by one, volumes put back together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
+from numpy.typing import NDArray
 
-from topolora_monai.data import write_png
-from topolora_monai.engines.batches import image_names
+from topolora_monai.engines.batches import batch_items
 from topolora_monai.errors import OutputError
+from topolora_monai.io import volume_output_name, volume_shape, write_png, write_volume
 from topolora_monai.metrics import threshold_bin, to_16_bit
 
 __all__ = ["PredictionWriter"]
@@ -21,7 +23,9 @@ class PredictionWriter:
     """Write ``NAME_mask.png`` (0 and 255) and ``NAME_probability.png`` (16 bit) at the input's size.
 
     With several classes, the files are ``NAME_mask_K.png`` and ``NAME_probability_K.png`` for class K.
-    Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them.
+    Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them. Slices of a volume are put back
+    together in its geometry: ``NAME_mask.nii.gz`` (0 and 1), or ``.tif`` for pages of a TIFF, once its last slice is
+    there.
 
     Args:
         folder: where to.
@@ -31,6 +35,7 @@ class PredictionWriter:
     def __init__(self, folder: str | Path, threshold: float = 0.5) -> None:
         self.folder = Path(folder)
         self.threshold = threshold
+        self._volumes: dict[str, _Volume] = {}
 
     def attach(self, engine: Engine) -> None:
         """Act after each batch."""
@@ -42,18 +47,59 @@ class PredictionWriter:
         Raises:
             OutputError: if a file cannot be written; those written before are whole.
         """
-        for one, name in zip(engine.state.output, image_names(engine.state.batch), strict=True):
+        for one, item in zip(engine.state.output, batch_items(engine.state.batch), strict=True):
             planes = to_16_bit(one[Keys.PRED]).cpu().numpy().astype(np.uint16)
-            for index, stored in enumerate(planes):
-                suffix = f"_{index}" if len(planes) > 1 else ""
-                mask = (stored >= threshold_bin(self.threshold)).astype(np.uint8) * 255
-                self._write(mask, f"{name}_mask{suffix}.png")
-                self._write(stored, f"{name}_probability{suffix}.png")
+            if "slice" in item:
+                self._collect(planes, item)
+            else:
+                self._write_pictures(planes, str(item["name"]))
 
-    def _write(self, array: Any, name: str) -> None:
+    def _write_pictures(self, planes: NDArray[np.uint16], name: str) -> None:
+        for kind, array in self._masks_and_probabilities(planes, foreground=255):
+            self._write(lambda path, array=array: write_png(array, path), f"{name}_{kind}.png")
+
+    def _collect(self, planes: NDArray[np.uint16], item: Mapping[str, Any]) -> None:
+        path = str(item["path"])
+        if path not in self._volumes:
+            self._volumes[path] = _Volume(path, int(item["axis"]), len(planes))
+        volume = self._volumes[path]
+        volume.add(int(item["slice"]), planes)
+        if volume.complete:
+            del self._volumes[path]
+            name = str(item["name"]).rpartition("_s")[0]
+            for kind, array in self._masks_and_probabilities(volume.planes, foreground=1):
+                target = volume_output_name(path, f"{name}_{kind}")
+                self._write(lambda to, array=array: write_volume(array, like=path, path=to), target)
+
+    def _masks_and_probabilities(self, planes: NDArray[np.uint16], foreground: int) -> Iterator[tuple[str, Any]]:
+        for index, stored in enumerate(planes):
+            suffix = f"_{index}" if len(planes) > 1 else ""
+            yield f"mask{suffix}", (stored >= threshold_bin(self.threshold)).astype(np.uint8) * np.uint8(foreground)
+            yield f"probability{suffix}", stored
+
+    def _write(self, write: Any, name: str) -> None:
         try:
-            write_png(array, self.folder / name)
+            write(self.folder / name)
         except OSError as error:
             raise OutputError(
                 "cannot write a prediction", path=self.folder / name, found=error.strerror, hint="free some space"
             ) from error
+
+
+class _Volume:
+    """Probabilities of a volume while its slices come in."""
+
+    def __init__(self, path: str, axis: int, classes: int) -> None:
+        shape = volume_shape(path)
+        self.axis = axis
+        self.planes = np.zeros((classes, *shape), np.uint16)
+        self._missing = set(range(shape[axis]))
+
+    def add(self, index: int, planes: NDArray[np.uint16]) -> None:
+        """Put one slice, (K, H, W), in its place."""
+        np.moveaxis(self.planes, self.axis + 1, 1)[:, index] = planes
+        self._missing.discard(index)
+
+    @property
+    def complete(self) -> bool:
+        return not self._missing

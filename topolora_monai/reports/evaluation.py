@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,16 @@ class EvaluationReport:
         os.replace(beside, self.folder / "per_image.csv")
 
 
-def write_summary(output_dir: str | Path, report: EvaluationReport, validation: SplitScores) -> None:
+def write_summary(
+    output_dir: str | Path, report: EvaluationReport, validation: SplitScores, data: Mapping[str, Any]
+) -> None:
     """Write ``summary.json``: the run's own description, and its scores on validation and test.
 
     Args:
         output_dir: folder of the run; its ``training.json``, where there is one, gives the description.
         report: after its engine has run.
         validation: likewise.
+        data: what was scored, as the data set describes itself; a part of one is said to be one.
     """
     training = Path(output_dir) / "training.json"
     record: dict[str, Any] = json.loads(training.read_text()) if training.is_file() else {}
@@ -134,10 +137,12 @@ def write_summary(output_dir: str | Path, report: EvaluationReport, validation: 
         record["evaluation_command"] = provenance()["command"]
     else:
         record = provenance()
+    record["evaluated_on"] = dict(data)
     record |= {"validation": validation.summary(), "test": report.summary()}
     write_json(record, Path(output_dir) / "evaluation" / "summary.json")
     shown = "  ".join(f"{name} {value:.4f}" for name, value in record["test"].items())
-    print(f"test ({len(report.rows)} images): {shown}\nwritten to {report.folder}")
+    part = f" of a part, {data['partial']}" if "partial" in data else ""
+    print(f"test ({len(report.rows)} images{part}): {shown}\nwritten to {report.folder}")
 
 
 def summary(curve: ThresholdCurve, threshold: float) -> dict[str, float]:

@@ -1,6 +1,18 @@
 """What MONAI's transforms lack."""
 
+from topolora_monai.transforms.clahe import GreenClahed
+from topolora_monai.transforms.deformation import RandConnectedElasticd
+from topolora_monai.transforms.intensity import IntensityScaling
 from topolora_monai.transforms.loading import LoadItem
 from topolora_monai.transforms.skeleton import ExactSkeletond
+from topolora_monai.transforms.speckle import RandSpeckled, RefinedLeed
 
-__all__ = ["ExactSkeletond", "LoadItem"]
+__all__ = [
+    "ExactSkeletond",
+    "GreenClahed",
+    "IntensityScaling",
+    "LoadItem",
+    "RandConnectedElasticd",
+    "RandSpeckled",
+    "RefinedLeed",
+]

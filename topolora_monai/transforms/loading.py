@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import Transform
+from numpy.typing import NDArray
 
-from topolora_monai.data.files import read_image, read_mask
+from topolora_monai.io import (
+    ImageData,
+    LabelValues,
+    image_kind,
+    read_image,
+    read_labels,
+    read_mask,
+    read_volume,
+    volume_state,
+)
+from topolora_monai.transforms.intensity import IntensityScaling
 
 __all__ = ["LoadItem"]
 
@@ -17,32 +30,67 @@ __all__ = ["LoadItem"]
 class LoadItem(Transform):
     """Read the files of an :class:`~topolora_monai.data.Item` into tensors.
 
-    ``image`` becomes float32 (C, H, W) in [0, 1]; ``label`` and ``fov`` float32 (1, H, W) with 0 and 1. An
-    annotated item without a field of view gets one of ones. ``name`` and ``path`` say where it came from.
+    - ``image``: float32 (C, H, W) in [0, 1];
+    - ``label``: float32 (1, H, W) with class numbers;
+    - ``fov``: float32 (1, H, W), 1 where the image holds data, somebody annotated it and it lies in the field of
+      view, if there is one;
+    - ``limits``: float64 (C, 2), what a raster or volume was scaled between, 0 and 1 for pictures;
+    - ``name``, ``path``, and ``axis`` and ``slice`` of a volume: where it came from.
 
     Args:
-        channels: 1 or 3 channels for the image.
+        channels: of the image.
+        scaling: for rasters and volumes, whose values have units; its limits are taken from the whole scene or
+            volume, never from a crop or a slice.
+        label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
 
     Raises:
         DataError: for a file that cannot be used.
     """
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(
+        self,
+        channels: int = 3,
+        scaling: IntensityScaling | None = None,
+        label_values: LabelValues | None = None,
+    ) -> None:
         self.channels = channels
+        self.scaling = scaling or IntensityScaling()
+        self.label_values = label_values
 
-    def __call__(self, data: Mapping[str, str]) -> dict[str, Any]:
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Load one item."""
-        image = torch.from_numpy(read_image(data["image"], self.channels))
+        axis, index = data.get("axis"), data.get("slice")
+        image = read_image(data["image"], self.channels, axis, index)
+        limits = self._limits(data["image"], image)
+        values = image.values if limits is None else self.scaling.apply(image.values, limits)
+        valid = image.valid
         loaded: dict[str, Any] = {
-            "image": image,
+            "image": torch.from_numpy(values * valid),
+            "limits": torch.from_numpy(np.tile([0.0, 1.0], (len(values), 1)) if limits is None else limits),
             "name": data.get("name", Path(data["image"]).stem),
             "path": data["image"],
+            **{key: data[key] for key in ("axis", "slice") if key in data},
         }
         if "label" in data:
-            loaded["label"] = torch.from_numpy(read_mask(data["label"])[None]).float()
-            loaded["fov"] = (
-                torch.from_numpy(read_mask(data["fov"])[None]).float()
-                if "fov" in data
-                else torch.ones(1, *image.shape[1:])
-            )
+            classes, known = read_labels(data["label"], self.label_values, axis, index)
+            loaded["label"] = torch.from_numpy(classes[None]).float()
+            valid = valid if known is None else valid & known
+        if "fov" in data:
+            valid = valid & (read_mask(data["fov"], axis, index) > 0)
+        loaded["fov"] = torch.from_numpy(valid[None]).float()
         return loaded
+
+    def _limits(self, path: str, image: ImageData) -> NDArray[np.float64] | None:
+        if image.scaled:
+            return None
+        if image_kind(path) == "volume":
+            limits = _volume_limits(path, volume_state(path), self.scaling)
+            return np.repeat(limits, len(image.values), axis=0)
+        return self.scaling.limits(image.values, image.valid)
+
+
+@lru_cache(maxsize=64)
+def _volume_limits(path: str, state: Hashable, scaling: IntensityScaling) -> NDArray[np.float64]:
+    """Limits of a whole volume, shape (1, 2); ``state`` keeps those of an older file from being used."""
+    values = read_volume(path).values
+    return scaling.limits(values[None], np.isfinite(values))

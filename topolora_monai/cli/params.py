@@ -1,46 +1,22 @@
-"""The ``topolora`` command."""
+"""``topolora params``: count the parameters of an adapted network."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from typing import Any
 
-from topolora_monai.errors import TopoLoRAError
-
-__all__ = ["main"]
+__all__ = ["add_commands"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status.
-
-    Example:
-        >>> main(["params", "--network_name", "vit_b", "--preset", "topolora"])  # doctest: +NORMALIZE_WHITESPACE
-        total                  94,606,640
-        trainable               4,377,472  4.63% of total
-        published_trainable     4,929,508  with the decoder parts that get no gradient, which are frozen here
-        0
-    """
-    options = _parser().parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except TopoLoRAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="topolora", description="Adapt SAM-family networks to thin structures.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+def add_commands(commands: Any) -> None:
+    """Add the subcommand to a parser."""
     params = commands.add_parser("params", help="count the parameters of an adapted network")
     params.add_argument("--network_name", default="vit_b", help="vit_b, vit_l, vit_h, vit_t or vit_tiny_test")
     params.add_argument("--preset", default="topolora", help="topolora, lora, adapter_only, decoder_only or full")
     params.add_argument("--rank", type=int, help="LoRA rank instead of the preset's")
     params.add_argument("--json", action="store_true", help="print one JSON object")
     params.set_defaults(run=_params)
-    return parser
 
 
 def _params(options: argparse.Namespace) -> int:
@@ -64,7 +40,3 @@ def _params(options: argparse.Namespace) -> int:
     for name, count in counts.items():
         print(f"{name:20}{count:>13,}  {notes.get(name, '')}".rstrip())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

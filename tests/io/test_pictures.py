@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topolora_monai.data import read_image, read_mask, write_png
+from topolora_monai.io import read_image, read_mask, write_png
 from topolora_monai.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Reading images and masks of everyday formats into one convention, refusing what is ambiguous."""
+"""Pictures of everyday formats: 8 and 16 bit, by Pillow."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from PIL import Image, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "read_image", "read_mask", "write_png"]
+__all__ = ["PICTURE_SUFFIXES", "open_picture", "read_picture", "write_png"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")
 """Recognised file name endings, in lower case; each may be followed by ``.gz``."""
 
 _LOSSY_FORMATS = ("JPEG", "MPO")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
-def read_image(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
+def read_picture(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
     """Read an image as intensities in [0, 1].
 
     Grey images are repeated to three channels, colour ones reduced to luminance where one channel is asked
     for, transparency is dropped, and 16-bit values are divided by 65535.
 
     Args:
-        path: a file of one of :data:`IMAGE_SUFFIXES`.
+        path: a file of one of :data:`PICTURE_SUFFIXES`.
         channels: 1 or 3.
 
     Returns:
@@ -43,10 +43,10 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "grey.png"
         >>> Image.new("L", (4, 2), 255).save(path)
-        >>> read_image(path).shape, float(read_image(path).max())
+        >>> read_picture(path).shape, float(read_picture(path).max())
         ((3, 2, 4), 1.0)
     """
-    image = _open(Path(path))
+    image = open_picture(path)
     if image.mode in _DEEP_MODES:
         plane = np.asarray(image)
         if image.mode == "F" or plane.min() < 0 or plane.max() > 65535:
@@ -60,61 +60,6 @@ def read_image(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
         return np.repeat((plane.astype(np.float32) / 65535)[None], channels, axis=0)
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
-
-
-def read_mask(path: str | Path) -> NDArray[np.uint8]:
-    """Read a two-valued mask as 0 and 1.
-
-    Accepted: 0/1, 0/255 or 0/any other single value, palette images by index, colour images whose channels
-    agree, and JPEG masks, whose compression noise is cut at 127. A mask of zeros is empty, one of a single
-    other value is full.
-
-    Args:
-        path: a file of one of :data:`IMAGE_SUFFIXES`.
-
-    Returns:
-        Array of shape (H, W), values 0 and 1.
-
-    Raises:
-        DataError: if the file is damaged or holds more than two values.
-    """
-    image = _open(Path(path))
-    values = np.asarray(image)
-    if values.ndim == 3:
-        colour = values[..., :3] if image.mode in ("RGB", "RGBA") else values[..., :1]
-        if (colour != colour[..., :1]).any():
-            raise DataError(
-                "mask is a colour picture",
-                path=path,
-                expected="one value for background and one for foreground",
-                found="channels that differ",
-                hint="save the mask itself, not a coloured overlay",
-            )
-        values = colour[..., 0]
-    if image.format in _LOSSY_FORMATS:
-        return (values > 127).astype(np.uint8)
-    distinct = np.unique(values)
-    if len(distinct) > 2 or (len(distinct) == 2 and distinct[0] != 0):
-        shown = ", ".join(str(value) for value in distinct[:6]) + (", ..." if len(distinct) > 6 else "")
-        raise DataError(
-            "mask has other values than expected",
-            path=path,
-            expected="0 for background and one other value for foreground",
-            found=f"{len(distinct)} values: {shown}",
-            hint="threshold it, or keep one class, and save it as PNG",
-        )
-    mask: NDArray[np.uint8] = (values != 0).astype(np.uint8)
-    return mask
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of a readable image file.
-
-    Raises:
-        DataError: as :func:`read_image`.
-    """
-    image = _open(Path(path))
-    return image.height, image.width
 
 
 def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -> None:
@@ -136,8 +81,17 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
         beside.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> Image.Image:
-    """Decode a whole file, turning every way it can be broken into one kind of error."""
+def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
+    """Open a picture, turning every way it can be broken into one kind of error.
+
+    Args:
+        path: a file of one of :data:`PICTURE_SUFFIXES`.
+        decode: read the whole file, so that damage shows; without it, the header alone.
+
+    Raises:
+        DataError: if it is missing, empty, damaged or of an unknown format.
+    """
+    path = Path(path)
     if not path.is_file():
         raise DataError("file not found", path=path, hint="check the path and that the disk is mounted")
     if path.stat().st_size == 0:
@@ -147,12 +101,13 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
             image = Image.open(source)
-            image.load()
+            if decode:
+                image.load()
     except UnidentifiedImageError as error:
         raise DataError(
             "not an image of a known format",
             path=path,
-            expected=", ".join(IMAGE_SUFFIXES),
+            expected=", ".join(PICTURE_SUFFIXES),
             found=f"{path.stat().st_size} bytes of something else",
             hint="convert it, or copy it again if it is damaged",
         ) from error

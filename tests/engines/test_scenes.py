@@ -1,0 +1,556 @@
+"""Scenes in bands: the same result as on the whole image, in the same place, also after a kill."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers import SimpleInferer, SlidingWindowInferer
+
+from topolora_monai.engines.scenes import SceneSegmenter
+from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.metrics import to_16_bit
+from topolora_monai.transforms.intensity import IntensityScaling
+
+rasterio = pytest.importorskip("rasterio")
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+NORTH_UP = rasterio.Affine(10, 0, 500_000, 0, -10, 4_649_000)
+UNIT = IntensityScaling(value_range=(0, 1))  # leaves values in [0, 1] as they are
+SETTINGS = {"fingerprint": "test", "crop_size": 32, "overlap": 0.5}
+
+
+def write_scene(path, bands, **profile) -> Path:
+    bands = bands if bands.ndim == 3 else bands[None]
+    shape = dict(zip(("count", "height", "width"), bands.shape, strict=True))
+    profile = {"crs": "EPSG:32633", "transform": NORTH_UP, **profile}
+    with rasterio.open(path, "w", driver="GTiff", dtype=bands.dtype, **shape, **profile) as file:
+        file.write(bands)
+    return path
+
+
+def read(path):
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+def speckle(*shape):
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+
+def scored_in_context(tile):
+    """Logits that depend on all of the tile, on its borders and on the place in it."""
+    smooth = torch.nn.functional.avg_pool2d(tile.mean(1, keepdim=True), 5, stride=1, padding=2)
+    column = torch.linspace(-1, 1, tile.shape[-1])
+    return 8 * (smooth - tile.mean((1, 2, 3), keepdim=True)) + column
+
+
+class Counted:
+    """A network that counts the tiles it is given, not the probe of zeros."""
+
+    def __init__(self, network):
+        self.network, self.tiles = network, 0
+
+    def __call__(self, tile):
+        self.tiles += int((tile.flatten(1) != 0).any(1).sum())
+        return self.network(tile)
+
+
+def segment(path, output, network=scored_in_context, channels=1, scaling=UNIT, **settings):
+    segmenter = SceneSegmenter(network, SimpleInferer(), channels, scaling, output, **{**SETTINGS, **settings})
+    return segmenter.run([{"name": "scene", "image": str(path)}])[0]
+
+
+class TestSameAsTheWholeImage:
+    @pytest.mark.parametrize(
+        ("shape", "overlap"),
+        [
+            ((100, 77), 0.5),
+            ((64, 96), 0.25),  # the last tiles end with the image
+            ((70, 65), 0.7),  # more than two tiles over each pixel; the last starts one pixel on
+            ((65, 50), 0.0),
+            ((32, 32), 0.5),
+            ((21, 90), 0.5),  # lower than a tile
+            ((90, 15), 0.5),  # narrower
+            ((11, 18), 0.5),
+        ],
+    )
+    def test_logits_are_those_of_monais_sliding_window(self, tmp_path, shape, overlap):
+        image = speckle(*shape)
+        segment(write_scene(tmp_path / "a.tif", image), tmp_path, overlap=overlap, batch_size=3)
+        whole = SlidingWindowInferer((32, 32), 4, overlap, mode="gaussian")
+        logits = whole(torch.from_numpy(image)[None, None], scored_in_context)
+        expected = to_16_bit(logits.sigmoid())[0, 0].numpy()
+        stored = read(tmp_path / "scene_probability.tif").astype(int)
+        assert np.abs(stored - expected).max() <= 1  # of 65536
+        assert np.ptp(expected) > 10_000
+        mask = read(tmp_path / "scene_mask.tif")
+        np.testing.assert_array_equal(mask, stored >= 32768)
+
+    def test_rows_beyond_one_strip_of_the_output(self, tmp_path):
+        image = np.indices((1100, 40)).sum(0).astype(np.float32) / 1200
+        segment(write_scene(tmp_path / "a.tif", image), tmp_path, network=lambda tile: torch.logit(tile, 1e-6))
+        stored = read(tmp_path / "scene_probability.tif") / 65536
+        np.testing.assert_allclose(stored, image, atol=1e-4)
+
+    def test_several_classes(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(40, 50))
+        mask = segment(path, tmp_path, network=lambda tile: torch.cat([tile - 0.3, tile - 0.8], 1))
+        assert mask.name == "scene_mask_0.tif"
+        assert [(read(tmp_path / f"scene_mask_{k}.tif") == 1).mean().round(1) for k in (0, 1)] == [0.7, 0.2]
+        assert (tmp_path / "scene_probability_1.tif").is_file()
+        assert not (tmp_path / "scene_mask.tif").exists()
+
+    def test_threshold_and_no_probabilities(self, tmp_path):
+        image = speckle(40, 50)
+        path = write_scene(tmp_path / "a.tif", image)
+        mask = segment(path, tmp_path, network=torch.logit, threshold=0.75, probabilities=False)
+        np.testing.assert_array_equal(read(mask), image >= 0.75)
+        assert not list(tmp_path.glob("*probability*"))
+
+    def test_blending_hides_tile_borders(self, tmp_path):
+        def darker_towards_borders(tile):
+            ramp = 1 - torch.linspace(-1, 1, tile.shape[-1]).abs()
+            return 4 * torch.minimum(ramp[:, None], ramp[None]) + 0 * tile
+
+        path = write_scene(tmp_path / "a.tif", speckle(200, 200))
+        jumps = {}
+        for overlap in (0, 0.5):
+            segment(path, tmp_path, network=darker_towards_borders, overlap=overlap)
+            inside = read(tmp_path / "scene_probability.tif")[32:-32, 32:-32] / 65536
+            jumps[overlap] = np.ptp(inside)
+        assert jumps[0] > 0.4
+        assert jumps[0.5] < jumps[0] / 2
+
+
+class TestValidity:
+    @pytest.mark.parametrize("nodata", [-9999.0, np.nan, None])
+    def test_holes_enter_as_zero_and_leave_as_nodata(self, tmp_path, nodata):
+        image = 0.5 + speckle(100, 100) / 2
+        holes = np.zeros(image.shape, bool)
+        holes[:40, :60] = holes[70, 80] = True
+        filled = np.where(holes, np.nan if nodata is None else nodata, image).astype(np.float32)
+        seen = []
+
+        def network(tile):
+            seen.append(tile[tile != 0])
+            return tile - 0.1
+
+        mask = segment(write_scene(tmp_path / "a.tif", filled, nodata=nodata), tmp_path, network)
+        np.testing.assert_array_equal(read(mask), np.where(holes, 255, 1))
+        with rasterio.open(tmp_path / "scene_probability.tif") as file:
+            np.testing.assert_array_equal(file.read_masks(1) == 0, holes)
+        assert float(torch.cat(seen).min()) >= 0.5
+
+    def test_internal_mask_and_full_probability(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", np.ones((40, 40), np.float32))
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask(np.arange(1600).reshape(40, 40) >= 800)
+        mask = segment(path, tmp_path, network=lambda tile: 100 * tile)
+        assert (read(mask)[:20] == 255).all()
+        assert (read(mask)[20:] == 1).all()
+        assert (read(tmp_path / "scene_probability.tif")[20:] == 65534).all()  # not mistaken for nodata
+
+    def test_tiles_without_data_are_not_run(self, tmp_path):
+        image = np.full((160, 160), -1, np.float32)
+        image[100, 100] = 0.9
+        network = Counted(lambda tile: tile)
+        calls = []
+        inferer = SimpleInferer()
+
+        class Spy(SimpleInferer):
+            def __call__(self, batch, network):
+                calls.append(len(batch))
+                return inferer(batch, network)
+
+        path = write_scene(tmp_path / "a.tif", image, nodata=-1)
+        segmenter = SceneSegmenter(network, Spy(), 1, UNIT, tmp_path, **SETTINGS)
+        segmenter.run([{"name": "scene", "image": str(path)}])
+        assert sum(calls) == 1 + 4  # the probe, and the tiles over the pixel
+
+    def test_scene_without_data(self, tmp_path):
+        mask = segment(write_scene(tmp_path / "a.tif", np.zeros((50, 50), np.float32), nodata=0), tmp_path)
+        assert (read(mask) == 255).all()
+
+
+class TestChannelsAndScaling:
+    def run_and_see(self, tmp_path, bands, channels, scaling=UNIT, **profile):
+        seen = []
+
+        def network(tile):
+            seen.append(tile[0])
+            return tile[:, :1]
+
+        segment(write_scene(tmp_path / "a.tif", bands, **profile), tmp_path, network, channels, scaling)
+        return seen[-1].numpy()  # scenes of one tile
+
+    def test_grey_bytes_are_repeated(self, tmp_path):
+        image = np.arange(1024).reshape(32, 32).astype(np.uint8)
+        seen = self.run_and_see(tmp_path, image, 3)
+        np.testing.assert_array_equal(seen, np.repeat(image[None] / np.float32(255), 3, axis=0))
+
+    def test_colour_bytes_become_luminance(self, tmp_path):
+        image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+        expected = np.tensordot([0.299, 0.587, 0.114], image / 255, 1)
+        np.testing.assert_allclose(self.run_and_see(tmp_path, image, 1)[0], expected, atol=1e-6)
+
+    def test_first_of_two_bands(self, tmp_path):
+        image = speckle(2, 32, 32)
+        np.testing.assert_array_equal(self.run_and_see(tmp_path, image, 1)[0], image[0])
+
+    def test_two_bands(self, tmp_path):
+        image = speckle(2, 32, 32)
+        np.testing.assert_array_equal(self.run_and_see(tmp_path, image, 2), image)
+
+    def test_other_number_of_bands_is_refused_before_anything_is_run(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(3, 32, 32))
+        with pytest.raises(DataError, match=r"expected: 2\n  found:    3"):
+            segment(path, tmp_path, network=None, channels=2)
+
+    def test_sixteen_bit_picture_by_its_depth(self, tmp_path):
+        image = np.arange(1024).reshape(32, 32).astype(np.uint16) * 64
+        seen = self.run_and_see(tmp_path, image, 1, IntensityScaling(), crs=None, transform=None)
+        np.testing.assert_allclose(seen[0], image / 65535, atol=1e-6)
+
+    def test_sixteen_bit_measurement_by_its_limits(self, tmp_path):
+        image = 100 + np.arange(1024).reshape(32, 32).astype(np.uint16)
+        seen = self.run_and_see(tmp_path, image, 1, IntensityScaling(percentiles=(0, 100)))
+        np.testing.assert_allclose(seen[0], (image - 100.0) / 1023, atol=1e-6)
+
+    def test_same_values_as_read_whole(self, tmp_path):
+        """A network trained on whole rasters meets the same numbers here."""
+        from topolora_monai.transforms import LoadItem
+
+        image = -20 + 5 * speckle(2, 32, 32)
+        image[0, 3, 4] = -9999
+        scaling = IntensityScaling("db")
+        seen = self.run_and_see(tmp_path, image, 2, scaling, nodata=-9999)
+        whole = LoadItem(2, scaling)({"name": "a", "image": str(tmp_path / "a.tif")})["image"].numpy()
+        np.testing.assert_array_equal(seen, whole)
+
+    def test_limits_are_the_scenes_not_the_tiles_nor_the_overviews(self, tmp_path):
+        image = speckle(3000, 2100)
+        image[1500:] += 9  # tiles above never see these values
+        path = write_scene(tmp_path / "a.tif", image, tiled=True)
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews([2, 4], rasterio.enums.Resampling.average)
+        settings = {"network": lambda tile: torch.logit(tile, 1e-6), "crop_size": 600, "overlap": 0}
+        segment(path, tmp_path, scaling=IntensityScaling(percentiles=(0, 100)), **settings)
+        stored = read(tmp_path / "scene_probability.tif") / 65536
+        np.testing.assert_allclose(stored, image / 10, atol=1e-4)  # limits of averages are 2e-3 apart
+
+
+class TestGeoreference:
+    def test_crs_transform_and_layout(self, tmp_path):
+        grid = rasterio.Affine(10, 2, 3, 1, -8, 5)
+        mask = segment(write_scene(tmp_path / "a.tif", speckle(600, 700), transform=grid), tmp_path, crop_size=300)
+        for path in (mask, tmp_path / "scene_probability.tif"):
+            with rasterio.open(path) as file:
+                assert (file.crs.to_epsg(), file.transform, file.shape) == (32633, grid, (600, 700))
+                assert file.block_shapes == [(512, 512)]
+                assert file.compression.name == "deflate"
+        with rasterio.open(mask) as file:
+            assert (file.dtypes[0], file.nodata) == ("uint8", 255)
+        with rasterio.open(tmp_path / "scene_probability.tif") as file:
+            assert (file.dtypes[0], file.nodata, file.scales) == ("uint16", 65535, (1 / 65536,))
+
+    def test_control_points(self, tmp_path):
+        point = rasterio.control.GroundControlPoint
+        points = [point(r, c, 10 + c / 10, 50 - r / 10, 0) for r, c in ((0, 0), (0, 40), (40, 0), (40, 41))]
+        path = write_scene(tmp_path / "a.tif", speckle(40, 41), crs=None, transform=None)
+        with rasterio.open(path, "r+") as file:
+            file.gcps = points, rasterio.CRS.from_epsg(4326)
+        with rasterio.open(segment(path, tmp_path)) as file:
+            found, crs = file.gcps
+            assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
+            assert crs.to_epsg() == 4326
+
+    def test_rational_polynomials(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(40, 41), crs=None, transform=None)
+        axes = ("lat", "long", "line", "samp", "height")
+        numbers = {f"{axis}_{kind}": 10.0 for axis in axes for kind in ("off", "scale")}
+        names = [f"{axis}_{kind}_coeff" for axis in ("line", "samp") for kind in ("num", "den")]
+        series = dict.fromkeys(names, np.arange(20.0).tolist())
+        with rasterio.open(path, "r+") as file:
+            file.rpcs = rasterio.rpc.RPC(**numbers, **series, err_bias=1.0, err_rand=1.0)
+        with rasterio.open(path) as source, rasterio.open(segment(path, tmp_path)) as file:
+            assert file.rpcs is not None
+            assert file.rpcs.to_dict() == source.rpcs.to_dict()
+
+    def test_no_georeference(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(40, 41), crs=None, transform=None)
+        with rasterio.open(segment(path, tmp_path)) as file:
+            assert file.crs is None
+            assert file.transform.is_identity
+
+
+class TestMemory:
+    def test_only_a_band_is_held(self, tmp_path):
+        shape = (12_000, 1000)
+        path = write_scene(tmp_path / "a.tif", np.broadcast_to(np.float32(0.7), (1, *shape)), compress="deflate")
+        segmenter = SceneSegmenter(lambda tile: tile, SimpleInferer(), 1, UNIT, tmp_path, "a", crop_size=200, overlap=0)
+        tracemalloc.start()
+        segmenter.run([{"name": "scene", "image": str(path)}])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * np.prod(shape) / 2  # half of the scene itself; most is the sample for the limits
+
+
+SLOW_RUN = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from tests.engines.test_scenes import scored_in_context, segment
+def slow(tile):
+    time.sleep(0.02)
+    return scored_in_context(tile)
+segment(sys.argv[2], sys.argv[3], slow)
+"""
+
+
+class StoppedError(Exception):
+    """What a test ends a run with."""
+
+
+def stop_after(tiles):
+    """A network that runs so many tiles, and the probe."""
+    counted = Counted(scored_in_context)
+
+    def network(tile):
+        if counted.tiles >= tiles:
+            raise StoppedError
+        return counted(tile)
+
+    return network
+
+
+class TestContinuation:
+    @pytest.fixture
+    def scene(self, tmp_path):
+        return write_scene(tmp_path / "a.tif", speckle(330, 130))  # 20 bands of 8 tiles
+
+    def files(self, folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def test_after_sigkill(self, scene, tmp_path):
+        killed, whole = tmp_path / "killed", tmp_path / "whole"
+        command = [sys.executable, "-c", SLOW_RUN, str(Path(__file__).parents[2]), str(scene), str(killed)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        parts = killed / ".scene.parts"
+        deadline = time.monotonic() + 60
+        while len(list(parts.glob("rows-*.npy.gz"))) < 3:
+            assert process.poll() is None and time.monotonic() < deadline, "not under way"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        finished = len(list(parts.glob("rows-*.npy.gz")))
+        assert not (killed / "scene_mask.tif").exists()
+        network = Counted(scored_in_context)
+        segment(scene, killed, network)
+        assert network.tiles == (20 - finished) * 8
+        segment(scene, whole)
+        assert self.files(killed) == self.files(whole)  # and nothing is left over
+
+    @pytest.mark.parametrize("overlap", [0, 0.5, 0.8])
+    def test_after_an_error_in_every_other_band(self, tmp_path, overlap):
+        scene = write_scene(tmp_path / "a.tif", speckle(107, 40))
+        interrupted = 0
+        while not (tmp_path / "b" / "scene_mask.tif").exists() and interrupted < 20:
+            with contextlib.suppress(StoppedError):
+                segment(scene, tmp_path / "b", stop_after(5), overlap=overlap)
+                break
+            interrupted += 1
+        segment(scene, tmp_path / "c", overlap=overlap)
+        assert interrupted > 0
+        assert self.files(tmp_path / "b") == self.files(tmp_path / "c")
+
+    @pytest.mark.parametrize(
+        ("changed", "restarts"),
+        [
+            ({"fingerprint": "other"}, True),
+            ({"overlap": 0.25}, True),
+            ({"crop_size": 40}, True),
+            ({"scaling": IntensityScaling(value_range=(0, 2))}, True),
+            ({"scaling": IntensityScaling("amplitude", value_range=(0, 1))}, True),
+            ({"threshold": 0.4, "polygons": False, "batch_size": 2}, False),
+        ],
+    )
+    def test_other_settings_start_over(self, scene, tmp_path, changed, restarts, caplog):
+        with pytest.raises(StoppedError):
+            segment(scene, tmp_path / "b", stop_after(60))
+        network = Counted(scored_in_context)
+        segment(scene, tmp_path / "b", network, **changed)
+        fresh = Counted(scored_in_context)
+        segment(scene, tmp_path / "c", fresh, **changed)
+        assert (network.tiles == fresh.tiles) == restarts
+        assert ("starting over" in caplog.text) == restarts
+        np.testing.assert_array_equal(read(tmp_path / "b/scene_mask.tif"), read(tmp_path / "c/scene_mask.tif"))
+
+    def test_other_source_starts_over(self, scene, tmp_path, caplog):
+        with pytest.raises(StoppedError):
+            segment(scene, tmp_path / "b", stop_after(60))
+        write_scene(scene, 1 - speckle(330, 130))
+        segment(scene, tmp_path / "b")
+        segment(scene, tmp_path / "c")
+        assert "starting over" in caplog.text
+        np.testing.assert_array_equal(read(tmp_path / "b/scene_mask.tif"), read(tmp_path / "c/scene_mask.tif"))
+
+    def test_killed_while_starting_over(self, scene, tmp_path, monkeypatch):
+        def killed(folder):
+            (folder / "rows-000003.npy.gz").unlink()
+            raise StoppedError
+
+        with pytest.raises(StoppedError):
+            segment(scene, tmp_path / "b", stop_after(60))
+        with monkeypatch.context() as patched, pytest.raises(StoppedError):
+            patched.setattr("shutil.rmtree", killed)
+            segment(scene, tmp_path / "b", fingerprint="other")
+        segment(scene, tmp_path / "b")
+        segment(scene, tmp_path / "c")
+        assert self.files(tmp_path / "b") == self.files(tmp_path / "c")
+
+    def test_finished_scene_is_passed_over(self, scene, tmp_path):
+        output = tmp_path / "b"
+        segment(scene, output)
+        network = Counted(scored_in_context)
+        segment(scene, output, network)
+        assert network.tiles == 0
+        segment(scene, output, network, threshold=0.9)
+        assert network.tiles == 160
+        (output / "scene_probability.tif").unlink()
+        segment(scene, output, network, threshold=0.9)
+        assert network.tiles == 320
+
+    def test_polygons_asked_for_later_need_no_network(self, scene, tmp_path):
+        segment(scene, tmp_path / "b")
+        network = Counted(scored_in_context)
+        segment(scene, tmp_path / "b", network, polygons=True)
+        assert network.tiles == 0
+        assert (tmp_path / "b" / "scene.gpkg").is_file()
+
+    def test_damaged_rows_are_named(self, scene, tmp_path):
+        with pytest.raises(StoppedError):
+            segment(scene, tmp_path, stop_after(60))
+        rows = tmp_path / ".scene.parts" / "rows-000002.npy.gz"
+        rows.write_bytes(rows.read_bytes()[:-100])
+        with pytest.raises(OutputError, match=r"damaged: .*\.scene\.parts"):
+            segment(scene, tmp_path)
+
+
+class TestPolygons:
+    """Against rasterio's vectorisation of the whole mask at once."""
+
+    def regions(self, mask, path, layer="mask"):
+        shapely, pyogrio = pytest.importorskip("shapely"), pytest.importorskip("pyogrio")
+        meta, _, geometry, (ids, areas) = pyogrio.raw.read(path, layer=layer)
+        with rasterio.open(mask) as file:
+            plane = file.read(1)
+            whole = [
+                shapely.geometry.shape(found)
+                for found, _ in rasterio.features.shapes(plane, plane == 1, transform=file.transform)
+            ]
+        return meta, shapely.from_wkb(geometry), ids, areas, whole
+
+    @pytest.mark.parametrize("rows", [7, 64, 1024])
+    def test_strips_give_the_regions_of_the_whole_mask(self, tmp_path, monkeypatch, rows):
+        import shapely
+        from scipy.ndimage import gaussian_filter
+
+        monkeypatch.setattr("topolora_monai.engines.scenes._POLYGON_ROWS", rows)
+        monkeypatch.setattr("topolora_monai.engines.scenes._POLYGONS_PER_WRITE", 50)
+        image = gaussian_filter(speckle(150, 120), 1.2)
+        image[:, ::3] = speckle(150, 40)  # diagonal contacts, long combs, holes
+        image = np.where(image > 0.5, 0.9, 0.1).astype(np.float32)
+        mask = segment(write_scene(tmp_path / "a.tif", image), tmp_path, lambda tile: tile - 0.5, polygons=True)
+        meta, polygons, ids, areas, whole = self.regions(mask, tmp_path / "scene.gpkg")
+        assert len(whole) > 300
+        assert meta["crs"] == "EPSG:32633"
+        assert sorted(ids) == list(range(1, len(whole) + 1))
+        np.testing.assert_allclose(sorted(areas), sorted(shapely.area(whole)))
+        np.testing.assert_allclose(areas, shapely.area(polygons))
+        assert areas.sum() == pytest.approx(100 * (read(mask) == 1).sum())
+        key = lambda polygon: polygon.normalize().wkt  # noqa: E731
+        assert sorted(map(key, polygons)) == sorted(map(key, whole))
+
+    def test_no_region_gives_an_empty_layer(self, tmp_path):
+        mask = segment(write_scene(tmp_path / "a.tif", speckle(40, 40)), tmp_path, lambda t: t - 9, polygons=True)
+        _, polygons, *_ = self.regions(mask, tmp_path / "scene.gpkg")
+        assert len(polygons) == 0
+
+    def test_one_layer_a_class_and_pixels_without_georeference(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", np.full((40, 50), 0.5, np.float32), crs=None, transform=None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            segment(path, tmp_path, lambda t: torch.cat([t, -t], 1), polygons=True)
+        pyogrio = pytest.importorskip("pyogrio")
+        assert [layer for layer, _ in pyogrio.list_layers(tmp_path / "scene.gpkg")] == ["mask_0", "mask_1"]
+        _, _, _, areas, _ = self.regions(tmp_path / "scene_mask_0.tif", tmp_path / "scene.gpkg", "mask_0")
+        assert areas.tolist() == [2000]
+
+    def test_missing_package_names_the_extra(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyogrio", None)
+        with pytest.raises(ConfigError, match=r"topolora_monai\[sar\]"):
+            SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path, "a", polygons=True)
+
+
+class TestRefusals:
+    def test_file_cut_short(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(200, 200), compress="deflate")
+        path.write_bytes(path.read_bytes()[:-60_000])
+        with pytest.raises(DataError, match="damaged"):
+            segment(path, tmp_path)
+
+    def test_missing_file_is_found_before_the_first_scene_is_run(self, tmp_path):
+        items = [
+            {"name": "a", "image": str(write_scene(tmp_path / "a.tif", speckle(40, 40)))},
+            {"name": "b", "image": str(tmp_path / "b.tif")},
+        ]
+        with pytest.raises(DataError, match=r"b\.tif"):
+            SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path / "out", **SETTINGS).run(items)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(("setting", "value"), [("overlap", 1), ("crop_size", 0), ("batch_size", 0)])
+    def test_impossible_setting(self, tmp_path, setting, value):
+        with pytest.raises(ConfigError):
+            SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path, **{**SETTINGS, setting: value})
+
+    def test_network_of_another_size(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(40, 40))
+        with pytest.raises(ConfigError, match="size of a tile"):
+            segment(path, tmp_path, lambda tile: tile[..., ::2])
+
+    @pytest.mark.parametrize("failing", ["save", "geotiff"])
+    def test_full_disk_keeps_what_is_finished(self, tmp_path, failing):
+        import resource
+
+        path, output = write_scene(tmp_path / "a.tif", speckle(128, 500)), tmp_path / "b"
+        limit = 60_000 if failing == "save" else 100_000  # sums of a band have 64 kB, the output has 128
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(OutputError, match="cannot write"):
+                segment(path, output, lambda tile: torch.logit(tile, 1e-6))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert {file.name for file in output.iterdir()} == {".scene.parts"}
+        kept = len(list((output / ".scene.parts").glob("rows-*")))
+        assert kept == (0 if failing == "save" else 7)
+        segment(path, output, lambda tile: torch.logit(tile, 1e-6))
+        np.testing.assert_allclose(read(output / "scene_probability.tif") / 65536, speckle(128, 500), atol=1e-4)
+
+
+def test_settings_file_describes_the_run(tmp_path):
+    path = write_scene(tmp_path / "a.tif", speckle(330, 130))
+    with pytest.raises(StoppedError):
+        segment(path, tmp_path, stop_after(60))
+    settings = json.loads((tmp_path / ".scene.parts" / "settings.json").read_text())
+    assert settings["source"] == str(path)
+    assert settings["limits"] == [[0, 1]]

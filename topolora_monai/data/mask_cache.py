@@ -1,0 +1,115 @@
+"""Masks that are drawn from annotations, kept as files so that they are drawn once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topolora_monai.data.items import Item, plain_stem
+from topolora_monai.data.places import user_cache
+from topolora_monai.errors import DataError, OutputError
+from topolora_monai.io import image_size, write_png
+
+__all__ = ["Annotated", "default_folder", "draw_masks"]
+
+_VERSION = 1
+"""Raise when the drawing changes, so that masks drawn before are drawn again."""
+
+
+class Annotated(NamedTuple):
+    """An image and what is drawn on it.
+
+    Attributes:
+        image: its file.
+        mask_name: file name of its mask, without suffix.
+        source: the annotation file.
+        size: (height, width) as the annotation file has them; None where it does not say.
+        shapes: from (height, width), pairs of a value and the pixels that get it, bool (H, W), in drawing order.
+    """
+
+    image: Path
+    mask_name: str
+    source: Path
+    size: tuple[Any, Any]
+    shapes: Callable[[tuple[int, int]], Iterable[tuple[int, NDArray[np.bool_]]]]
+
+
+def draw_masks(images: Sequence[Annotated], settings: object, folder: str | Path) -> list[Item]:
+    """Draw the masks that are not there yet.
+
+    They go to a folder in ``folder`` that is named after a hash of the annotation files and of ``settings``, so
+    that masks of an older state are never taken for those of the present one.
+
+    Args:
+        images: with distinct mask names.
+        settings: whatever else the masks depend on, with a ``repr`` that tells them apart.
+        folder: created if need be.
+
+    Returns:
+        ``name``, ``image`` and ``label`` of each image, in the order given.
+
+    Raises:
+        DataError: if an image cannot be read or has another size than its annotation file says.
+        OutputError: if the masks cannot be written.
+    """
+    target = Path(folder).absolute() / _digest(sorted({annotated.source for annotated in images}), settings)
+    files = [target / f"{annotated.mask_name}.png" for annotated in images]
+    missing = [(annotated, file) for annotated, file in zip(images, files, strict=True) if not file.is_file()]
+    try:
+        if missing:
+            target.mkdir(parents=True, exist_ok=True)
+            # In a folder of its own, since several processes may start on the same files at once.
+            with tempfile.TemporaryDirectory(prefix=".part-", dir=target) as beside:
+                for annotated, file in missing:
+                    write_png(_draw(annotated), Path(beside) / file.name)
+                    os.replace(Path(beside) / file.name, file)
+    except OSError as error:
+        raise OutputError(
+            "masks cannot be written",
+            path=target,
+            found=error.strerror,
+            hint="make room on the disk, or make the folder writable",
+        ) from error
+    return [
+        Item(name=plain_stem(annotated.image), image=str(annotated.image), label=str(file))
+        for annotated, file in zip(images, files, strict=True)
+    ]
+
+
+def default_folder(beside: Path) -> Path:
+    """``beside`` where its parent can be written, else a folder of its own in the user's cache."""
+    if os.access(beside.parent, os.W_OK):
+        return beside
+    tag = hashlib.sha256(str(beside).encode()).hexdigest()[:8]
+    return user_cache() / "masks" / f"{beside.name}-{tag}"
+
+
+def _draw(annotated: Annotated) -> NDArray[np.uint8]:
+    size = image_size(annotated.image)
+    said = tuple(found if said is None else said for said, found in zip(annotated.size, size, strict=True))
+    if said != size:
+        raise DataError(
+            f"image has another size than its annotation says ({annotated.image.name})",
+            path=annotated.source,
+            expected=f"{said[1]}x{said[0]} (width x height)",
+            found=f"{size[1]}x{size[0]} in {annotated.image}",
+            hint="give the image that was annotated, at its own size",
+        )
+    mask = np.zeros(size, dtype=np.uint8)
+    for value, pixels in annotated.shapes(size):
+        mask[pixels] = value
+    return mask
+
+
+def _digest(sources: Sequence[Path], settings: object) -> str:
+    parts = [repr((_VERSION, settings)).encode()]
+    for source in sources:
+        parts += [source.name.encode(), source.read_bytes()]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]

@@ -1,0 +1,169 @@
+"""Opening every file of a data set and naming everything that would spoil training or scores."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from topolora_monai.data.items import SPLITS, Item, Split, check_item
+from topolora_monai.data.registry import SegmentationData
+from topolora_monai.errors import DataError
+from topolora_monai.io import LabelValues, image_size, read_image, read_labels, read_mask
+
+__all__ = ["Finding", "SplitFacts", "Verification", "verify"]
+
+NEARLY_ALL = 0.995
+"""A mask with a larger share of one class is worth a look; with all of it, it is blank."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: a ``defect`` fails the verification, a ``note`` does not."""
+
+    kind: Literal["defect", "note"]
+    split: Split
+    path: str
+    message: str
+
+
+@dataclass
+class SplitFacts:
+    """What a split holds."""
+
+    images: int = 0
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    """(height, width)."""
+    foreground: list[float] = field(default_factory=list)
+    """Share of foreground in each mask, inside what is valid."""
+
+
+@dataclass
+class Verification:
+    """Facts of each split and all findings, in order of split and name."""
+
+    splits: dict[Split, SplitFacts]
+    findings: list[Finding]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no defect."""
+        return not any(finding.kind == "defect" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One item after it was opened."""
+
+    split: Split
+    item: Item
+    size: tuple[int, int] | None = None
+    foreground: float | None = None
+    content: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool = False) -> Verification:
+    """Open every image and mask of a data set.
+
+    Defects: files that are missing, damaged, of other sizes or with other values than they should have; images that
+    occur twice, within a split or, which leaks truth into scores, across splits; groups (patients) on both sides; blank
+    images and blank masks. Notes: masks that are nearly all one class, and what is blank where that is legal.
+
+    Args:
+        data: an open data set.
+        blank_is_legal: images without data and masks of one class belong to this data set.
+        progress: show a bar with the time left.
+
+    Example:
+        >>> import tempfile
+        >>> from topolora_monai.data import SyntheticVessels
+        >>> verify(SyntheticVessels(tempfile.mkdtemp())).passed
+        True
+    """
+    work = [(split, item) for split in SPLITS for item in data.items(split)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        opened = pool.map(lambda one: _open(one[0], one[1], data.label_values, data.channels, blank_is_legal), work)
+        seen = list(tqdm(opened, total=len(work), desc="verifying", unit="image", disable=not progress))
+    splits = {split: SplitFacts() for split in SPLITS}
+    for one in seen:
+        facts = splits[one.split]
+        facts.images += 1
+        facts.sizes |= {one.size} if one.size else set()
+        facts.foreground += [one.foreground] if one.foreground is not None else []
+    findings = [finding for one in seen for finding in one.findings]
+    return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen)])
+
+
+def _open(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
+    try:
+        if "image" in item:
+            check_item(item, label_values)
+        return _measure(split, item, label_values, channels, blank_is_legal)
+    except DataError as error:
+        path = item.get("image", item.get("label", ""))
+        return _Seen(split, item, findings=(Finding("defect", split, path, str(error)),))
+
+
+def _measure(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
+    axis, index = item.get("axis"), item.get("slice")
+    findings: list[Finding] = []
+    blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
+    content = None
+    size = image_size(item.get("image", item.get("label", "")), axis)
+    valid = np.ones(size, bool)
+    if "image" in item:
+        values, valid, _ = read_image(item["image"], channels, axis, index)
+        content = hashlib.sha256(values.tobytes()).hexdigest()
+        if not valid.any():
+            findings.append(Finding(blank, split, item["image"], "image holds no valid pixel"))
+            content = None
+        elif np.ptp(values[:, valid]) == 0:
+            findings.append(Finding(blank, split, item["image"], "image is blank: all pixels are equal"))
+            content = None
+    if "label" not in item:
+        return _Seen(split, item, size, None, content, tuple(findings))
+    classes, known = read_labels(item["label"], label_values, axis, index)
+    valid = valid if known is None else valid & known
+    if "fov" in item:
+        valid = valid & (read_mask(item["fov"]) > 0)
+    share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
+    if share in (0.0, 1.0):
+        message = f"mask is blank: all of it is {'foreground' if share else 'background'}"
+        findings.append(Finding(blank, split, item["label"], message))
+    elif max(share, 1 - share) > NEARLY_ALL:
+        findings.append(Finding("note", split, item["label"], f"mask is nearly all one class: {share:.2%} foreground"))
+    return _Seen(split, item, size, share, content, tuple(findings))
+
+
+def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:
+    """Images with equal pixels; the later one is named."""
+    by_content: dict[str, list[_Seen]] = defaultdict(list)
+    for one in seen:
+        if one.content:
+            by_content[one.content].append(one)
+    for first, *others in by_content.values():
+        for other in others:
+            path = first.item["image"]
+            where = "twice" if first.split == other.split else f"in {first.split} and {other.split}: scores would leak"
+            yield Finding("defect", other.split, other.item["image"], f"same image {where}; first as {path}")
+
+
+def _divided_groups(seen: Sequence[_Seen]) -> Iterator[Finding]:
+    splits: dict[str, set[Split]] = defaultdict(set)
+    for one in seen:
+        if "group" in one.item:
+            splits[one.item["group"]].add(one.split)
+    for group, of in splits.items():
+        if len(of) > 1:
+            first = next(one for one in seen if one.item.get("group") == group)
+            message = f"group {group} is divided between {', '.join(sorted(of))}"
+            yield Finding("defect", first.split, first.item.get("image", Path(group).name), message)

@@ -1,0 +1,81 @@
+"""One way to read an image, whatever kind of file it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, read_picture
+from topolora_monai.io.rasters import is_raster, open_raster, read_bands
+from topolora_monai.io.volumes import VOLUME_SUFFIXES, is_volume, read_slice, volume_shape
+
+__all__ = ["IMAGE_SUFFIXES", "ImageData", "Kind", "image_kind", "image_size", "read_image"]
+
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
+"""Recognised file name endings, in lower case; those of pictures may be followed by ``.gz``."""
+
+Kind = Literal["picture", "raster", "volume"]
+
+
+class ImageData(NamedTuple):
+    """Values, float32 (C, H, W); validity, bool (H, W); and whether the values are in [0, 1] already.
+
+    Pictures are; rasters and volumes come in the units of their files.
+    """
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    scaled: bool
+
+
+def image_kind(path: str | Path) -> Kind:
+    """Tell pictures, rasters and volumes apart by suffix and header."""
+    if is_volume(path):
+        return "volume"
+    return "raster" if is_raster(path) else "picture"
+
+
+def read_image(path: str | Path, channels: int = 3, axis: int | None = None, index: int | None = None) -> ImageData:
+    """Read a picture, a whole raster, or one slice of a volume.
+
+    Args:
+        path: the file, or the folder of a DICOM series.
+        channels: number of channels to give; one band is repeated to three where three are asked for.
+        axis: of a volume, the one its slices are taken along.
+        index: of the slice.
+
+    Raises:
+        DataError: if the file is missing, damaged, of an unknown format, or has other channels.
+    """
+    kind = image_kind(path)
+    if kind == "volume":
+        plane = read_slice(path, axis or 0, index or 0)
+        valid = np.isfinite(plane)
+        values = np.repeat(np.where(valid, plane, 0).astype(np.float32)[None], channels, axis=0)
+        return ImageData(values, valid, scaled=False)
+    if kind == "raster":
+        with open_raster(path) as dataset:
+            values, valid = read_bands(dataset, channels)
+            return ImageData(values, valid, scaled=dataset.dtypes[0] == "uint8")
+    values = read_picture(path, channels)
+    return ImageData(values, np.ones(values.shape[1:], bool), scaled=True)
+
+
+def image_size(path: str | Path, axis: int | None = None) -> tuple[int, int]:
+    """(height, width) of an image, or of a volume's slices along an axis.
+
+    Raises:
+        DataError: as :func:`read_image`; a picture is decoded to its end, so that damage shows.
+    """
+    kind = image_kind(path)
+    if kind == "volume":
+        height, width = (size for other, size in enumerate(volume_shape(path)) if other != (axis or 0))
+        return height, width
+    if kind == "raster":
+        with open_raster(path) as dataset:
+            return dataset.height, dataset.width
+    image = open_picture(path)
+    return image.height, image.width

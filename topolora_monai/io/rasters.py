@@ -1,0 +1,148 @@
+"""Rasters that Pillow cannot represent: floating point, other numbers of bands, georeference; by rasterio."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from topolora_monai.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+__all__ = ["is_raster", "open_raster", "read_band_values", "read_bands"]
+
+_TIFF_SUFFIXES = (".tif", ".tiff")
+_GEO_TAGS = {33550, 33922, 34264, 34735}
+"""ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory of the GeoTIFF standard."""
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339
+_SIGNED_OR_FLOAT = {2, 3}
+_PICTURE_BANDS = (1, 3, 4)
+
+
+def is_raster(path: str | Path) -> bool:
+    """Whether a file is a TIFF with georeference, float or signed values, or a number of bands no picture has.
+
+    Only the header is read. A file that is no TIFF at all is none.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _TIFF_SUFFIXES:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                tags: Any = image.tag_v2
+                if _GEO_TAGS & set(tags):
+                    return True
+                formats = tags.get(_SAMPLE_FORMAT, (1,))
+                return bool(_SIGNED_OR_FLOAT & set(formats)) or tags.get(_SAMPLES_PER_PIXEL, 1) not in _PICTURE_BANDS
+    except (OSError, SyntaxError, ValueError, AttributeError):
+        return _opens_with_rasterio(path)
+
+
+@contextlib.contextmanager
+def open_raster(path: str | Path) -> Iterator[DatasetReader]:
+    """Open a raster for reading, turning rasterio's errors into one kind.
+
+    Raises:
+        ConfigError: if rasterio is not installed.
+        DataError: if the file is missing, damaged, or fails while it is read.
+    """
+    try:
+        import rasterio  # noqa: PLC0415 - an optional dependency
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "GeoTIFF needs rasterio", path=path, hint='install it: pip install "topolora_monai[sar]"'
+        ) from error
+    if not Path(path).is_file():
+        raise DataError("file not found", path=path, hint="check the path and that the disk is mounted")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                yield dataset
+    except RasterioError as error:
+        raise DataError(
+            "raster is damaged or incomplete", path=path, found=str(error), hint="copy or download it again"
+        ) from error
+
+
+def read_bands(dataset: DatasetReader, channels: int, **window: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read the bands a network with so many channels looks at, and where they are valid.
+
+    One channel takes the first band, or the luminance of three of 8 bit; three channels take the first three
+    or repeat the only one; other numbers must be matched exactly. Pixels that are nodata, masked or not finite
+    in any of these bands are not valid and read as 0.
+
+    Args:
+        dataset: an open raster.
+        channels: number of channels wanted.
+        **window: ``window``, ``out_shape`` and the like of rasterio's ``read``.
+
+    Returns:
+        Values of shape (channels, H, W) in the file's units (8-bit ones in [0, 1]) and validity (H, W).
+
+    Raises:
+        DataError: if the file has another number of bands.
+    """
+    bands = _choose_bands(dataset, channels)
+    values = dataset.read(bands, **window).astype(np.float32)
+    valid = (dataset.read_masks(bands, **window) > 0).all(axis=0) & np.isfinite(values).all(axis=0)
+    values[:, ~valid] = 0
+    if dataset.dtypes[0] == "uint8":
+        values /= 255
+    if len(bands) == 3 and channels == 1:
+        values = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), values, axes=1)[None]
+    elif len(bands) == 1 and channels == 3:
+        values = np.repeat(values, 3, axis=0)
+    return values, valid
+
+
+def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a raster of class numbers as it is stored.
+
+    Returns:
+        First band, shape (H, W), in its own data type, and where it is not nodata.
+
+    Raises:
+        DataError: if it has several bands or cannot be read.
+    """
+    with open_raster(path) as dataset:
+        if dataset.count != 1:
+            raise DataError("mask has several bands", path=path, expected="1", found=dataset.count)
+        return dataset.read(1), dataset.read_masks(1) > 0
+
+
+def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
+    available = dataset.count
+    if channels == 1:
+        return [1, 2, 3] if available in (3, 4) and dataset.dtypes[0] == "uint8" else [1]
+    if channels == 3 and (available == 1 or available >= 3):
+        return [1] if available == 1 else [1, 2, 3]
+    if available != channels:
+        raise DataError(
+            "raster has another number of bands than the network has channels",
+            path=dataset.name,
+            expected=channels,
+            found=available,
+            hint="give a raster with these bands, or train with --in_channels set to its number",
+        )
+    return list(range(1, channels + 1))
+
+
+def _opens_with_rasterio(path: Path) -> bool:
+    """For TIFF of kinds that Pillow does not even identify."""
+    try:
+        with open_raster(path):
+            return True
+    except (ConfigError, DataError):
+        return False
