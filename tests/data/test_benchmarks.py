@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_complete_copy_has_the_published_counts_and_disjoint_splits(name, tmp_pa
         if published is not None:
             assert tuple(map(len, images.values())) == published
         assert "partial" not in data.describe()
-        everything = sum(images.values(), [])
+        everything = list(chain.from_iterable(images.values()))
         assert len(set(everything)) == len(everything)
         assert all("label" in item for split in SPLITS for item in data.items(split))
 
@@ -155,7 +156,7 @@ class TestSplitSchemes:
         root = touch("stare", tmp_path)
         assert names(open_dataset("stare", root), "test")[0] == "im0162"
         tested = [names(open_dataset("stare", root, split_scheme="leave-one-out", fold=n), "test") for n in range(20)]
-        assert sorted(sum(tested, [])) == sorted({n for one in tested for n in one})
+        assert sorted(chain.from_iterable(tested)) == sorted({n for one in tested for n in one})
         assert len(tested) == 20
         assert open_dataset("stare", root, split_scheme="leave-one-out", fold=3).describe()["fold"] == 3
         with pytest.raises(ConfigError, match="0 to 19"):

@@ -304,6 +304,7 @@ class TestFolds:
         rounds = [names(Folder(eyes, folds=5, fold=fold)) for fold in range(5)]
         assert all(test == ["Image_05L", "Image_05R"] for _, _, test in rounds)
         assert len({name for _, validation, _ in rounds for name in validation}) == 10
+        assert [len(split) for split in names(Folder(eyes, folds=2))] == [5, 5, 2]
         (eyes / "training/images/Image_05R.png").write_bytes((eyes / "test/images/Image_05R.png").read_bytes())
         (eyes / "training/masks/Image_05R.png").write_bytes((eyes / "test/masks/Image_05R.png").read_bytes())
         with pytest.raises(DataError, match="group 05 are in two splits") as error:

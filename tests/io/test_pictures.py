@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topolora_monai.io import read_image, read_mask, write_png
 from topolora_monai.errors import DataError
+from topolora_monai.io import read_mask, read_picture, write_png
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (10, 14, 3), dtype=np.uint8)
@@ -17,41 +17,41 @@ MASK = (RNG.random((10, 14)) > 0.5).astype(np.uint8)
 class TestImages:
     @pytest.mark.parametrize("suffix", [".png", ".tif", ".PNG", ".TIFF", ".ppm", ".bmp"])
     def test_lossless_formats(self, write_image, suffix):
-        image = read_image(write_image(f"a{suffix}", COLOUR))
+        image = read_picture(write_image(f"a{suffix}", COLOUR))
         assert np.array_equal(image, COLOUR.transpose(2, 0, 1).astype(np.float32) / 255)
 
     def test_gzipped(self, write_image):
         path = write_image("a.ppm", COLOUR)
         packed = path.with_suffix(".ppm.gz")
         packed.write_bytes(gzip.compress(path.read_bytes()))
-        assert np.array_equal(read_image(packed), read_image(path))
+        assert np.array_equal(read_picture(packed), read_picture(path))
 
     def test_jpeg_and_gif(self, write_image):
         smooth = np.add.outer(np.arange(10), np.arange(14))[..., None].repeat(3, 2).astype(np.uint8) * 5
         for name in ("a.jpg", "a.gif"):
-            assert np.abs(read_image(write_image(name, smooth)) * 255 - smooth.transpose(2, 0, 1)).max() < 12
+            assert np.abs(read_picture(write_image(name, smooth)) * 255 - smooth.transpose(2, 0, 1)).max() < 12
 
     def test_grey_is_repeated_and_colour_reduced(self, write_image):
-        grey = read_image(write_image("g.png", COLOUR[..., 0]))
+        grey = read_picture(write_image("g.png", COLOUR[..., 0]))
         assert grey.shape == (3, 10, 14)
         assert np.array_equal(grey[0], grey[2])
-        assert read_image(write_image("c.png", COLOUR), channels=1).shape == (1, 10, 14)
+        assert read_picture(write_image("c.png", COLOUR), channels=1).shape == (1, 10, 14)
 
     def test_16_bit(self, write_image):
         deep = RNG.integers(0, 65536, (10, 14), dtype=np.uint16)
         for name in ("a.png", "a.tif"):
-            image = read_image(write_image(name, deep))
+            image = read_picture(write_image(name, deep))
             assert np.allclose(image[0], deep / 65535, atol=1e-6)
 
     def test_transparency_is_dropped(self, write_image):
         rgba = np.dstack([COLOUR, np.full((10, 14), 7, np.uint8)])
         assert np.array_equal(
-            read_image(write_image("a.png", rgba)), COLOUR.transpose(2, 0, 1).astype(np.float32) / 255
+            read_picture(write_image("a.png", rgba)), COLOUR.transpose(2, 0, 1).astype(np.float32) / 255
         )
 
     def test_floating_point_is_refused(self, write_image):
         with pytest.raises(DataError, match=r"8 nor 16 bit.*a\.tif"):
-            read_image(write_image("a.tif", np.ones((4, 4), np.float32)))
+            read_picture(write_image("a.tif", np.ones((4, 4), np.float32)))
 
 
 class TestMasks:
@@ -95,7 +95,7 @@ class TestMasks:
             read_mask(write_image("m.png", COLOUR))
 
 
-@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("read", [read_picture, read_mask])
 class TestBroken:
     def test_missing(self, read, tmp_path):
         with pytest.raises(DataError, match=r"not found.*none\.png"):

@@ -53,9 +53,12 @@ def test_table_pictures_and_summary(scored):
     assert float(rows[0]["dice"]) == pytest.approx(report.summary()["dice"], abs=1e-5)
     assert (folder / "evaluation/pictures/scan.png").stat().st_size > 500
     (folder / "training.json").write_text(json.dumps({"seed": 3, "validation": {}}))
-    write_summary(folder, report, validation)
+    described = {"dataset": "drive", "partial": "8 of 40 images"}
+    write_summary(folder, report, validation, described)
+    assert "of a part, 8 of 40 images" in capsys.readouterr().out
     written = json.loads((folder / "evaluation/summary.json").read_text())
     assert written["seed"] == 3
+    assert written["evaluated_on"] == described
     assert written["test"].keys() == {
         "dice", "iou", "precision", "recall", "auc", "cldice", "threshold", "dice_at_half"
     }  # fmt: skip

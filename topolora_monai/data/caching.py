@@ -46,7 +46,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def cached(
-    items: Sequence[Mapping[str, Any]],
+    data: Sequence[Mapping[str, Any]],
     transform: Compose | Sequence[Callable[..., Any]],
     cache_dir: str | Path | None = None,
     cache_rate: float = 1.0,
@@ -55,14 +55,14 @@ def cached(
 
     Without ``cache_dir`` that happens now and in memory (MONAI's ``CacheDataset``); items that are equal share one
     entry. With it, each item is stored when first asked for (MONAI's ``PersistentDataset``) and found again by
-    later runs. Its key holds the item, size and time of change of every file it names (of a folder, those of the
-    files in it), and class, arguments and order of the deterministic transforms, the source of their modules and
-    of this package, and the versions of the libraries below. A change in any of these leads to another entry;
-    those of before stay until the folder is deleted. Damaged entries are made anew. Entries hold tensors, texts
-    and numbers, are read by PyTorch's loader that runs no code, and have tensors in place of arrays.
+    later runs. Its key holds the item; size and time of change of every file it names (of a folder, those of the
+    files in it); class, arguments and order of the deterministic transforms; the source of their modules and of
+    this package; and the versions of the libraries that read and transform. A change in any of these leads to
+    another entry; those of before stay until the folder is deleted. Damaged entries are made anew. Entries hold
+    tensors, texts and numbers, are read by PyTorch's loader that runs no code, and have tensors in place of arrays.
 
     Args:
-        items: what the transforms start from: texts (paths among them), numbers, and lists and mappings of these.
+        data: what the transforms start from: texts (paths among them), numbers, and lists and mappings of these.
         transform: MONAI transforms; the first that is random, or none of MONAI's, and all after it are not cached.
         cache_dir: folder for the entries, made if need be; None keeps them in memory.
         cache_rate: fraction of distinct items to keep in memory, in [0, 1]; on disk it is always 1.
@@ -84,12 +84,12 @@ def cached(
         raise ConfigError("cache_rate must be in [0, 1]", found=cache_rate)
     if cache_dir is None:
         memory: Dataset[Any] = CacheDataset(
-            items, transform, cache_rate=cache_rate, hash_as_key=True, hash_func=_item_key, progress=False
+            data, transform, cache_rate=cache_rate, hash_as_key=True, hash_func=_item_key, progress=False
         )
         return memory
     if cache_rate != 1:
         raise ConfigError("cache_rate is for memory", expected="1 with cache_dir", found=cache_rate)
-    return _DiskCache(items, transform, Path(cache_dir))
+    return _DiskCache(data, transform, Path(cache_dir))
 
 
 def content_key(value: Any) -> str:

@@ -6,8 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from topolora_monai.data.annotations import is_coco, load_json, read_coco
+from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.datalists import SPLIT_NAMES, Listing, read_csv_list, read_json_list
 from topolora_monai.data.folds import cross_validation, fold_parts, groups_from_names, random_splits
 from topolora_monai.data.items import SPLITS, Item, Split
@@ -15,6 +17,7 @@ from topolora_monai.data.layout import find_folder
 from topolora_monai.data.pairing import read_part
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["Folder"]
 
@@ -67,6 +70,10 @@ class Folder:
 
     name = "folder"
     channels = 3
+    modality: Modality = "optical"
+    pixel_values: PixelValues = "linear"
+    label_values = None
+    classes = ("background", "foreground")
 
     def __init__(
         self,
@@ -82,6 +89,8 @@ class Folder:
         line_width: float | None = None,
     ) -> None:
         self.root = Path(root).absolute()
+        chosen = {"folds": folds, "fold": fold if folds else None, "group_pattern": group_pattern}
+        self._chosen = {key: value for key, value in chosen.items() if value is not None}
         if not self.root.exists():
             raise DataError("data folder or list not found", path=self.root, hint="check --dataset_dir")
         found = _map(_find(self.root, categories, line_width), _names_apart)
@@ -100,6 +109,10 @@ class Folder:
     def items(self, split: Split) -> list[Item]:
         """Annotated images of a split, in order of name."""
         return self._splits[split]
+
+    def describe(self) -> dict[str, Any]:
+        """``dataset``, and ``folds``, ``fold`` and ``group_pattern`` where they were given."""
+        return {"dataset": self.name, **self._chosen}
 
     def _check_training(self) -> None:
         if not self._splits["training"]:

@@ -229,9 +229,9 @@ def _by_name(item: Item) -> tuple[str, str]:
 
 
 def _by_group(items: Sequence[Item]) -> list[list[Item]]:
-    """Members of each group, groups and members in order of name; an item without a group stands alone."""
+    """Members of each group, groups in order of name; an item without a group stands alone."""
     members: dict[tuple[str, ...], list[Item]] = {}
-    for item in sorted(items, key=_by_name):
+    for item in items:
         key = (item["group"],) if "group" in item else (item["name"], item["image"])
         members.setdefault(key, []).append(item)
     return [members[key] for key in sorted(members)]

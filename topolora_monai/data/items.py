@@ -98,7 +98,7 @@ def check_item(item: Item, label_values: LabelValues | None = None) -> None:
             continue
         _check_size(item[key], item["image"], size, axis)  # first: a resized mask has too many values, too
         if key == "fov":
-            read_mask(item[key])
+            read_mask(item[key], axis, index)
         else:
             read_labels(item[key], label_values, axis, index)
 

@@ -134,7 +134,7 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     classes, known = read_labels(item["label"], label_values, axis, index)
     valid = valid if known is None else valid & known
     if "fov" in item:
-        valid = valid & (read_mask(item["fov"]) > 0)
+        valid = valid & (read_mask(item["fov"], axis, index) > 0)
     share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
     if share in (0.0, 1.0):
         message = f"mask is blank: all of it is {'foreground' if share else 'background'}"

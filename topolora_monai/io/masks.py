@@ -136,6 +136,8 @@ def _stored(
 def _picture_values(path: str | Path) -> NDArray[Any]:
     image = open_picture(path)
     values = np.asarray(image)
+    if image.mode == "P" and not values.any():  # a picture of one colour has one entry, whatever the colour
+        return np.full_like(values, image.convert("L").getpixel((0, 0)) > _CUT)  # type: ignore[operator]
     if values.ndim == 3:
         colour = values[..., :3] if image.mode in ("RGB", "RGBA") else values[..., :1]
         if (colour != colour[..., :1]).any():

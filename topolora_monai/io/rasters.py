@@ -95,6 +95,7 @@ def read_bands(dataset: DatasetReader, channels: int, **window: Any) -> tuple[ND
         DataError: if the file has another number of bands.
     """
     bands = _choose_bands(dataset, channels)
+    _require_measurements(dataset)
     values = dataset.read(bands, **window).astype(np.float32)
     valid = (dataset.read_masks(bands, **window) > 0).all(axis=0) & np.isfinite(values).all(axis=0)
     values[:, ~valid] = 0
@@ -137,6 +138,23 @@ def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
             hint="give a raster with these bands, or train with --in_channels set to its number",
         )
     return list(range(1, channels + 1))
+
+
+def _require_measurements(dataset: DatasetReader) -> None:
+    """Refuse what would silently become something else as float32."""
+    if "complex" in dataset.dtypes[0]:
+        raise DataError(
+            "raster holds complex numbers",
+            path=dataset.name,
+            found=dataset.dtypes[0],
+            hint="give the amplitude or the intensity",
+        )
+    if dataset.colorinterp[0].name == "palette":
+        raise DataError(
+            "raster holds indices of a palette",
+            path=dataset.name,
+            hint="convert it to grey or RGB (gdal_translate -expand rgb)",
+        )
 
 
 def _opens_with_rasterio(path: Path) -> bool:

@@ -350,8 +350,9 @@ def _decode_cached(path: Path, state: object) -> NDArray[np.float32]:
     return read_volume(path).values
 
 
-def volume_state(path: Path) -> tuple[tuple[str, int, int], ...]:
+def volume_state(path: str | Path) -> tuple[tuple[str, int, int], ...]:
     """What changes when a file does, or a file of a folder: name, time of change in ns, bytes."""
+    path = Path(path)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 

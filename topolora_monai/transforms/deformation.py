@@ -33,7 +33,8 @@ class RandConnectedElasticd(RandomizableTransform, MapTransform):
     Resampling a mask by its nearest pixel breaks thin lines. Here the mask's skeleton is moved as a drawing, each
     link between neighbouring pixels as a straight stroke, and united with the mask sampled linearly and cut at one
     half. Strokes join where their pixels did, so a line cannot break; where the structure is wider than its skeleton,
-    strokes lie inside and its width is that of the sampled mask. What lies less than two pixels apart may merge.
+    strokes lie inside and its width is that of the sampled mask. Single background pixels left between strokes and
+    mask are filled. What lies less than two pixels apart may merge, and holes of one or two pixels may close.
 
     The elastic part is a cubic B-spline on a grid of control points (Rueckert et al., "Nonrigid registration using
     free-form deformations", 1999) moved by at most a quarter of their spacing, which keeps the map one-to-one.
@@ -111,8 +112,6 @@ class RandConnectedElasticd(RandomizableTransform, MapTransform):
         """The item with its keys deformed, float32 and without metadata, whose geometry no longer holds."""
         result = dict(data)
         arrays = {key: convert_to_tensor(result[key]) for key in self.key_iterator(result)}
-        if not arrays:
-            return result
         sizes = {key: tuple(array.shape[1:]) for key, array in arrays.items()}
         height, *width = next(iter(sizes.values()))
         if len(width) != 1 or len(set(sizes.values())) > 1:
@@ -209,27 +208,19 @@ def _strokes(skeleton: NDArray[np.bool_], warp: _Warp) -> NDArray[np.bool_]:
 
 
 def _links(skeleton: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of neighbouring pixels, as indices into ``argwhere``; diagonal ones only where no third pixel links both.
-
-    Without the exception, three pixels in a corner would be a triangle, which enlarging opens to a hole.
+    """Pairs of neighbouring pixels, diagonal ones too, as indices into ``argwhere``.
 
     Example:
-        >>> first, second = _links(np.array([[1, 1], [1, 0]], bool))
+        >>> first, second = _links(np.array([[1, 1, 0], [0, 0, 1]], bool))
         >>> list(zip(first.tolist(), second.tolist()))
-        [(0, 1), (0, 2)]
+        [(0, 1), (1, 2)]
     """
     index = np.full(tuple(side + 2 for side in skeleton.shape), -1)
     index[1:-1, 1:-1][skeleton] = np.arange(skeleton.sum())
-    on = index >= 0
-    here = np.argwhere(on)
-    pairs = []
-    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        y, x = here.T
-        linked = on[y + dy, x + dx]
-        if dy and dx:
-            linked &= ~(on[y + dy, x] | on[y, x + dx])
-        pairs.append(np.stack([index[y, x], index[y + dy, x + dx]])[:, linked])
-    first, second = np.concatenate(pairs, axis=1)
+    y, x = np.nonzero(index >= 0)
+    around = ((0, 1), (1, 0), (1, 1), (1, -1))
+    pairs = np.concatenate([np.stack([index[y, x], index[y + dy, x + dx]]) for dy, dx in around], axis=1)
+    first, second = pairs[:, pairs[1] >= 0]
     return first, second
 
 

@@ -1,0 +1,90 @@
+"""Fields of view computed from images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from topolora_monai.data import SPLITS, SyntheticVessels, open_dataset
+from topolora_monai.data.fields_of_view import field_of_view, with_computed_fov
+from topolora_monai.data.synthetic_vessels import draw_sample
+from topolora_monai.io import read_mask, read_picture
+
+
+def overlap(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_disc_of_a_drawn_fundus():
+    image, _, fov = draw_sample(np.random.default_rng(3), size=256)
+    found = field_of_view(image.transpose(2, 0, 1).astype(np.float32) / 255)
+    assert overlap(found, fov > 0) > 0.985
+
+
+def test_flips_commute():
+    image = draw_sample(np.random.default_rng(4), size=128)[0].transpose(2, 0, 1).astype(np.float32) / 255
+    for axes in ((1,), (2,), (1, 2)):
+        flipped = np.flip(field_of_view(image), [axis - 1 for axis in axes])
+        assert np.array_equal(field_of_view(np.flip(image, axes).copy()), flipped)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5])
+def test_image_without_surround_is_all_inside(level):
+    assert field_of_view(np.full((3, 20, 30), level, np.float32)).all()
+
+
+def test_lights_in_the_surround_are_outside():
+    image = np.zeros((3, 64, 64), np.float32)
+    image[:, 10:50, 10:50] = 0.5
+    image[:, 58:62, 58:62] = 0.9  # a printed letter
+    image[:, 28:32, 28:32] = 0.0  # a dark spot in the retina
+    found = field_of_view(image)
+    assert not found[55:].any()
+    assert found[28:32, 28:32].all()
+
+
+class TestCache:
+    @pytest.fixture
+    def item(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        image = np.zeros((40, 40, 3), np.uint8)
+        image[5:35, 5:35] = 150
+        Image.fromarray(image).save(tmp_path / "a.png")
+        return {"name": "a", "image": str(tmp_path / "a.png")}
+
+    def test_computed_once(self, item, monkeypatch):
+        (first,) = with_computed_fov([item])
+        monkeypatch.setattr("topolora_monai.data.fields_of_view.field_of_view", None)
+        assert with_computed_fov([item]) == [first]
+        assert read_mask(first["fov"])[5:35, 5:35].mean() > 0.98
+
+    def test_computed_again_when_the_image_changes(self, item):
+        (first,) = with_computed_fov([item])
+        image = np.zeros((40, 40, 3), np.uint8)
+        image[20:38, 20:38] = 150
+        Image.fromarray(image).save(item["image"])
+        (second,) = with_computed_fov([item])
+        assert second["fov"] != first["fov"]
+        assert read_mask(second["fov"])[:18].sum() == 0
+
+    def test_unreadable_image_is_left_to_the_checks(self, item):
+        Path(item["image"]).write_bytes(b"")
+        assert with_computed_fov([item]) == [item]
+
+
+def test_published_masks_of_drive(real_drive):
+    data = open_dataset("drive", real_drive)
+    overlaps = [
+        overlap(field_of_view(read_picture(item["image"])), read_mask(item["fov"]) > 0)
+        for split in SPLITS
+        for item in data.items(split)
+    ]
+    assert len(overlaps) == 40
+    assert np.mean(overlaps) >= 0.99
+    assert min(overlaps) > 0.98
+
+
+def test_synthetic_set_agrees_with_its_own(tmp_path):
+    items = SyntheticVessels(tmp_path).items("test")
+    assert np.mean([overlap(field_of_view(read_picture(i["image"])), read_mask(i["fov"]) > 0) for i in items]) > 0.985

@@ -1,0 +1,114 @@
+"""What `topolora data verify` finds: each defect is injected once."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.fakes import draw
+from topolora_monai.data import open_dataset, verify
+
+
+@pytest.fixture
+def root(tmp_path):
+    return draw("drive", tmp_path / "DRIVE", size=(64, 72))
+
+
+def defects(root, **options):
+    result = verify(open_dataset("drive", root), **options)
+    found = [(Path(finding.path).name, finding.message) for finding in result.findings if finding.kind == "defect"]
+    assert result.passed == (not found)
+    return found
+
+
+def test_sound_data_pass_and_are_described(root):
+    result = verify(open_dataset("drive", root))
+    assert result.passed
+    assert result.findings == []
+    assert [facts.images for facts in result.splits.values()] == [16, 4, 20]
+    assert result.splits["test"].sizes == {(64, 72)}
+    fov = np.asarray(Image.open(root / "test/mask/01_test_mask.gif")) > 0
+    mask = np.asarray(Image.open(root / "test/1st_manual/01_manual1.gif")) > 0
+    assert result.splits["test"].foreground[0] == pytest.approx(mask[fov].mean())
+
+
+def test_pair_of_other_size(root):
+    path = root / "training/1st_manual/25_manual1.gif"
+    Image.open(path).resize((30, 20)).save(path)
+    (found,) = defects(root)
+    assert "25_manual1.gif" in found[1]
+    assert "differ in size" in found[1]
+
+
+def test_truncated_picture(root):
+    path = root / "test/images/07_test.tif"
+    path.rename(path.with_suffix(".hidden"))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 72, 3), dtype=np.uint8))
+    path.with_suffix(".hidden").unlink()
+    jpeg = path.with_suffix(".jpg")
+    image.save(jpeg)
+    jpeg.write_bytes(jpeg.read_bytes()[:-500])
+    (found,) = defects(root)
+    assert found[0] == "07_test.jpg"
+    assert "damaged or incomplete" in found[1]
+
+
+def test_mask_of_three_values(root):
+    path = root / "test/1st_manual/03_manual1.gif"
+    mask = np.asarray(Image.open(path).convert("L")) // 255
+    Image.fromarray(mask + (np.arange(72) % 2).astype(np.uint8)).save(path.with_suffix(".png"))
+    path.unlink()
+    (found,) = defects(root)
+    assert "03_manual1.png" in found[1]
+    assert "3 values: 0, 1, 2" in found[1]
+
+
+def test_image_in_training_and_test(root):
+    shutil.copy(root / "training/images/22_training.tif", root / "test/images/05_test.tif")
+    (found,) = defects(root)
+    assert found[0] == "05_test.tif"
+    assert "in training and test: scores would leak" in found[1]
+    assert "22_training.tif" in found[1]
+
+
+def test_same_pixels_in_another_file_format(root):
+    image = Image.open(root / "training/images/22_training.tif")
+    (root / "training/images/23_training.tif").unlink()
+    image.save(root / "training/images/23_training.png")
+    (found,) = defects(root)
+    assert found[0] == "23_training.png"
+    assert "same image twice" in found[1]
+
+
+@pytest.mark.parametrize(("value", "word"), [(0, "background"), (255, "foreground")])
+def test_blank_mask(root, value, word):
+    path = root / "test/1st_manual/09_manual1.gif"
+    Image.fromarray(np.full((64, 72), value, np.uint8)).save(path)
+    assert defects(root) == [("09_manual1.gif", f"mask is blank: all of it is {word}")]
+    legal = verify(open_dataset("drive", root), blank_is_legal=True)
+    assert legal.passed
+    assert [finding.kind for finding in legal.findings] == ["note"]
+
+
+def test_blank_image(root):
+    Image.fromarray(np.full((64, 72, 3), 7, np.uint8)).save(root / "test/images/09_test.tif")
+    assert defects(root) == [("09_test.tif", "image is blank: all pixels are equal")]
+
+
+def test_nearly_blank_mask_is_worth_a_note(root):
+    mask = np.zeros((64, 72), np.uint8)
+    mask[30, 30] = 255
+    Image.fromarray(mask).save(root / "test/1st_manual/09_manual1.gif")
+    result = verify(open_dataset("drive", root))
+    assert result.passed
+    assert [finding.message for finding in result.findings] == ["mask is nearly all one class: 0.03% foreground"]
+
+
+def test_patient_on_both_sides(tmp_path):
+    data = open_dataset("chase_db1", draw("chase_db1", tmp_path, size=(64, 72)))
+    assert verify(data).passed
+    data.items("test")[0]["group"] = data.items("training")[0]["group"]  # items are the data set's own
+    (found,) = [finding for finding in verify(data).findings if finding.kind == "defect"]
+    assert found.message == "group 02 is divided between test, training"

@@ -1,0 +1,113 @@
+"""Rasters: which files are ones, their bands, and what is valid."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io import image_kind, image_size, is_raster, open_raster, read_bands, read_image
+
+rasterio = pytest.importorskip("rasterio")
+GRID = rasterio.Affine(10, 0, 500000, 0, -10, 4649000)
+
+
+def write(path, array, georeferenced=True, **profile):
+    settings = {"driver": "GTiff", "count": len(array), "dtype": array.dtype} | profile
+    settings |= {"crs": "EPSG:32633", "transform": GRID} if georeferenced else {}
+    with rasterio.open(path, "w", height=array.shape[1], width=array.shape[2], **settings) as file:
+        file.write(array)
+    return path
+
+
+def ramp(bands, dtype):
+    return np.arange(bands * 12).reshape(bands, 3, 4).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "georeferenced", "expected"),
+    [(1, "uint8", True, True), (3, "uint8", False, False), (1, "uint16", False, False), (1, "uint16", True, True),
+     (2, "uint8", False, True), (1, "float32", False, True), (1, "int16", False, True), (5, "uint16", False, True)],
+)  # fmt: skip
+def test_what_is_a_raster(tmp_path, bands, dtype, georeferenced, expected):
+    path = write(tmp_path / "a.tif", ramp(bands, dtype), georeferenced)
+    assert is_raster(path) is expected
+    assert image_kind(path) == ("raster" if expected else "picture")
+    assert image_size(path) == (3, 4)
+
+
+def test_other_files_are_none(tmp_path):
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    (tmp_path / "b.tif").write_bytes(b"nothing of the kind")
+    assert not is_raster(tmp_path / "a.png")
+    assert not is_raster(tmp_path / "b.tif")
+    assert not is_raster(tmp_path / "absent.tif")
+
+
+def test_bands_for_channels(tmp_path):
+    one, three, five = (write(tmp_path / f"{n}.tif", ramp(n, "float32")) for n in (1, 3, 5))
+    assert np.array_equal(read_image(one, 1).values, ramp(1, "float32"))
+    assert np.array_equal(read_image(one, 3).values, np.repeat(ramp(1, "float32"), 3, axis=0))
+    assert np.array_equal(read_image(three, 1).values, ramp(3, "float32")[:1])
+    assert np.array_equal(read_image(five, 3).values, ramp(5, "float32")[:3])
+    assert np.array_equal(read_image(five, 5).values, ramp(5, "float32"))
+    with pytest.raises(DataError, match=r"expected: 2\n  found:    5"):
+        read_image(five, 2)
+
+
+def test_eight_bit_is_scaled_and_colour_reduced_to_luminance(tmp_path):
+    colour = np.stack([np.full((2, 2), value, np.uint8) for value in (255, 0, 51)])
+    path = write(tmp_path / "a.tif", colour)
+    image = read_image(path, 3)
+    assert image.scaled
+    np.testing.assert_allclose(image.values[:, 0, 0], [1, 0, 0.2])
+    np.testing.assert_allclose(read_image(path, 1).values, 0.299 + 0.114 * 0.2, rtol=1e-6)
+
+
+def test_nodata_nan_and_internal_masks_are_not_valid(tmp_path):
+    values = ramp(2, "float32")
+    values[0, 0, 0], values[1, 1, 1] = -99, np.nan
+    image = read_image(write(tmp_path / "a.tif", values, nodata=-99), 2)
+    assert not image.scaled
+    expected = np.ones((3, 4), bool)
+    expected[0, 0] = expected[1, 1] = False
+    assert np.array_equal(image.valid, expected)
+    assert (image.values[:, ~expected] == 0).all()
+    assert np.array_equal(image.values[:, expected], values[:, expected])
+    path = write(tmp_path / "b.tif", ramp(1, "float32"))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(expected)
+    assert np.array_equal(read_image(path, 1).valid, expected)
+
+
+def test_windows(tmp_path):
+    path = write(tmp_path / "a.tif", ramp(1, "float32"))
+    with open_raster(path) as dataset:
+        values, valid = read_bands(dataset, 1, window=rasterio.windows.Window(1, 0, 2, 3))
+    assert np.array_equal(values, ramp(1, "float32")[:, :, 1:3])
+    assert valid.shape == (3, 2)
+
+
+def test_what_float32_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(DataError, match="complex numbers"):
+        read_image(write(tmp_path / "a.tif", ramp(1, "complex64")), 1)
+    path = write(tmp_path / "b.tif", ramp(1, "uint8"), photometric="palette")
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 0), 1: (255, 0, 0)})
+    with pytest.raises(DataError, match="indices of a palette"):
+        read_image(path, 1)
+
+
+def test_damaged_raster_is_named(tmp_path):
+    path = write(tmp_path / "a.tif", np.random.default_rng(0).random((1, 200, 200)).astype(np.float32))
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(DataError, match=r"damaged or incomplete.*a\.tif"):
+        read_image(path, 1)
+
+
+def test_without_rasterio_the_extra_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.tif", ramp(1, "float32"))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(ConfigError, match=r"topolora_monai\[sar\]"):
+        read_image(path, 1)
