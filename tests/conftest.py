@@ -29,6 +29,12 @@ def real_drive() -> Path:
 
 
 @pytest.fixture
+def real_data():
+    """Path of one of the real copies, by its folder's name."""
+    return lambda name: _real(SHARED / "data" / name)
+
+
+@pytest.fixture
 def mobile_sam() -> Path:
     return _real(SHARED / "weights" / "mobile_sam.pt")
 

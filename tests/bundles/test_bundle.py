@@ -17,6 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, flatten, run
+from tests.data.fakes import draw
+from topolora_monai.data import open_dataset
 
 
 @pytest.fixture
@@ -207,3 +209,20 @@ def test_every_reference_and_target_resolves(name):
     assert parser.config["run"]
     alias = {"train.yaml": "training", "evaluate.yaml": "evaluating", "inference.yaml": "inferring"}[name]
     assert parser.config[alias] == "%run" or parser.config[alias] == parser.config["run"]
+
+
+def test_augmentation_of_radar_images_is_speckle_and_not_colour(tmp_path):
+    for name, modality in (("sos", "sar"), ("cvc_clinicdb", "optical")):
+        root = draw(name, tmp_path / name, every=97)
+        assert open_dataset(name, root, allow_partial=True).modality == modality
+        for protocol in ("native", "published"):
+            parser = ConfigParser()
+            parser.read_config(CONFIGS / "train.yaml")
+            parser.config.update(SMALL | {"dataset_name": name, "dataset_dir": str(root), "allow_partial": True,
+                                          "protocol": protocol})  # fmt: skip
+            kinds = [type(t).__name__ for t in parser.get_parsed_content("train#preprocessing").transforms]
+            colour = {"RandTorchVisiond", "RandAdjustContrastd", "RandScaleIntensityd"} & set(kinds)
+            assert bool(colour) == (modality == "optical"), (name, protocol, kinds)
+            assert ("RandSpeckled" in kinds) == (modality == "sar" and protocol == "native")
+            checked = [type(t).__name__ for t in parser.get_parsed_content("validate#preprocessing").transforms]
+            assert checked == (["LoadItem"] if protocol == "native" else ["LoadItem", "Resized"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,11 +16,14 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.transforms import Compose, Lambdad, Resized, ScaleIntensityRanged
 
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.metrics import to_16_bit
+from topolora_monai.transforms import LoadItem
 from topolora_monai.transforms.intensity import IntensityScaling
+from topolora_monai.transforms.speckle import RefinedLeed
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -228,8 +232,6 @@ class TestChannelsAndScaling:
 
     def test_same_values_as_read_whole(self, tmp_path):
         """A network trained on whole rasters meets the same numbers here."""
-        from topolora_monai.transforms import LoadItem
-
         image = -20 + 5 * speckle(2, 32, 32)
         image[0, 3, 4] = -9999
         scaling = IntensityScaling("db")
@@ -247,6 +249,130 @@ class TestChannelsAndScaling:
         segment(path, tmp_path, scaling=IntensityScaling(percentiles=(0, 100)), **settings)
         stored = read(tmp_path / "scene_probability.tif") / 65536
         np.testing.assert_allclose(stored, image / 10, atol=1e-4)  # limits of averages are 2e-3 apart
+
+
+def despeckled(item):
+    return RefinedLeed("image", 4, window_size=7, pixel_values="db", db_range="limits", mask_key="fov")(item)
+
+
+class TestPreparedTiles:
+    def radar(self, *shape):
+        """Two banks of different decibels under speckle of four looks, with holes."""
+        rng = np.random.default_rng(1)
+        intensity = np.where(np.arange(shape[-1]) > 0.6 * shape[-1], 0.02, 0.2) * rng.gamma(4, 1 / 4, shape)
+        decibels = 10 * np.log10(intensity).astype(np.float32)
+        decibels[..., 3:9, 4:11] = decibels[..., -1, -2] = -9999
+        return decibels
+
+    @pytest.mark.parametrize(
+        ("shape", "channels", "margin"),
+        [
+            ((100, 77), 1, 14),
+            ((100, 77), 1, 3),  # half the window, the filter's reach
+            ((70, 65), 2, 14),  # each channel has limits of its own
+            ((21, 90), 1, 14),  # lower than a tile
+            ((90, 15), 1, 14),  # narrower
+            ((11, 18), 1, 14),
+            ((40, 50), 1, 200),  # the margin is larger than the scene
+        ],
+    )
+    def test_same_as_filtering_the_whole_image_first(self, tmp_path, shape, channels, margin):
+        path = write_scene(tmp_path / "a.tif", self.radar(channels, *shape), nodata=-9999)
+        scaling = IntensityScaling("db")
+        whole = despeckled(LoadItem(channels, scaling)({"name": "a", "image": str(path)}))
+        logits = SlidingWindowInferer((32, 32), 4, 0.5, mode="gaussian")(whole["image"][None], scored_in_context)
+        expected = np.where(whole["fov"][0] > 0, to_16_bit(logits.sigmoid())[0, 0], 65535)
+        settings = {"channels": channels, "scaling": scaling, "prepare": despeckled}
+        segment(path, tmp_path, margin=margin, **settings)
+        stored = read(tmp_path / "scene_probability.tif").astype(int)
+        assert np.abs(stored - expected).max() <= 1  # of 65536
+
+    def test_without_a_margin_tile_borders_show(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", self.radar(100, 77), nodata=-9999)
+        stored = {}
+        for margin in (0, 2, 14):
+            settings = {"scaling": IntensityScaling("db"), "prepare": despeckled, "margin": margin}
+            segment(path, tmp_path, network=lambda tile: torch.logit(tile, 1e-6), **settings)
+            stored[margin] = read(tmp_path / "scene_probability.tif") / 65536
+        assert np.abs(stored[0] - stored[14]).max() > 1e-2
+        assert np.abs(stored[2] - stored[14]).max() > 1e-3
+
+    def test_what_a_transform_is_given(self, tmp_path):
+        image = -20 + 10 * speckle(2, 40, 70)
+        image[:, 8:12, 50] = np.nan
+        items = []
+
+        def prepare(item):
+            items.append(item)
+            return item
+
+        scaling = IntensityScaling("db")
+        settings = {"channels": 2, "scaling": scaling, "prepare": prepare, "margin": 4, "overlap": 0}
+        segment(write_scene(tmp_path / "a.tif", image), tmp_path, **settings)
+        whole = LoadItem(2, scaling)({"name": "a", "image": str(tmp_path / "a.tif")})
+        rows, columns = [(0, 36), (4, 40)], [(0, 36), (28, 68), (34, 70)]
+        assert len(items) == 6
+        for item, (top, bottom), (left, right) in zip(items, np.repeat(rows, 3, axis=0), columns * 2, strict=True):
+            assert set(item) == {"image", "fov", "limits"}
+            assert (item["image"].dtype, item["fov"].dtype) == (torch.float32, torch.float32)
+            assert torch.equal(item["image"], whole["image"][:, top:bottom, left:right])
+            assert torch.equal(item["fov"], whole["fov"][:, top:bottom, left:right])
+            assert item["limits"].dtype == torch.float64
+            assert torch.equal(item["limits"], whole["limits"])
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_limits_of_pictures_are_0_and_1(self, tmp_path, dtype):
+        limits = []
+
+        def prepare(item):
+            limits.append(item["limits"].tolist())
+            return item
+
+        path = write_scene(tmp_path / "a.tif", np.full((32, 32), 200, dtype), crs=None, transform=None)
+        segment(path, tmp_path, channels=3, prepare=prepare)
+        assert limits == [[[0, 1]] * 3]
+
+    def test_monai_transforms(self, tmp_path):
+        prepare = Compose([Lambdad("image", lambda x: x * 2), ScaleIntensityRanged("image", 0, 2, 0.25, 0.75)])
+        image = speckle(50, 60)
+        path = write_scene(tmp_path / "a.tif", image)
+        segment(path, tmp_path, network=torch.logit, prepare=prepare)
+        stored = read(tmp_path / "scene_probability.tif") / 65536
+        np.testing.assert_allclose(stored, 0.25 + image / 2, atol=1e-4)
+
+    def test_work_in_place_leaves_the_neighbours_alone(self, tmp_path):
+        image = speckle(50, 60)
+        path = write_scene(tmp_path / "a.tif", image)
+        prepare = Lambdad("image", lambda x: x.mul_(0.5))
+        segment(path, tmp_path, network=lambda tile: torch.logit(tile, 1e-6), prepare=prepare, margin=2)
+        np.testing.assert_allclose(read(tmp_path / "scene_probability.tif") / 65536, image / 2, atol=1e-4)
+
+    def test_continues_to_the_same_files(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", self.radar(107, 40), nodata=-9999)
+        settings = {"scaling": IntensityScaling("db"), "prepare": despeckled, "margin": 14}
+        with pytest.raises(StoppedError):
+            segment(path, tmp_path / "b", stop_after(6), **settings)
+        kept = json.loads((tmp_path / "b" / ".scene.parts" / "settings.json").read_text())
+        assert (kept["prepared"], kept["margin"]) == (True, 14)
+        network = Counted(scored_in_context)
+        segment(path, tmp_path / "b", network, **settings)
+        assert network.tiles == 6  # two in each of the three bands that were not finished
+        segment(path, tmp_path / "c", **settings)
+        names = ("scene_mask.tif", "scene_probability.tif")
+        assert all((tmp_path / "b" / name).read_bytes() == (tmp_path / "c" / name).read_bytes() for name in names)
+
+    def test_another_margin_starts_over(self, tmp_path, caplog):
+        path = write_scene(tmp_path / "a.tif", speckle(330, 130))
+        prepare = Lambdad("image", torch.sqrt)
+        with pytest.raises(StoppedError):
+            segment(path, tmp_path, stop_after(60), prepare=prepare, margin=3)
+        segment(path, tmp_path, prepare=prepare, margin=4)
+        assert "starting over" in caplog.text
+
+    def test_another_shape_is_refused(self, tmp_path):
+        path = write_scene(tmp_path / "a.tif", speckle(40, 40))
+        with pytest.raises(ConfigError, match=r"prepare changes the shape(.|\n)*\(1, 32, 32\)(.|\n)*\(1, 16, 16\)"):
+            segment(path, tmp_path, prepare=Resized("image", (16, 16)))
 
 
 class TestGeoreference:
@@ -380,7 +506,9 @@ class TestContinuation:
             ({"crop_size": 40}, True),
             ({"scaling": IntensityScaling(value_range=(0, 2))}, True),
             ({"scaling": IntensityScaling("amplitude", value_range=(0, 1))}, True),
+            ({"prepare": lambda item: item}, True),
             ({"threshold": 0.4, "polygons": False, "batch_size": 2}, False),
+            ({"margin": 5}, False),  # idle without anything to prepare
         ],
     )
     def test_other_settings_start_over(self, scene, tmp_path, changed, restarts, caplog):
@@ -429,6 +557,15 @@ class TestContinuation:
         segment(scene, output, network, threshold=0.9)
         assert network.tiles == 320
 
+    def test_outputs_that_do_not_exist_yet_are_not_complained_about(self, scene, tmp_path, caplog, capfd):
+        with caplog.at_level(logging.DEBUG):
+            segment(scene, tmp_path / "b", polygons=True)
+        told = caplog.text + "".join(capfd.readouterr())
+        assert "tiles: 100%" in told
+        assert "scene_mask.tif" in told  # of what is written, GDAL does speak
+        assert "No such file" not in told
+        assert "signalled an error" not in told
+
     def test_polygons_asked_for_later_need_no_network(self, scene, tmp_path):
         segment(scene, tmp_path / "b")
         network = Counted(scored_in_context)
@@ -464,8 +601,8 @@ class TestPolygons:
         import shapely
         from scipy.ndimage import gaussian_filter
 
-        monkeypatch.setattr("topolora_monai.engines.scenes._POLYGON_ROWS", rows)
-        monkeypatch.setattr("topolora_monai.engines.scenes._POLYGONS_PER_WRITE", 50)
+        monkeypatch.setattr("topolora_monai.engines.scenes.polygons._ROWS", rows)
+        monkeypatch.setattr("topolora_monai.engines.scenes.polygons._POLYGONS_PER_WRITE", 50)
         image = gaussian_filter(speckle(150, 120), 1.2)
         image[:, ::3] = speckle(150, 40)  # diagonal contacts, long combs, holes
         image = np.where(image > 0.5, 0.9, 0.1).astype(np.float32)
@@ -517,7 +654,9 @@ class TestRefusals:
             SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path / "out", **SETTINGS).run(items)
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize(("setting", "value"), [("overlap", 1), ("crop_size", 0), ("batch_size", 0)])
+    @pytest.mark.parametrize(
+        ("setting", "value"), [("overlap", 1), ("crop_size", 0), ("batch_size", 0), ("margin", -1)]
+    )
     def test_impossible_setting(self, tmp_path, setting, value):
         with pytest.raises(ConfigError):
             SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path, **{**SETTINGS, setting: value})

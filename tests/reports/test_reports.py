@@ -45,7 +45,7 @@ def test_scores_by_hand(scored):
     assert summary["cldice"] < 1
 
 
-def test_table_pictures_and_summary(scored):
+def test_table_pictures_and_summary(scored, capsys):
     folder, report, validation = scored
     with (folder / "evaluation/per_image.csv").open() as file:
         rows = list(csv.DictReader(file))

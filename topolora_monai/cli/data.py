@@ -190,7 +190,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
     data = _open(options)
     content: dict[str, Any] = {**data.describe(), "labels": list(data.classes)}
-    content |= {split: [_entry(item) for item in data.items(split)] for split in SPLITS}
+    content |= {split: _entries(data.items(split)) for split in SPLITS}
     try:
         options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_json(content, options.out)
@@ -200,8 +200,11 @@ def _prepare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(item: Item) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if key != "name"}
+def _entries(items: list[Item]) -> list[dict[str, Any]]:
+    """Files of each item; a volume is one entry, however many slices it has."""
+    kept = ("image", "label", "fov", "second_label", "group")
+    entries = [{key: value for key, value in item.items() if key in kept} for item in items]
+    return [entry for number, entry in enumerate(entries) if number == 0 or entry != entries[number - 1]]
 
 
 def _preview(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, defaul
 from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
 from topolora_monai.engines.prediction import PredictionWriter
 from topolora_monai.engines.scenes import SceneSegmenter
-from topolora_monai.engines.settings import check_settings
+from topolora_monai.engines.settings import check_classes, check_settings
 
 __all__ = [
     "AutocastInferer",
@@ -36,6 +36,7 @@ __all__ = [
     "TargetLoss",
     "TimeLeft",
     "batch_items",
+    "check_classes",
     "check_settings",
     "default_precision",
     "image_names",

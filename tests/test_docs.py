@@ -1,0 +1,54 @@
+"""Commands that the pages in docs/ print, and what they claim of the data sets."""
+
+import re
+import shlex
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.data.fakes import draw
+from topolora_monai.cli import main
+from topolora_monai.data import BENCHMARKS
+
+DATA = (ROOT / "docs/data.md").read_text()
+
+
+def printed_commands() -> list[list[str]]:
+    blocks = re.findall(r"```bash\n(.*?)```", DATA, flags=re.DOTALL)
+    return [shlex.split(line) for line in "".join(blocks).splitlines() if line.strip()]
+
+
+def test_data_commands_run_as_printed(tmp_path, monkeypatch, capsys):
+    draw("drive", tmp_path / "DRIVE")
+    monkeypatch.chdir(tmp_path)
+    assert len(printed_commands()) == 5
+    for words in printed_commands():
+        assert words[0] == "topolora"
+        assert main(words[1:]) == 0, capsys.readouterr()
+    assert (tmp_path / "preview.png").is_file()
+    assert (tmp_path / "drive.json").is_file()
+
+
+def test_table_of_data_sets_is_that_of_the_package():
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \| ([^|]+) \|$", DATA, flags=re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(BENCHMARKS)
+    for name, images, schemes in rows:
+        facts = BENCHMARKS[name].facts
+        assert int(images) == sum(next(iter(facts.counts.values())))
+        assert re.findall(r"`([^`]+)`", schemes) == list(facts.counts)
+
+
+def test_what_can_be_downloaded_is_named():
+    named = re.search(r"checksum of\n\(([^)]+)\)", DATA).group(1)
+    free = [
+        name
+        for name, kind in BENCHMARKS.items()
+        if kind.facts.archives and all(archive.url and archive.sha256 for archive in kind.facts.archives)
+    ]
+    assert re.findall(r"`(\w+)`", named) == free
+
+
+@pytest.mark.parametrize("name", ["scene_20000.json"])
+def test_linked_results_exist(name):
+    assert f"../results/{name}" in DATA
+    assert (ROOT / "results" / name).is_file()

@@ -1,0 +1,295 @@
+"""Segmentation of scenes, tile by tile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.data.utils import compute_importance_map
+from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from topolora_monai.engines.output import prepare_output
+from topolora_monai.engines.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
+from topolora_monai.engines.scenes.parts import SceneParts
+from topolora_monai.engines.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
+from topolora_monai.engines.scenes.scene import Scene, open_scene
+from topolora_monai.engines.scenes.tiles import Band, Prepare, TileReader
+from topolora_monai.errors import ConfigError
+from topolora_monai.io.rasters import open_raster
+from topolora_monai.metrics import threshold_bin
+from topolora_monai.transforms.intensity import IntensityScaling
+
+if TYPE_CHECKING:
+    from topolora_monai.data import Item
+
+__all__ = ["SceneSegmenter"]
+
+_logger = logging.getLogger(__name__)
+
+_GDAL_CACHE_BYTES = 256 * 2**20  # GDAL's own choice is a share of the machine's memory
+
+
+class SceneSegmenter:
+    """Segment rasters larger than memory and write GeoTIFF with the source's georeference.
+
+    Square tiles overlap and are blended by a Gaussian, at the positions and with the weights of MONAI's
+    ``SlidingWindowInferer(mode="gaussian")``, so that the logits are those it gives on the whole image. Only one
+    band of tiles is in memory at a time. Pixels that are nodata, masked or not finite are 0 in the image and nodata
+    in the output; tiles without a valid pixel are not run.
+
+    Values are scaled as :func:`~topolora_monai.io.read_image` and its users do: pictures by their bit depth,
+    measurements by ``scaling``, with limits taken once per scene from about a million of its pixels, so that all
+    tiles agree.
+
+    What training did to whole images after scaling them, such as despeckling, is done to each tile by ``prepare``.
+    A tile is read with a margin for it, which is cut off afterwards, and ends where the scene does. So a filter
+    whose result depends on pixels at most ``margin`` away, and which draws nothing at random, gives what it gives
+    on the whole scene, at its border too.
+
+    Written for each item, ``_K`` standing for the class only where there are several:
+
+    * ``NAME_mask_K.tif``: uint8, 0 and 1, nodata 255;
+    * ``NAME_probability_K.tif``: uint16 as :func:`~topolora_monai.metrics.to_16_bit`, at most 65534, nodata
+      65535, with the band scale 1/65536;
+    * ``NAME.gpkg``: layer ``mask_K`` of 4-connected foreground regions, with ``id`` from 1 and ``area`` in
+      squared units of the CRS, or in pixels where the scene has no affine transform.
+
+    Finished rows are kept in ``.NAME.parts`` until a scene is done. After an interruption, the same call
+    continues with the band of tiles that was under way; if the source or a setting has changed, it starts over.
+    A scene whose outputs exist already, made from the same source with the same settings, is passed over.
+
+    Args:
+        network: maps images (B, C, h, w) in [0, 1] to logits (B, K, h, w).
+        inferer: MONAI inferer that runs the network on a batch of tiles, for example
+            ``AutocastInferer(SimpleInferer())``.
+        channels: C, see :func:`~topolora_monai.io.read_bands` for the bands that are taken.
+        scaling: of measurements.
+        output_dir: where to; created.
+        fingerprint: any text that changes with the weights and with whatever else decides the logits, such as
+            precision, mirrored copies or ``prepare`` and its settings; results of another one are never continued.
+        threshold: foreground is ``probability >= threshold``.
+        crop_size: side of a tile in pixels.
+        overlap: of neighbouring tiles, as a share of their side, at least 0 and less than 1.
+        batch_size: tiles per call of the network.
+        device: the network's.
+        probabilities: whether to write them.
+        polygons: whether to write them.
+        prepare: MONAI dictionary transform, or several in a ``Compose``, that takes ``image``, float32 (C, h, w)
+            in [0, 1]; ``fov``, float32 (1, h, w), 1 where valid; and ``limits``, float64 (C, 2), what the scene
+            was scaled between, 0 and 1 for pictures. Its ``image``, of the same shape, goes to the network. Tiles
+            at the scene's border are smaller than others. None leaves tiles as they are.
+        margin: pixels around a tile that ``prepare`` gets, too; no less than the reach of its filters, which is
+            half the window of :class:`~topolora_monai.transforms.RefinedLeed`. Not used without ``prepare``.
+
+    Raises:
+        ConfigError: for an impossible setting, or if the packages for polygons are not installed.
+
+    Example:
+        >>> import tempfile, rasterio
+        >>> from monai.inferers import SimpleInferer
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": 40, "width": 50}
+        >>> grid = rasterio.Affine(10, 0, 500000, 0, -10, 4649000)
+        >>> with rasterio.open(folder / "scene.tif", "w", **profile, crs="EPSG:32633", transform=grid) as scene:
+        ...     scene.write(np.tile(np.uint8([0, 255]), (1, 40, 25)))
+        >>> segmenter = SceneSegmenter(
+        ...     lambda image: 8 * image - 4, SimpleInferer(), 1, IntensityScaling(), folder, "none", crop_size=32
+        ... )
+        >>> (mask,) = segmenter.run([{"name": "scene", "image": str(folder / "scene.tif")}])
+        >>> with rasterio.open(mask) as written:
+        ...     mask.name, written.crs.to_epsg(), written.transform == grid, written.read(1)[0, :4].tolist()
+        ('scene_mask.tif', 32633, True, [0, 1, 0, 1])
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        inferer: Inferer,
+        channels: int,
+        scaling: IntensityScaling,
+        output_dir: str | Path,
+        fingerprint: str,
+        threshold: float = 0.5,
+        crop_size: int = 192,
+        overlap: float = 0.5,
+        batch_size: int = 4,
+        device: str | torch.device = "cpu",
+        probabilities: bool = True,
+        polygons: bool = False,
+        prepare: Prepare | None = None,
+        margin: int = 0,
+    ) -> None:
+        if crop_size < 1 or batch_size < 1:
+            raise ConfigError("crop_size and batch_size must be at least 1", found=f"{crop_size} and {batch_size}")
+        if not 0 <= overlap < 1:
+            raise ConfigError("overlap is a share of the tile", expected="at least 0 and less than 1", found=overlap)
+        if margin < 0:
+            raise ConfigError("margin must not be negative", found=margin)
+        if polygons:
+            require_polygon_packages()
+        self.network = network
+        self.inferer = inferer
+        self.channels = channels
+        self.scaling = scaling
+        self.output_dir = Path(output_dir)
+        self.fingerprint = fingerprint
+        self.threshold = threshold
+        self.crop_size = crop_size
+        self.overlap = overlap
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+        self.probabilities = probabilities
+        self.polygons = polygons
+        self.prepare = prepare
+        self.margin = margin if prepare is not None else 0
+        self._weights = compute_importance_map((crop_size, crop_size), mode="gaussian").numpy()
+
+    def run(self, items: Sequence[Item]) -> list[Path]:
+        """Segment scenes, one after the other.
+
+        Args:
+            items: with ``name`` and ``image``, the path of a raster that rasterio reads.
+
+        Returns:
+            The mask files, in the order of the items.
+
+        Raises:
+            ConfigError: if rasterio is not installed, the network changes the size of an image, or ``prepare`` its
+                shape.
+            DataError: if a scene cannot be read or has other bands than the network needs; scenes are opened
+                before the first is segmented.
+            OutputError: if results cannot be written; what was finished is kept.
+        """
+        scenes = [self._open_scene(item) for item in items]
+        prepare_output(self.output_dir)
+        import rasterio  # noqa: PLC0415 - an optional dependency, there since the scenes could be opened
+
+        with (
+            rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_BYTES),
+            eval_mode(self.network),
+            tqdm(
+                desc="tiles",
+                total=sum(scene.grid.tiles for scene in scenes),
+                mininterval=0.5 if sys.stderr.isatty() else 30.0,
+                dynamic_ncols=True,
+            ) as bar,
+        ):
+            classes = self._count_classes() if scenes else 0
+            return [path for scene in scenes for path in self._segment(scene, classes, bar)]
+
+    def _open_scene(self, item: Item) -> Scene:
+        path = Path(item["image"]).absolute()
+        return open_scene(item["name"], path, self.channels, self.crop_size, self.overlap)
+
+    def _count_classes(self) -> int:
+        tile = np.zeros((1, self.channels, self.crop_size, self.crop_size), np.float32)
+        shape = self._infer(tile).shape
+        if shape[2:] != tile.shape[2:]:
+            raise ConfigError("the network changes the size of a tile", expected=tile.shape[2:], found=shape[2:])
+        return int(shape[1])
+
+    def _segment(self, scene: Scene, classes: int, bar: tqdm[Any]) -> list[Path]:
+        """Make whatever output of a scene is missing."""
+        limits = scene.limits(self.scaling)
+        settings = self._settings(scene, classes, limits)
+        digest = hashlib.sha256(f"{settings}{self.threshold!r}".encode()).hexdigest()
+        suffixes = [f"_{index}" for index in range(classes)] if classes > 1 else [""]
+        masks = [self.output_dir / f"{scene.name}_mask{suffix}.tif" for suffix in suffixes]
+        probabilities = [self.output_dir / f"{scene.name}_probability{suffix}.tif" for suffix in suffixes]
+        parts = SceneParts(self.output_dir / f".{scene.name}.parts")
+        if all(raster_digest(path) == digest for path in [*masks, *(probabilities if self.probabilities else [])]):
+            _logger.info("%s is segmented already", scene.name)
+            _pass_over(bar, scene.grid.tiles)
+        else:
+            parts.open(settings)
+            self._run_bands(scene, classes, limits, parts, bar)
+            if self.probabilities:
+                write_geotiffs(scene.path, parts.rows(), probabilities, digest)
+            write_geotiffs(scene.path, parts.rows(), masks, digest, threshold=threshold_bin(self.threshold))
+        parts.remove()
+        if self.polygons:
+            vectors = self.output_dir / f"{scene.name}.gpkg"
+            layers = {f"mask{suffix}": mask for suffix, mask in zip(suffixes, masks, strict=True)}
+            if any(layer_digest(vectors, layer) != digest for layer in layers):
+                write_polygons(layers, vectors, digest)
+        return masks
+
+    def _settings(self, scene: Scene, classes: int, limits: NDArray[np.float64]) -> str:
+        """What finished rows depend on; they hold probabilities, so the threshold is not among it."""
+        status = scene.path.stat()
+        content = {
+            "source": str(scene.path),
+            "bytes": status.st_size,
+            "modified_ns": status.st_mtime_ns,
+            "fingerprint": self.fingerprint,
+            "channels": self.channels,
+            "scaling": self.scaling.to_dict(),
+            "classes": classes,
+            "limits": limits.tolist(),
+            "crop_size": self.crop_size,
+            "overlap": self.overlap,
+            "prepared": self.prepare is not None,
+            "margin": self.margin,
+        }
+        return json.dumps(content, indent=2)
+
+    def _run_bands(
+        self, scene: Scene, classes: int, limits: NDArray[np.float64], parts: SceneParts, bar: tqdm[Any]
+    ) -> None:
+        """Fill ``parts`` with the bands that are not there yet."""
+        grid = scene.grid
+        first = parts.finished(len(grid.rows))
+        if first:
+            _logger.info("%s continues after %d of %d bands of tiles", scene.name, first, len(grid.rows))
+            _pass_over(bar, first * len(grid.columns))
+        if first == len(grid.rows):
+            return
+        carry = parts.carry(first) if first else np.zeros((classes + 1, 0, grid.padded_width), np.float32)
+        with open_raster(scene.path) as source:
+            reader = TileReader(scene, source, self.scaling, limits, self.prepare, self.margin)
+            for index in range(first, len(grid.rows)):
+                band = reader.read(index)
+                total = np.zeros((classes + 1, grid.crop, grid.padded_width), np.float32)
+                total[:, : carry.shape[1]] = carry
+                self._add_tiles(total, reader, band, bar)
+                rows, columns = grid.finished(index)
+                finished = total[:, rows, columns]
+                done = stored_probabilities(finished, band.valid[band.own][: finished.shape[1]])
+                carry = total[:, grid.step(index) :].copy()
+                parts.save(index, done, carry)
+
+    def _add_tiles(self, total: NDArray[np.float32], reader: TileReader, band: Band, bar: tqdm[Any]) -> None:
+        """Add the weighted logits of a band's tiles, and in the last plane the weights, to ``total``."""
+        grid = reader.scene.grid
+        starts = [start for start in grid.columns if reader.has_data(band, start)]
+        bar.update(len(grid.columns) - len(starts))
+        for done in range(0, len(starts), self.batch_size):
+            batch = starts[done : done + self.batch_size]
+            logits = self._infer(np.stack([reader.tile(band, start) for start in batch]))
+            for start, one in zip(batch, logits, strict=True):
+                total[:-1, :, start : start + grid.crop] += one * self._weights
+                total[-1, :, start : start + grid.crop] += self._weights
+            bar.update(len(batch))
+
+    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: Tensor = self.inferer(torch.from_numpy(batch).to(self.device), self.network)
+        return logits.float().cpu().numpy()
+
+
+def _pass_over(bar: tqdm[Any], tiles: int) -> None:
+    """Advance by tiles of an earlier run, which say nothing about the speed of this one."""
+    bar.initial += tiles
+    bar.n += tiles
+    bar.last_print_n += tiles
+    bar.refresh()
