@@ -50,12 +50,13 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], columns: int = 5,
     Args:
         pictures: titles and pictures; larger ones are reduced to fit.
         columns: in a row.
-        side: of a cell in pixels.
+        side: largest of a cell in pixels.
 
     Returns:
         An RGB picture.
     """
     columns = min(columns, len(pictures))
+    side = min(side, max(max(picture.size) for _, picture in pictures))
     rows = math.ceil(len(pictures) / columns)
     cell = side + _LINE + _MARGIN
     sheet = Image.new("RGB", (columns * (side + _MARGIN) + _MARGIN, rows * cell + _MARGIN), "white")
