@@ -1,0 +1,125 @@
+"""Freezing a run into a self-contained MONAI bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from topolora_monai.adapters import load_adapter, merge, read_adapter_header
+from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.networks import build_network
+from topolora_monai.release.card import model_card
+from topolora_monai.release.configs import inference_config, metadata
+
+__all__ = ["release"]
+
+_SOURCE_BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
+_NETWORK_SETTINGS = ("network_name", "image_size", "in_channels", "out_channels", "fit")
+
+
+def release(
+    run: str | Path, out: str | Path, weights: str | Path | None = None, source_bundle: str | Path | None = None
+) -> Path:
+    """Write a bundle that needs neither the run's folder nor the base checkpoint.
+
+    It holds ``models/model.pt`` (the merged network, whole, since MONAI Label loads without checking), the
+    adapter under ``models/adapters``, ``configs/inference.yaml`` and ``metadata.json``, a model card and the licences.
+
+    Args:
+        run: folder of a run that has finished and was evaluated.
+        out: folder of the new bundle; must not exist yet.
+        weights: the base checkpoint the run started from; None if it started from random weights.
+        source_bundle: bundle that the run was made with; the package's own by default.
+
+    Returns:
+        The new folder, absolute.
+
+    Raises:
+        DataError: if a part of the run is missing or damaged.
+        AdapterFileError: if the adapter does not belong to ``weights``.
+        ConfigError: if the source bundle is not there.
+        OutputError: if ``out`` exists or cannot be written; nothing is left behind.
+    """
+    run, out = Path(run).absolute(), Path(out).absolute()
+    source = Path(source_bundle).absolute() if source_bundle else _SOURCE_BUNDLE
+    if not (source / "configs/inference.yaml").is_file():
+        raise ConfigError(
+            "source bundle not found", path=source, hint="give --source_bundle its folder in the source tree"
+        )
+    if out.exists():
+        raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
+    adapter = run / "adapter.safetensors"
+    header = read_adapter_header(adapter)
+    record = _read_json(run / "evaluation" / "summary.json", "evaluate the run first")
+    settings = {name: header[name] for name in _NETWORK_SETTINGS}
+    network = build_network(**settings, weights=weights)
+    state = merge(load_adapter(network, adapter).network).state_dict()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            _write(beside, out.name, source, adapter, header, settings, record, state)
+            beside.chmod(0o755)
+            os.replace(beside, out)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(
+            "cannot write the bundle", path=out, found=error.strerror, hint="free some space, or choose another --out"
+        ) from error
+    return out
+
+
+def _write(
+    folder: Path,
+    name: str,
+    source: Path,
+    adapter: Path,
+    header: dict[str, Any],
+    settings: dict[str, Any],
+    record: dict[str, Any],
+    state: dict[str, torch.Tensor],
+) -> None:
+    for part in ("configs", "docs", "models/adapters"):
+        (folder / part).mkdir(parents=True)
+    torch.save({key: tensor.cpu().contiguous() for key, tensor in state.items()}, folder / "models/model.pt")
+    shutil.copy(adapter, folder / "models/adapters" / f"{name}.safetensors")
+    config = inference_config(yaml.safe_load((source / "configs/inference.yaml").read_text()), header, settings)
+    first_line = "# Segment a file, a folder or a glob of images:\n"
+    command = "#   python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER\n"
+    text = yaml.safe_dump(config, sort_keys=False, width=110)
+    (folder / "configs/inference.yaml").write_text(first_line + command + text)
+    source_metadata = json.loads((source / "configs/metadata.json").read_text())
+    described = metadata(source_metadata, name, header, record)
+    (folder / "configs/metadata.json").write_text(json.dumps(described, indent=2) + "\n")
+    shutil.copy(source / "configs/logging.conf", folder / "configs")
+    shutil.copy(source / "LICENSE", folder)
+    (folder / "docs/README.md").write_text(model_card(name, header, record))
+    (folder / "docs/data_license.txt").write_text(_data_licence(header))
+
+
+def _data_licence(header: dict[str, Any]) -> str:
+    from topolora_monai.data import BENCHMARKS  # noqa: PLC0415 - only here
+
+    name = header["dataset"]
+    if name not in BENCHMARKS:
+        return f"Trained on {name}: images of the user's own, whose terms apply.\n"
+    facts = BENCHMARKS[name].facts
+    return f"Trained on {facts.title}.\nTerms: {facts.licence}.\nCite: {facts.citation}.\nFrom: {facts.homepage}\n"
+
+
+def _read_json(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError("a part of the run is missing", path=path, hint=advice) from error
+    except ValueError as error:
+        raise DataError("a part of the run is damaged", path=path, found=str(error), hint=advice) from error
+    return content

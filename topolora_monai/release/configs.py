@@ -1,0 +1,89 @@
+"""From the source bundle's configuration to that of one trained network."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+__all__ = ["inference_config", "metadata"]
+
+_FROM_RUN = ("header", "adapter", "weights", "adaptation", "seed")
+"""Ids that only make sense beside a run."""
+_MODEL = "$@bundle_root + '/models/model.pt'"
+
+
+def inference_config(source: dict[str, Any], header: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
+    """Values in place of what was read from the adapter file, the merged network in place of base and adapter.
+
+    ``postprocessing`` gives masks, as applications that read this file alone expect; the bundle's own run keeps
+    probabilities under ``probability_postprocessing``.
+
+    Args:
+        source: the source bundle's ``inference.yaml``.
+        header: of the adapter file.
+        network: arguments of :func:`~topolora_monai.networks.build_network` but the weights.
+    """
+    config = {key: value for key, value in copy.deepcopy(source).items() if key not in _FROM_RUN}
+    config["imports"] = [*config["imports"], "$import topolora_monai.release"]
+    for key, value in config.items():
+        if isinstance(value, str) and value.startswith("$@header["):
+            config[key] = header[value.removeprefix("$@header['").removesuffix("']")]
+    config["model"] = _MODEL
+    config["network_def"] = {
+        "_target_": "topolora_monai.release.merged_network",
+        "adaptation": header["adaptation"],
+        **{name: f"@{name}" for name in network},
+    }
+    config["network"] = "$topolora_monai.release.load_model(@network_def, @model).to(@device)"
+    config["probability_postprocessing"] = config["postprocessing"]
+    config["postprocessing"] = {
+        "_target_": "Compose",
+        "transforms": [
+            *config["postprocessing"]["transforms"],
+            {"_target_": "AsDiscreted", "keys": "pred", "threshold": "@threshold"},
+            {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
+            {"_target_": "SqueezeDimd", "keys": "pred", "dim": 0},
+        ],
+    }
+    config["evaluator"]["postprocessing"] = "@probability_postprocessing"
+    scenes = config["scene_segmenter"]
+    scenes["fingerprint"] = scenes["fingerprint"].replace("@adapter", "@model")
+    return config
+
+
+def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """The source bundle's metadata with the task, labels, pixel scale and scores of a run.
+
+    Args:
+        source: content of the source bundle's ``metadata.json``.
+        name: of the new bundle.
+        header: of the adapter file.
+        record: the run's ``evaluation/summary.json``.
+    """
+    described = copy.deepcopy(source)
+    labels = dict(enumerate(header["labels"]))
+    test = record["test"]
+    described["name"] = name
+    described["changelog"] = {source["version"]: f"released from a run of {header['network_name']}"}
+    described["task"] = f"Segmentation of {', '.join(header['labels'][1:])}"
+    described["description"] = (
+        f"{header['network_name']} adapted by {header['adaptation']['preset']} to {header['dataset']}: a prompt-free"
+        f" segmenter of {', '.join(header['labels'][1:])}. Test Dice {test['dice']:.3f}, clDice {test['cldice']:.3f}."
+    )
+    described["data_source"] = header["dataset"] + (f" ({header['partial']})" if "partial" in header else "")
+    described["label_classes"] = ", ".join(f"{number} {label}" for number, label in labels.items())
+    described["eval_metrics"] = {key: value for key, value in test.items() if isinstance(value, float)}
+    described["pixel_scale"] = header["image_size"] / header["crop_size"]
+    described["threshold"] = header["threshold"]
+    data_format = described["network_data_format"]
+    channels = header["in_channels"]
+    image = data_format["inputs"]["image"]
+    image["num_channels"] = channels
+    if channels != len(image["channel_def"]):
+        image["channel_def"] = {str(number): f"channel {number}" for number in range(channels)}
+        image["format"] = "magnitude"
+        image["modality"] = "n/a"
+    pred = data_format["outputs"]["pred"]
+    pred["num_channels"] = header["out_channels"]
+    pred["channel_def"] = {str(number): label for number, label in labels.items()}
+    return described

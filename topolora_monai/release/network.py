@@ -1,0 +1,51 @@
+"""The network of a released bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from topolora_monai.adapters import AdaptationConfig, adapt, merge
+from topolora_monai.errors import CheckpointError
+from topolora_monai.networks import build_network
+
+__all__ = ["load_model", "merged_network"]
+
+
+def merged_network(adaptation: dict[str, Any], **network: Any) -> nn.Module:
+    """Build what is left after adapting a network and merging what can be merged, with random weights.
+
+    Args:
+        adaptation: as :meth:`~topolora_monai.adapters.AdaptationConfig.to_dict` gives it.
+        **network: arguments of :func:`~topolora_monai.networks.build_network`.
+
+    Example:
+        >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}
+        >>> network = merged_network(settings, network_name="vit_tiny_test", image_size=64)
+        >>> any("lora" in name for name in network.state_dict())
+        False
+    """
+    adapted = adapt(build_network(**network), AdaptationConfig.from_dict(adaptation))
+    return merge(adapted.network).requires_grad_(False).eval()
+
+
+def load_model(network: nn.Module, path: str | Path) -> nn.Module:
+    """Load a released bundle's ``models/model.pt`` strictly; nothing in it is executed.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another network.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except Exception as error:  # torch.load has no error of its own
+        raise CheckpointError(
+            "the bundle's model cannot be loaded",
+            path=path,
+            found=str(error).splitlines()[0],
+            hint="copy the whole bundle again; run it in its folder, or give --bundle_root",
+        ) from error
+    return network
