@@ -41,6 +41,11 @@ def test_bundle_commands_run_as_printed(tmp_path):
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/drive/evaluation/summary.json").is_file()
     assert len(list((tmp_path / "masks").glob("*_mask.png"))) == 20
+    (released,) = [words for words in commands() if words[:2] == ["topolora", "release"]]
+    done = subprocess.run([sys.executable, "-m", "topolora_monai.cli", *released[1:]], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "vessels/models/model.pt").is_file()
 
 
 def test_make_targets_exist():
