@@ -197,6 +197,8 @@ def test_definitions_shared_by_configurations_are_equal():
     assert {k: v for k, v in train["load_item"].items() if k != "label_values"} == inference["load_item"]
     assert train["validate"]["postprocessing"] == evaluate["postprocessing"]
     assert train["validate"]["squash"] == evaluate["squash"]
+    several = load("multi_gpu_train.yaml")["initialize"]
+    assert [line for line in several if "torch." not in line] == train["initialize"]
     differing = {"activation_checkpointing"}
     assert {k: v for k, v in train["network_def"].items() if k not in differing} == evaluate["network_def"]
 
