@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tests.bundles.helpers import CONFIGS, run
-from tests.io.test_volumes import marked, nifti_affine, read_itk, write_nifti, write_series
+from tests.io.volume_files import marked, nifti_affine, read_itk, write_nifti, write_series
 from topolora_monai.adapters import adapt, preset_config, save_adapter
 from topolora_monai.networks import build_network
 

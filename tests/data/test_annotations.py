@@ -13,8 +13,9 @@ from PIL import Image
 
 from tests.data.test_shapes import encode
 from topolora_monai.data import mask_cache
-from topolora_monai.data.annotations import read_coco, read_labelme
+from topolora_monai.data.coco import read_coco
 from topolora_monai.data.items import check_items
+from topolora_monai.data.labelme import read_labelme
 from topolora_monai.errors import ConfigError, DataError, OutputError
 
 HEIGHT, WIDTH = 24, 30

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, Lambdad, RandFlipd, RandScaleIntensityd, SpatialPadd, Transform
+from monai.transforms import Compose, RandFlipd, RandScaleIntensityd, Resized, SpatialPadd, Transform
 
-from topolora_monai.data import caching
-from topolora_monai.data.caching import cached, content_key
+from topolora_monai.data import caching, content_keys
+from topolora_monai.data.caching import cached
+from topolora_monai.data.content_keys import content_key
 from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.transforms import GreenClahed, IntensityScaling, LoadItem, RefinedLeed
 
 CALLS: list[str] = []
 
@@ -34,6 +35,13 @@ class Gain:
     factor: float = 1.0
 
 
+class Slotted:
+    __slots__ = ("held",)
+
+    def __init__(self, held):
+        self.held = held
+
+
 class Read(Transform):
     """Reads numbers from the file named by ``image`` and counts that it did."""
 
@@ -45,7 +53,7 @@ class Read(Transform):
         numbers = [float(number) for number in Path(data["image"]).read_text().split()]
         CALLS.append(data["name"])
         factor = self.gain.factor if isinstance(self.gain, Gain) else self.gain
-        return {**data, "image": torch.tensor(numbers)[None] * factor, "array": np.arange(3)}
+        return {**data, "image": torch.tensor(numbers)[None] * factor}
 
 
 class ReadAgain(Read):
@@ -58,6 +66,13 @@ class Add(Transform):
 
     def __call__(self, data):
         return {**data, "image": data["image"] + self.amount}
+
+
+class Spring(Transform):
+    """Leaves an object whose pickle runs code."""
+
+    def __call__(self, data):
+        return {**data, "name": Trap(data["name"])}
 
 
 @pytest.fixture
@@ -90,14 +105,14 @@ def random_scale(prob=1.0):
 
 @pytest.fixture(scope="module")
 def another_process() -> list[str]:
-    """Lines printed by code at a prompt, under another order of hashes."""
+    """Lines printed by code at a prompt."""
     code = (
-        "from topolora_monai.data.caching import content_key\n"
-        "print(content_key([{'b', 'a', 'c'}, {'y': 1.5, 'x': max}]))\n"
+        "from topolora_monai.data.content_keys import content_key\n"
+        "from topolora_monai.transforms import LoadItem\n"
+        "print(content_key([{'y': 1.5, 'x': None}, LoadItem(label_values={1: 1, 0: 0})]))\n"
         "class Step: pass\n"
-        "for what in (Step, Step()):\n"
-        "    try: print(content_key(what))\n"
-        "    except Exception as error: print(type(error).__name__)\n"
+        "try: print(content_key(Step()))\n"
+        "except Exception as error: print(type(error).__name__)\n"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     command = [sys.executable, "-c", code]
@@ -141,11 +156,10 @@ class TestOnDisk:
     def test_what_is_read_later_equals_what_was_made(self, items, tmp_path):
         made, later = (cached(items, [Read(2.0)], tmp_path / "cache")[3] for _ in range(2))
         assert CALLS == ["item 3"]
-        assert made.keys() == later.keys() == {"name", "image", "slice", "array"}
+        assert made.keys() == later.keys() == {"name", "image", "slice"}
         for found in (made, later):
             assert found["image"].tolist() == [[6.0, 4.0, 6.0]]
-            assert found["array"].tolist() == [0, 1, 2]
-            assert (type(found["array"]), found["slice"], found["name"]) == (torch.Tensor, 3, "item 3")
+            assert (found["slice"], found["name"]) == (3, "item 3")
 
     def test_random_transforms_stay_random(self, items, tmp_path):
         data = cached(items, [Read(), random_scale()], tmp_path / "cache")
@@ -161,11 +175,6 @@ class TestOnDisk:
         assert isinstance(later, MetaTensor)
         assert torch.equal(made, later)
         assert pad.inverse({"image": later})["image"].tolist() == [[0, 2, 3]]
-
-    def test_a_view_does_not_bring_its_whole_storage(self, items, tmp_path):
-        cut = Lambdad("image", lambda image: torch.zeros(1000, 1000)[:1, :2])
-        cached(items, [Read(), cut], tmp_path / "cache")[0]
-        assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) < 10_000
 
     def test_other_items_delete_no_entry(self, items, tmp_path):
         data = cached(items, [Read()], tmp_path / "cache")
@@ -188,10 +197,6 @@ class TestWhatMakesAnotherEntry:
             Read(options=[1]),
             Read(Gain(1.0)),
             ReadAgain(),
-            Read(options=np.zeros(2)),
-            Read(options=functools.partial(max, 1)),
-            Read(options=np.log1p),
-            Read(options=lambda x: x),
         ],
     )
     def test_class_or_argument_of_a_deterministic_transform(self, computed, other):
@@ -206,18 +211,12 @@ class TestWhatMakesAnotherEntry:
             ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
             ([1, 2], [2, 1]),
             (1, True),
-            (np.zeros(2), np.zeros((2, 1))),
-            (np.zeros(2), np.ones(2)),
-            (np.zeros(2), np.zeros(2, np.float32)),
-            (torch.zeros(2), torch.ones(2)),
-            (np.log1p, np.log),
-            (torch.sigmoid, torch.tanh),
-            (lambda x: x + 1, lambda x: x + 2),
-            (lambda x: x.min(), lambda x: x.max()),
-            (lambda x, y=1: x + y, lambda x, y=2: x + y),
-            (functools.partial(max, 1), functools.partial(max, 2)),
-            (Gain(1.0).__repr__, Gain(1.0).__hash__),
-            ({"a", "b"}, {"a", "c"}),
+            (1, 1.0),
+            (1, "1"),
+            (None, "None"),
+            ({1: 0}, {"1": 0}),
+            (Slotted(1), Slotted(2)),
+            (np.float32, np.float64),
             (torch.float32, torch.float64),
         ],
     )
@@ -225,20 +224,22 @@ class TestWhatMakesAnotherEntry:
         assert content_key(Read(options=one)) != content_key(Read(options=another))
         assert content_key(Read(options=one)) == content_key(Read(options=one))
 
-    def test_what_a_function_closes_over(self):
-        def above(threshold):
-            return lambda x: x > threshold
+    def test_arguments_of_the_bundles_transforms(self):
+        def build(low=-25, label_value=255, clip_limit=2.0, looks=4, size=64):
+            keys = ["image", "label", "fov"]
+            scaling = IntensityScaling("db", percentiles=[1, 99], value_range=[low, 0])
+            return [
+                LoadItem(3, scaling, {0: 0, label_value: 1}),
+                GreenClahed("image", clip_limit, mask_key="fov"),
+                RefinedLeed("image", looks=looks, pixel_values="db", db_range="limits", mask_key="fov"),
+                SpatialPadd(keys, spatial_size=[64, 64]),
+                Resized(keys, [size, 64], mode=["bilinear", "nearest-exact", "nearest-exact"]),
+            ]
 
-        assert content_key(above(1)) == content_key(above(1))
-        assert content_key(above(1)) != content_key(above(2))
-
-    def test_what_an_expression_in_a_bundle_refers_to(self):
-        def function(threshold, unrelated=0):
-            config = {"threshold": threshold, "unrelated": unrelated, "function": "$lambda x: x > @threshold"}
-            return ConfigParser(config).get_parsed_content("function")
-
-        assert content_key(function(1)) == content_key(function(1, unrelated=5))
-        assert content_key(function(1)) != content_key(function(2))
+        key = content_key(build())
+        assert content_key(build()) == key
+        others = [{"low": -30}, {"label_value": 1}, {"clip_limit": 3.0}, {"looks": 5}, {"size": 32}]
+        assert len({key, *(content_key(build(**other)) for other in others)}) == 6
 
     def test_order(self, computed):
         computed(Read(), Add(1), Add(2))
@@ -264,7 +265,7 @@ class TestWhatMakesAnotherEntry:
 
     def test_a_file_in_a_folder_that_an_item_names(self, computed, items, tmp_path):
         (tmp_path / "series").mkdir()
-        slices = [{**items[0], "series": [str(tmp_path / "series")]}]
+        slices = [{**items[0], "series": str(tmp_path / "series")}]
         computed(Read(), data=slices)
         assert computed(Read(), data=slices) == 0
         (tmp_path / "series" / "001.dcm").write_text("a")
@@ -303,7 +304,7 @@ class TestWhatMakesAnotherEntry:
         keys = []
         for helper in (1, 1, 2):
             (tmp_path / "own_steps.py").write_text(source.format(helper))
-            caching._file_digest.cache_clear()
+            content_keys._file_digest.cache_clear()
             sys.modules.pop("own_steps", None)
             importlib.invalidate_caches()
             keys.append(content_key(importlib.import_module("own_steps").Below()))
@@ -323,7 +324,7 @@ class TestWhatMakesAnotherEntry:
         assert content_key(list(pad.transforms)) == before
 
     def test_nor_the_process(self, another_process):
-        assert another_process[0] == content_key([{"c", "b", "a"}, {"x": max, "y": 1.5}])
+        assert another_process[0] == content_key([{"x": None, "y": 1.5}, LoadItem(label_values={0: 0, 1: 1})])
 
 
 class TestDamage:
@@ -377,28 +378,28 @@ class Trap:
         return open, (self.path, "w")
 
 
-class Cyclic:
-    def __init__(self):
-        self.own = [self]
-
-
 class TestRefusals:
     @pytest.mark.parametrize(
-        "held", [threading.Lock(), (x for x in ""), np.random.RandomState(0), torch.Generator(), sys.stdout, Cyclic()]
+        "held",
+        [
+            *(threading.Lock(), (x for x in ""), np.random.RandomState(0), torch.Generator(), sys.stdout, {1}),
+            *(max, np.log1p, torch.zeros(2), np.zeros(2), functools.partial(max, 1), lambda x: x),
+        ],
+        ids=lambda held: type(held).__name__,
     )
     def test_what_cannot_be_described_is_refused_and_named(self, items, tmp_path, held):
         with pytest.raises(ConfigError) as caught:
             cached(items, [Read(options={"deep": held})], tmp_path / "cache")
-        assert isinstance(held, Cyclic) or "options['deep']" in str(caught.value)
+        assert f"{type(held).__qualname__} in Read['options']['deep']" in str(caught.value)
 
     def test_so_is_a_class_typed_at_a_prompt(self, another_process):
-        assert another_process[1:] == ["ConfigError", "ConfigError"]
+        assert another_process[1:] == ["ConfigError"]
 
     def test_what_cannot_be_read_back_without_pickle_is_refused(self, items, tmp_path):
-        data = cached(items, [Read(), Lambdad("name", Trap)], tmp_path / "cache")
-        with pytest.raises(ConfigError, match="cannot be cached"):
+        data = cached(items, [Read(), Spring()], tmp_path / "cache")
+        with pytest.raises(ConfigError, match=r"(?s)cannot be cached.*name: Trap"):
             data[0]
         assert list((tmp_path / "cache").iterdir()) == []
 
     def test_memory_takes_either(self, items):
-        assert cached(items, [Read(options=threading.Lock()), Lambdad("name", Trap)])[0]["name"].path == "item 0"
+        assert cached(items, [Read(options=threading.Lock()), Spring()])[0]["name"].path == "item 0"

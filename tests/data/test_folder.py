@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.io.test_volumes import write_series
+from tests.io.volume_files import write_series
 from topolora_monai.data.folder import Folder
 from topolora_monai.data.items import SPLITS, check_items
 from topolora_monai.errors import ConfigError, DataError

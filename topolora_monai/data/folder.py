@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topolora_monai.data.annotations import is_coco, load_json, read_coco
+from topolora_monai.data.annotation_files import load_json
 from topolora_monai.data.benchmark import Modality
+from topolora_monai.data.coco import is_coco, read_coco
 from topolora_monai.data.datalists import SPLIT_NAMES, Listing, read_csv_list, read_json_list
 from topolora_monai.data.folds import cross_validation, fold_parts, groups_from_names, random_splits
 from topolora_monai.data.items import SPLITS, Item, Split
@@ -28,7 +29,7 @@ class Folder:
     Recognised, in this order:
 
     - ``root`` is a ``.json`` file of COCO's (``images`` and ``annotations``), see
-      :func:`~topolora_monai.data.annotations.read_coco`;
+      :func:`~topolora_monai.data.coco.read_coco`;
     - ``root`` is another ``.json`` file: a MONAI datalist, ``{"training": [{"image": ..., "label": ...}], ...}``,
       see :func:`~topolora_monai.data.datalists.read_json_list`;
     - ``root`` is a ``.csv`` file with columns ``image``, ``label`` and optionally ``fov``, ``split``, ``group``;

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from topolora_monai.data.annotations import is_labelme, json_files, load_json, read_labelme
+from topolora_monai.data.annotation_files import json_files, load_json
 from topolora_monai.data.items import Item, image_files, plain_stem, require_unique
+from topolora_monai.data.labelme import is_labelme, read_labelme
 from topolora_monai.data.layout import content, find_folder
 from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES, is_volume
@@ -32,7 +33,7 @@ def read_part(part: Path, categories: Sequence[str] | None = None, line_width: f
 
     Args:
         part: the folder.
-        categories: labels to draw, see :func:`~topolora_monai.data.annotations.read_labelme`.
+        categories: labels to draw, see :func:`~topolora_monai.data.labelme.read_labelme`.
         line_width: likewise.
 
     Raises:

@@ -1,0 +1,50 @@
+"""What every format's header is reduced to, and what it is refused for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from topolora_monai.errors import DataError
+
+__all__ = ["Header", "not_grey", "three_axes"]
+
+
+class Header(NamedTuple):
+    """Shape and voxel size along (slice, row, column); the size is in mm, or 1 where a file has none."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+
+def three_axes(path: Path, size: tuple[int, ...]) -> tuple[int, int, int]:
+    """(slices, rows, columns) from the sizes of stored axes, the fastest first.
+
+    Raises:
+        DataError: for fewer than two axes, an axis of length zero, or a fourth that is longer than one.
+
+    Example:
+        >>> three_axes(Path("scan.nii"), (512, 256, 30)), three_axes(Path("plane.mha"), (512, 256))
+        ((30, 256, 512), (1, 256, 512))
+    """
+    columns, rows, slices, *others = (*size, *[1] * (3 - len(size)))
+    if len(size) < 2 or 0 in size or any(other != 1 for other in others):
+        raise DataError(
+            "volume does not have three axes",
+            path=path,
+            expected="rows, columns and slices, at one time and with one value per voxel",
+            found=f"axes of {' x '.join(str(length) for length in size)}",
+            hint="save each time point or component to a file of its own",
+        )
+    return int(slices), int(rows), int(columns)
+
+
+def not_grey(path: Path, found: object) -> DataError:
+    """The error for colour, complex numbers and vectors."""
+    return DataError(
+        "volume is not grey",
+        path=path,
+        expected="one real value per voxel",
+        found=found,
+        hint="save one channel to a file of its own",
+    )

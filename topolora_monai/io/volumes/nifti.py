@@ -1,0 +1,56 @@
+"""NIfTI, by nibabel."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data.image_reader import NibabelReader
+from numpy.typing import NDArray
+
+from topolora_monai.io.volumes.header import Header, not_grey, three_axes
+
+__all__ = ["NIFTI_SUFFIXES", "nifti_header", "nifti_like", "nifti_values", "write_nifti"]
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+"""File name endings, in lower case."""
+
+
+def nifti_header(path: Path) -> Header:
+    """Shape and voxel size."""
+    image = _open(path)
+    column, row, between = (float(size) for size in nib.affines.voxel_sizes(image.affine))
+    return Header(three_axes(path, image.shape), (between, row, column))
+
+
+def nifti_values(path: Path) -> NDArray[Any]:
+    """Rescaled values, the slowest axis first, with as many axes as are stored."""
+    reader = NibabelReader()
+    values: NDArray[Any] = np.transpose(reader.get_data(reader.read(path))[0])
+    return values
+
+
+def nifti_like(array: NDArray[Any], like: Path) -> Any:
+    """An image of the values of an array, (slices, rows, columns), and the header and axes of a file."""
+    source = _open(like)
+    header = source.header.copy()
+    header.set_data_dtype(array.dtype)
+    header["cal_max"] = header["cal_min"] = 0  # the source's display window would hide the result
+    return type(source)(array.T.reshape(source.shape), source.affine, header)
+
+
+def write_nifti(image: Any, path: Path) -> None:
+    """Write an image as gzip whatever its file's name, so that equal images are equal files."""
+    # Neither name nor time in the gzip header.
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file:
+        image.to_stream(file)
+
+
+def _open(path: Path) -> Any:
+    image: Any = nib.load(path)
+    if image.get_data_dtype().kind in "Vc":
+        raise not_grey(path, f"data type {image.header.get_value_label('datatype')}")
+    return image

@@ -1,0 +1,106 @@
+"""Pages of a TIFF, by Pillow."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from topolora_monai.errors import DataError
+from topolora_monai.io.pictures import open_picture
+from topolora_monai.io.volumes.damage import DAMAGE
+from topolora_monai.io.volumes.header import Header, not_grey
+
+__all__ = ["TIFF_SUFFIXES", "has_several_pages", "tiff_header", "tiff_values", "write_tiff"]
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+"""File name endings, in lower case."""
+
+_MODES = ("1", "L", "P", "I;16", "I;16B", "I;16L", "I", "F")
+_NEW_SUBFILE_TYPE, _OVERVIEW, _TRANSPARENCY = 254, 1, 4
+
+
+def has_several_pages(path: Path) -> bool:
+    """Whether a file is a TIFF of more than one page; False for what is missing or no TIFF."""
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            if image.format != "TIFF" or not getattr(image, "is_animated", False):
+                return False
+            try:
+                return len(list(islice(_pages(image), 2))) > 1
+            except DAMAGE:
+                return True  # the next page is announced and broken, and must not go unnoticed
+    except (*DAMAGE, Image.DecompressionBombError):
+        return False  # the readers of pictures and rasters say what is wrong
+
+
+def tiff_header(path: Path) -> Header:
+    """Number and size of the pages.
+
+    Raises:
+        DataError: if they are in colour or differ in size.
+    """
+    with _open(path) as image:
+        found = [(page.height, page.width, page.mode) for page in _pages(image)]
+    rows, columns, _ = found[0]
+    for number, (height, width, mode) in enumerate(found, 1):
+        if mode not in _MODES:
+            raise not_grey(path, f"page {number} of mode {mode}")
+        if (height, width) != (rows, columns):
+            raise DataError(
+                "pages differ in size",
+                path=path,
+                expected=f"{rows} x {columns} as the first",
+                found=f"{height} x {width} in page {number}",
+                hint="save the pages to files of their own, or remove the others",
+            )
+    return Header((len(found), rows, columns), (1.0, 1.0, 1.0))
+
+
+def tiff_values(path: Path) -> NDArray[Any]:
+    """Values of all pages, shape (pages, rows, columns); of a palette its indices."""
+    with _open(path) as image:
+        return np.stack([np.asarray(page, dtype=np.float32) for page in _pages(image)])
+
+
+def write_tiff(array: NDArray[Any], path: Path) -> None:
+    """Write (pages, rows, columns) as deflated pages."""
+    first, *others = (Image.fromarray(page) for page in array)
+    first.save(path, format="TIFF", save_all=True, append_images=others, compression="tiff_adobe_deflate")
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # Pillow only warns where the list of pages breaks off.
+        warnings.filterwarnings("error", message="Corrupt EXIF data", category=UserWarning)
+        with open_picture(path, decode=False) as image:
+            yield image
+
+
+def _pages(image: Image.Image) -> Iterator[Image.Image]:
+    """Pages that are neither a smaller copy nor the transparency of another, as the tags of TIFF say."""
+    for number in count():
+        try:
+            image.seek(number)
+        except EOFError:
+            return
+        except SyntaxError:  # Pillow knows the tags of transparency, but not its pixels
+            if not _is_subordinate(image):
+                raise
+        else:
+            if number == 0 or not _is_subordinate(image):
+                yield image
+
+
+def _is_subordinate(page: Image.Image) -> bool:
+    tags: Any = getattr(page, "tag_v2", {})
+    return bool(tags.get(_NEW_SUBFILE_TYPE, 0) & (_OVERVIEW | _TRANSPARENCY))
