@@ -14,7 +14,7 @@ from topolora_monai.networks import build_network
 
 def fail(folder, **options) -> str:
     """Run training in this process and return the package's own error."""
-    options = {**SMALL, "dataset_name": "drive", "dataset_dir": folder, **options}
+    options = {**SMALL, "dataset_name": "drive", "dataset_dir": folder, "allow_partial": True, **options}
     options = {key: str(value) if key.endswith(("_dir", "weights")) else value for key, value in options.items()}
     with pytest.raises(Exception) as caught:
         create_workflow(config_file=str(CONFIGS / "train.yaml"), workflow_type="train", **options).run()
@@ -26,7 +26,7 @@ def fail(folder, **options) -> str:
 
 
 def train_once(fake_drive, out):
-    options = {**SMALL, "epochs": 1, "dataset_name": "drive", "dataset_dir": str(fake_drive)}
+    options = {**SMALL, "epochs": 1, "dataset_name": "drive", "dataset_dir": str(fake_drive), "allow_partial": True}
     output_dir = str(out["output_dir"])
     create_workflow(
         config_file=str(CONFIGS / "train.yaml"), workflow_type="train", output_dir=output_dir, **options
