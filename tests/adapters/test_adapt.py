@@ -12,6 +12,7 @@ from topolora_monai.adapters import (
     merge,
     preset_config,
 )
+from topolora_monai.adapters.conv_lora import balance_loss
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks import build_network
 
@@ -98,7 +99,7 @@ def test_training_changes_what_trains_and_nothing_else(preset):
     optimizer = torch.optim.AdamW(adaptation.trainable().values(), lr=0.05)
     for _ in range(3):
         optimizer.zero_grad()
-        (net(IMAGE) - 1).square().mean().backward()
+        ((net(IMAGE) - 1).square().mean() + balance_loss(net)).backward()
         optimizer.step()
     trainable = adaptation.trainable()
     for name, tensor in net.state_dict().items():

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from topolora_monai.adapters import adapt, load_adapter, preset_config, read_adapter_header, save_adapter
-from topolora_monai.errors import AdapterFileError
+from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.networks import build_network
 
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -149,3 +149,27 @@ def test_unknown_format_asks_for_the_version(saved):
     edit(saved[1], change)
     with pytest.raises(AdapterFileError, match="unknown format"):
         read_adapter_header(saved[1])
+
+
+class TestFilesOfBaselines:
+    @pytest.fixture
+    def trained(self):
+        adaptation = adapt(build_network("little_wnet"), preset_config("full"))
+        network = adaptation.network.train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        network(torch.rand(2, 3, 32, 32)).mean().backward()  # also moves what BatchNorm has stored
+        optimizer.step()
+        return adaptation
+
+    def test_file_is_the_whole_network_whatever_the_base_started_from(self, trained, tmp_path):
+        save_adapter(trained, tmp_path / "whole.safetensors")
+        loaded = load_adapter(build_network("little_wnet", seed=3), tmp_path / "whole.safetensors")
+        image = torch.rand(1, 3, 40, 50)
+        torch.testing.assert_close(loaded.network.eval()(image), trained.network.eval()(image), rtol=0, atol=0)
+
+    def test_only_trained_whole(self):
+        with pytest.raises(ConfigError, match=r"little_wnet(.|\n)*preset topolora(.|\n)*use preset full"):
+            adapt(build_network("little_wnet"), preset_config("topolora"))
+
+    def test_everything_trains_and_is_counted(self, trained):
+        assert trained.trainable_count == trained.total_count == trained.published_trainable_count == 68482

@@ -7,7 +7,8 @@ from topolora_monai.environment import check_torchvision
 check_torchvision()
 
 from topolora_monai.adapters.adapt import Adaptation, adapt, merge
-from topolora_monai.adapters.config import PRESETS, AdaptationConfig, LoraSettings, preset_config
+from topolora_monai.adapters.config import PRESETS, AdaptationConfig, ConvLoraSettings, LoraSettings, preset_config
+from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
 from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, save_adapter
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 
@@ -15,10 +16,14 @@ __all__ = [
     "PRESETS",
     "Adaptation",
     "AdaptationConfig",
+    "ConvLoraConfig",
+    "ConvLoraLinear",
+    "ConvLoraSettings",
     "LoraSettings",
     "SpatialConvAdapter",
     "adapt",
     "adapter_state",
+    "balance_loss",
     "load_adapter",
     "merge",
     "preset_config",

@@ -10,15 +10,20 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from topolora_monai.adapters.config import AdaptationConfig, LoraSettings
+from topolora_monai.adapters.config import AdaptationConfig, ConvLoraSettings, LoraSettings
+from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 from topolora_monai.errors import ConfigError
 from topolora_monai.weights import fingerprint
 
 __all__ = ["Adaptation", "adapt", "merge"]
 
-# Names that SAM's ViT (lin1, lin2) and TinyViT (fc1, fc2) give the linears of a transformer block.
-_LINEAR_NAMES = {"mlp": ("mlp.lin1", "mlp.lin2", "mlp.fc1", "mlp.fc2"), "qkv": ("attn.qkv",), "proj": ("attn.proj",)}
+# Names that SAM's ViT (lin1, lin2), TinyViT (fc1, fc2) and Hiera (proj_in, proj_out) give the linears of a block.
+_LINEAR_NAMES = {
+    "mlp": ("mlp.lin1", "mlp.lin2", "mlp.fc1", "mlp.fc2", "mlp.proj_in", "mlp.proj_out"),
+    "qkv": ("attn.qkv",),
+    "proj": ("attn.proj",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +58,27 @@ class Adaptation:
 
     @property
     def published_trainable_count(self) -> int:
-        """What the paper counts: also the decoder parts that can get no gradient, which are frozen here."""
-        idle = 0
-        if self.config.freeze_unused and self.config.train_decoder:
-            idle = sum(p.numel() for module in _unused(self.network) for p in module.parameters())
-        return self.trainable_count + idle
+        """What the paper counts.
+
+        TopoLoRA-SAM's also counts the decoder parts that can get no gradient, which are frozen here. Those
+        are left out by Conv-LoRA's (presets ``conv_lora`` and ``lora_qkv``), as are SAM's mask tokens 1 to 3:
+        its decoder has one, while ours keeps all, to start from what SAM computes.
+        """
+        if not self.config.train_decoder or not _has_parts(self.network):
+            return self.trainable_count
+        idle = sum(p.numel() for module in _unused(self.network) for p in module.parameters())
+        if self.config.preset in ("conv_lora", "lora_qkv"):
+            tokens: nn.Parameter = self.network.get_submodule("mask_decoder.mask_tokens").weight  # type: ignore[assignment]
+            return self.trainable_count - tokens[1:].numel() - (0 if self.config.freeze_unused else idle)
+        return self.trainable_count + (idle if self.config.freeze_unused else 0)
 
 
 def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adaptation:
     """Freeze a segmenter and inject what trains. The output does not change until training starts.
 
     Args:
-        network: a freshly built, unadapted :class:`~topolora_monai.networks.SamSegmenter`; changed in place.
+        network: a freshly built, unadapted segmenter, changed in place; one without SAM's parts, as the
+            baselines are, can only be trained whole.
         config: what to train.
         seed: of the adapters' initial weights; the global generator is left untouched.
 
@@ -72,7 +86,8 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
         The network with its provenance.
 
     Raises:
-        ConfigError: if the network is adapted already, or a LoRA block range matches no layer.
+        ConfigError: if the network is adapted already or can only be trained whole, or a block range matches
+            no layer.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -83,12 +98,20 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
     """
     if any(isinstance(module, BaseTunerLayer | SpatialConvAdapter) for module in network.modules()):
         raise ConfigError("this network is adapted already", hint="build a fresh one, or merge() first")
+    if not _has_parts(network) and not config.trains_whole:
+        raise ConfigError(
+            f"{getattr(network, 'base_name', 'this network')} has none of SAM's parts to adapt and is trained whole",
+            found=f"preset {config.preset}",
+            hint="use preset full",
+        )
     base_sha256 = fingerprint(network.state_dict())
     network.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.lora is not None:
-            _inject_lora(network, config.lora)
+            _inject_lora(network.get_submodule("image_encoder"), config.lora)
+        if config.conv_lora is not None and config.conv_lora.rank:
+            _inject_conv_lora(network.get_submodule("image_encoder"), config.conv_lora)
         if config.conv_adapter:
             channels: int = network.get_submodule("prompt_encoder").embed_dim  # type: ignore[assignment]
             network.embedding_adapter = SpatialConvAdapter(channels, config.conv_adapter_norm)
@@ -100,7 +123,7 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
 def merge(network: nn.Module) -> nn.Module:
     """Fold LoRA into the weights it adapts and remove PEFT's wrappers, in place.
 
-    The conv adapter is not linear and stays as a module.
+    Conv-LoRA and the conv adapter are not linear and stay as modules.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -110,35 +133,54 @@ def merge(network: nn.Module) -> nn.Module:
         False
     """
     for name, module in list(network.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, ConvLoraLinear):
             module.merge(safe_merge=True)
             network.set_submodule(name, module.get_base_layer())
     return network
 
 
-def _inject_lora(network: nn.Module, settings: LoraSettings) -> None:
-    targets = list(_lora_targets(network.get_submodule("image_encoder"), settings))
-    if not targets:
-        raise ConfigError(
-            "LoRA matches no layer of this image encoder",
-            expected=f"{settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
-            found="none",
-            hint="check lora_first_block, lora_last_block and lora_targets",
-        )
+def _inject_lora(encoder: nn.Module, settings: LoraSettings) -> None:
     peft_config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
-        target_modules=targets,
+        target_modules=_target_names(encoder, settings, "lora"),
         bias="none",
     )
-    inject_adapter_in_model(peft_config, network.get_submodule("image_encoder"))
+    inject_adapter_in_model(peft_config, encoder)
 
 
-def _lora_targets(encoder: nn.Module, settings: LoraSettings) -> Iterator[str]:
+def _inject_conv_lora(encoder: nn.Module, settings: ConvLoraSettings) -> None:
+    peft_config = ConvLoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=_target_names(encoder, settings, "conv_lora"),
+        scales=list(settings.expert_scales),
+        top_k=settings.top_k,
+        gate=settings.gate,
+        balance_weight=settings.balance_weight,
+    )
+    if hasattr(encoder, "peft_config"):  # left by LoRA; PEFT would warn that there are two configurations
+        del encoder.peft_config
+    inject_adapter_in_model(peft_config, encoder)
+
+
+def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings, prefix: str) -> list[str]:
     """Full names of the linears to adapt; transformer blocks are numbered in order of depth."""
+    names = list(_targets(encoder, settings))
+    if not names:
+        raise ConfigError(
+            "LoRA matches no layer of this image encoder",
+            expected=f"{settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
+            found="none",
+            hint=f"check {prefix}_first_block, {prefix}_last_block and {prefix}_targets",
+        )
+    return names
+
+
+def _targets(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings) -> Iterator[str]:
     suffixes = tuple(name for target in settings.targets for name in _LINEAR_NAMES[target])
     blocks = [name for name, module in encoder.named_modules() if hasattr(module, "attn") and hasattr(module, "mlp")]
     for block in blocks[settings.first_block : settings.last_block]:
@@ -147,7 +189,15 @@ def _lora_targets(encoder: nn.Module, settings: LoraSettings) -> Iterator[str]:
                 yield f"{block}.{name}"
 
 
+def _has_parts(network: nn.Module) -> bool:
+    """Whether a network has SAM's parts; the baselines do not."""
+    return hasattr(network, "image_encoder")
+
+
 def _unfreeze(network: nn.Module, config: AdaptationConfig) -> None:
+    if not _has_parts(network):
+        network.requires_grad_(True)
+        return
     for name, parameter in network.named_parameters():
         if ".lora_" in name or name.startswith(("embedding_adapter.", "channel_mixer.", "mask_decoder.class_tokens")):
             parameter.requires_grad_(True)

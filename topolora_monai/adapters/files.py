@@ -78,7 +78,8 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
     """Adapt a freshly built base as the file says and load its weights strictly.
 
     Args:
-        network: the base the adapter was trained on, with the same weights; changed in place.
+        network: the base the adapter was trained on, with the same weights unless the file holds them all;
+            changed in place.
         path: an adapter file.
 
     Returns:
@@ -98,7 +99,8 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
             hint=f"build the network with network_name {header['network_name']}",
         )
     adaptation = adapt(network, AdaptationConfig.from_dict(header["adaptation"]))
-    if adaptation.base_sha256 != header["base_sha256"]:
+    complete = all(parameter.requires_grad for parameter in network.parameters())  # then no weight of the base is left
+    if adaptation.base_sha256 != header["base_sha256"] and not complete:
         raise AdapterFileError(
             "adapter is for other base weights",
             path=path,

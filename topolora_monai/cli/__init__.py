@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from topolora_monai.cli import data, params, release
+from topolora_monai.cli import data, params, release, weights
 from topolora_monai.errors import TopoLoRAError
 
 __all__ = ["main"]
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="topolora", description="Adapt SAM-family networks to thin structures.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (data, params, release):
+    for group in (data, params, release, weights):
         group.add_commands(commands)
     options = parser.parse_args(arguments)
     try:

@@ -13,7 +13,7 @@ def add_commands(commands: Any) -> None:
     """Add the subcommand to a parser."""
     params = commands.add_parser("params", help="count the parameters of an adapted network")
     params.add_argument("--network_name", default="vit_b", help="vit_b, vit_l, vit_h, vit_t or vit_tiny_test")
-    params.add_argument("--preset", default="topolora", help="topolora, lora, adapter_only, decoder_only or full")
+    params.add_argument("--preset", default="topolora", help="topolora, conv_lora, lora, full, ...")
     params.add_argument("--rank", type=int, help="LoRA rank instead of the preset's")
     params.add_argument("--json", action="store_true", help="print one JSON object")
     params.set_defaults(run=_params)

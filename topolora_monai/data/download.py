@@ -1,29 +1,21 @@
-"""Fetching what owners let anyone download: pinned, resumable, with progress; and unpacking it safely."""
+"""Archives that owners let anyone download: fetched, verified, and unpacked safely."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import http.client
-import os
 import shutil
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-
-from tqdm import tqdm
+from pathlib import Path
 
 from topolora_monai.errors import DataError, OutputError
+from topolora_monai.io.download import download_file, file_sha256
 
 __all__ = ["Archive", "download_archives", "download_file", "file_sha256", "unpack_archives"]
 
-_BLOCK = 1 << 20
-_TIMEOUT = 30.0
 _UNPACKED = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
@@ -67,48 +59,6 @@ def download_archives(archives: Sequence[Archive], root: Path, access: str) -> N
     unpack_archives(missing, root, checksum=False)
 
 
-def download_file(url: str, path: Path, sha256: str) -> None:
-    """Download to ``.NAME.part`` and rename once the checksum agrees; a second call goes on where one stopped.
-
-    Args:
-        url: http or https.
-        path: where to; a file there with the right checksum is kept.
-        sha256: expected, lower-case hexadecimal.
-
-    Raises:
-        DataError: if the address cannot be reached, the transfer stops, or the content is another.
-        OutputError: if the file cannot be written.
-    """
-    if path.is_file() and file_sha256(path) == sha256:
-        return
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, beside)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise DataError(
-            "download failed",
-            path=url,
-            found=str(error),
-            hint="run the same command again: it goes on where it stopped",
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            "cannot save the download", path=beside, found=error.strerror, hint="free some space"
-        ) from error
-    found = file_sha256(beside)
-    if found != sha256:
-        beside.unlink()
-        raise DataError(
-            "downloaded file is not the published one",
-            path=url,
-            expected=f"SHA-256 {sha256}",
-            found=found,
-            hint="try again; if it stays so, the owners have changed it or something between has",
-        )
-    os.replace(beside, path)
-
-
 def unpack_archives(archives: Sequence[Archive], root: Path, checksum: bool) -> None:
     """Unpack the archives that lie in ``root`` and are not unpacked yet.
 
@@ -137,40 +87,6 @@ def unpack_archives(archives: Sequence[Archive], root: Path, checksum: bool) -> 
             _unpack(path, root / archive.into)
         else:
             raise DataError("archive has to be unpacked by hand", path=path, hint=f"unpack it into {root}")
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, lower-case hexadecimal."""
-    with Path(path).open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _fetch(url: str, path: Path) -> None:
-    start = path.stat().st_size if path.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # it was all there already
-        raise
-    with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            start = 0  # the server sends everything
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        with (
-            path.open("ab" if start else "wb") as file,
-            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=PurePosixPath(url).name) as progress,
-        ):
-            while block := response.read(_BLOCK):
-                file.write(block)
-                progress.update(len(block))
-        if total is not None and path.stat().st_size < total:
-            raise ConnectionError(f"connection closed after {path.stat().st_size} of {total} bytes")
 
 
 def _unpack(path: Path, into: Path) -> None:

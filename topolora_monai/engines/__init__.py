@@ -9,6 +9,7 @@ from topolora_monai.engines.batches import (
 )
 from topolora_monai.engines.checkpoint import RunCheckpoint
 from topolora_monai.engines.handlers import (
+    BalanceLoss,
     EarlyStopping,
     EpochSeed,
     GradientClipping,
@@ -24,6 +25,7 @@ from topolora_monai.engines.settings import check_classes, check_settings
 
 __all__ = [
     "AutocastInferer",
+    "BalanceLoss",
     "EarlyStopping",
     "EpochSeed",
     "FlipInferer",

@@ -14,9 +14,10 @@ from monai.transforms import Randomizable
 from monai.utils.enums import CommonKeys as Keys
 from tqdm import tqdm
 
+from topolora_monai.adapters.conv_lora import balance_loss
 from topolora_monai.errors import TopoLoRAError
 
-__all__ = ["EarlyStopping", "EpochSeed", "GradientClipping", "LossRamp", "NonFiniteGuard", "TimeLeft"]
+__all__ = ["BalanceLoss", "EarlyStopping", "EpochSeed", "GradientClipping", "LossRamp", "NonFiniteGuard", "TimeLeft"]
 
 
 class EpochSeed:
@@ -61,6 +62,19 @@ class LossRamp:
         """Set the progress, from 0 at the first iteration to just under 1 at the last."""
         total = (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
         self.loss.set_progress((engine.state.iteration - 1) / total)
+
+
+class BalanceLoss:
+    """Add the balance loss that Conv-LoRA layers left in the forward pass; attach it before what checks the loss."""
+
+    def attach(self, engine: Engine) -> None:
+        """Act once the task's loss is known, before the backward pass."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Add it; zero for a network without such layers."""
+        loss = engine.state.output[Keys.LOSS]
+        engine.state.output[Keys.LOSS] = loss + balance_loss(engine.network).to(loss)
 
 
 class GradientClipping:

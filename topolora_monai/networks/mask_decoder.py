@@ -45,7 +45,7 @@ class MaskDecoder(nn.Module):
         """Parts that no gradient reaches: the IoU head and the hyper-networks of masks 1 to 3."""
         return [self.iou_prediction_head, *self.output_hypernetworks_mlps[1:]]
 
-    def forward(self, embedding: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor, *finer: Tensor) -> Tensor:
         """Decode masks.
 
         Args:
@@ -53,16 +53,26 @@ class MaskDecoder(nn.Module):
             positions: positional encoding of the grid, shape (1, D, h, w).
             sparse: embedded points and boxes, shape (B, P, D), P may be 0.
             dense: embedded mask prompt or "no mask", broadcastable to ``embedding``.
+            *finer: maps of a finer grid, for decoders that use some.
 
         Returns:
             Logits of shape (B, K, 4h, 4w).
         """
         batch, _, height, width = embedding.shape
         answering = self.class_tokens if self.class_tokens is not None else self.mask_tokens.weight[:1]
-        output_tokens = torch.cat([self.iou_token.weight, answering, self.mask_tokens.weight[1:]])
+        output_tokens = torch.cat([self.iou_token.weight, answering, self.mask_tokens.weight[1:], *self._more_tokens()])
         tokens = torch.cat([output_tokens.expand(batch, -1, -1), sparse.to(output_tokens.dtype)], dim=1)
         hidden, source = self.transformer(embedding + dense, positions.expand_as(embedding), tokens)
-        upscaled = self.output_upscaling(source.transpose(1, 2).reshape(batch, -1, height, width))
+        upscaled = self._upscale(source.transpose(1, 2).reshape(batch, -1, height, width), *finer)
         weights = self.output_hypernetworks_mlps[0](hidden[:, 1 : 1 + answering.shape[0]])
         logits: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
         return logits
+
+    def _more_tokens(self) -> tuple[Tensor, ...]:
+        """Output tokens beside those for masks and their quality; (1, D) each."""
+        return ()
+
+    def _upscale(self, source: Tensor, *finer: Tensor) -> Tensor:
+        """From the grid of the embedding to four times as fine; (B, D, h, w) to (B, D / 8, 4h, 4w)."""
+        upscaled: Tensor = self.output_upscaling(source)
+        return upscaled

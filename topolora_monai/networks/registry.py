@@ -1,4 +1,4 @@
-"""Networks by name: the official SAM sizes, MobileSAM, and a tiny one that needs no weights."""
+"""Networks by name: the official SAM sizes, MobileSAM, SAM 2, a tiny one that needs no weights, and the baselines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
+from topolora_monai.networks.baselines import BASELINE_NAMES, BaselineSegmenter, build_baseline
 from topolora_monai.networks.mask_decoder import MaskDecoder
+from topolora_monai.networks.sam2 import Sam2ImageEncoder, Sam2MaskDecoder, Sam2Size
 from topolora_monai.networks.segmenter import Fit, SamSegmenter
 from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
 from topolora_monai.networks.vit import VitImageEncoder
@@ -35,24 +37,28 @@ def build_network(
     fit: Fit = "pad",
     activation_checkpointing: bool = False,
     seed: int = 0,
-) -> SamSegmenter:
+) -> SamSegmenter | BaselineSegmenter:
     """Build a segmenter by name, with random weights or a published checkpoint.
 
     Args:
         network_name: one of :data:`NETWORK_NAMES`.
-        weights: published checkpoint of that base; None keeps seeded random weights.
-        image_size: side in pixels the image encoder works at; any multiple of 16.
+        weights: published checkpoint of that base, as a path or the name of one that
+            ``topolora weights fetch`` has fetched, or encoder weights of a baseline (see
+            :func:`~topolora_monai.networks.baselines.build_baseline`); None keeps seeded random weights. The
+            network's ``pretrained`` says which it was.
+        image_size: side in pixels the image encoder works at; any multiple of 16, for SAM 2 of 32. Baselines
+            work at the image's own size.
         in_channels: channels of the images.
         out_channels: number of classes K; 1 for foreground against background.
-        fit: see :class:`SamSegmenter`.
-        activation_checkpointing: trade time for memory in training.
+        fit: see :class:`SamSegmenter`; without meaning for baselines.
+        activation_checkpointing: trade time for memory in training; not for baselines.
         seed: of the random weights; the global generator is left untouched.
 
     Returns:
         The segmenter, in evaluation mode, on the CPU, in float32.
 
     Raises:
-        ConfigError: for an unknown name or an impossible size.
+        ConfigError: for an unknown name, an impossible size, or a package that is not installed.
         CheckpointError: for a checkpoint that is damaged or of another base.
 
     Example:
@@ -60,19 +66,27 @@ def build_network(
         >>> sum(p.numel() for p in network.parameters()) < 5_000_000
         True
     """
+    if network_name in BASELINE_NAMES:
+        if activation_checkpointing:
+            raise ConfigError(f"{network_name} has no activation checkpointing", hint="lower batch_size or crop_size")
+        return build_baseline(
+            network_name, encoder_weights=weights, in_channels=in_channels, out_channels=out_channels, seed=seed
+        )
     if network_name not in _PARTS:
-        raise unknown_choice("network_name", network_name, _PARTS)
+        raise unknown_choice("network_name", network_name, NETWORK_NAMES)
     if in_channels < 1 or out_channels < 1:
         raise ConfigError("in_channels and out_channels must be positive", found=(in_channels, out_channels))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder, prompt_encoder, decoder = _PARTS[network_name](activation_checkpointing)
+        wrap = Sam2MaskDecoder if isinstance(encoder, Sam2ImageEncoder) else MaskDecoder
         network = SamSegmenter(
-            encoder, prompt_encoder, MaskDecoder(decoder, out_channels), image_size, in_channels, fit, network_name
+            encoder, prompt_encoder, wrap(decoder, out_channels), image_size, in_channels, fit, network_name
         )
     if weights is not None:
         load_base_weights(network, weights, network_name)
         network.mask_decoder.reset_class_tokens()
+        network.pretrained = True
     return network.eval()
 
 
@@ -84,6 +98,10 @@ def _official(build: Callable[[], Any], activation_checkpointing: bool) -> _Part
 
 def _mobile(activation_checkpointing: bool) -> _Parts:
     return (TinyVitImageEncoder(activation_checkpointing=activation_checkpointing), *_prompting(dim=256, grid=64))
+
+
+def _sam2(size: Sam2Size, activation_checkpointing: bool) -> _Parts:
+    return (Sam2ImageEncoder(size, activation_checkpointing), *_prompting(dim=256, grid=64))
 
 
 def _tiny_test(activation_checkpointing: bool) -> _Parts:
@@ -123,8 +141,12 @@ _PARTS: dict[str, Callable[[bool], _Parts]] = {
     "vit_l": partial(_official, build_sam_vit_l),
     "vit_h": partial(_official, build_sam_vit_h),
     "vit_t": _mobile,
+    "sam2_t": partial(_sam2, "tiny"),
+    "sam2_s": partial(_sam2, "small"),
+    "sam2_b": partial(_sam2, "base_plus"),
+    "sam2_l": partial(_sam2, "large"),
     "vit_tiny_test": _tiny_test,
 }
 
-NETWORK_NAMES: tuple[str, ...] = tuple(_PARTS)
+NETWORK_NAMES: tuple[str, ...] = (*_PARTS, *BASELINE_NAMES)
 """Names that :func:`build_network` knows."""

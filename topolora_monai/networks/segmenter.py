@@ -76,6 +76,7 @@ class SamSegmenter(nn.Module):
         if fit not in ("pad", "squash"):
             raise ConfigError("unknown fit", expected='"pad" or "squash"', found=repr(fit))
         self.base_name = base_name
+        self.pretrained = False  # until weights are loaded
         self.image_size = image_size
         self.fit = fit
         self.in_channels = in_channels
@@ -121,15 +122,19 @@ class SamSegmenter(nn.Module):
         """
         size = (image.shape[-2], image.shape[-1])
         inner = self._inner_size(size)
-        embedding = self.encode(image)
+        embedding, *finer = self._encode(image)
         sparse = self._embed_points(points, point_labels, boxes, size, inner, embedding)
         dense = self._embed_mask(mask_prompt, inner, embedding)
         positions = self.prompt_encoder.pe_layer(embedding.shape[-2:]).unsqueeze(0)
-        logits = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense)
+        logits = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense, *finer)
         return self._restore(logits, inner, size)
 
     def encode(self, image: Tensor) -> Tensor:
-        """Embed images; (B, C, H, W) in [0, 1] to (B, D, image_size / stride, image_size / stride)."""
+        """Embed images; (B, C, H, W) in [0, 1] to (B, D, image_size / 16, image_size / 16)."""
+        return self._encode(image)[0]
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The embedding, and the finer maps that some encoders have for their decoder."""
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ConfigError(
                 "image tensor does not fit the network",
@@ -143,8 +148,9 @@ class SamSegmenter(nn.Module):
         x = F.interpolate(x.float(), size=inner, mode="bilinear", align_corners=False, antialias=True)
         x = (x * 255 - self.pixel_mean) / self.pixel_std
         x = F.pad(x, (0, self.image_size - inner[1], 0, self.image_size - inner[0]))
-        embedding: Tensor = self.embedding_adapter(self.image_encoder(x))
-        return embedding
+        encoded = self.image_encoder(x)
+        embedding, *finer = encoded if isinstance(encoded, tuple) else (encoded,)
+        return (self.embedding_adapter(embedding), *finer)
 
     def _inner_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Size of the image inside the encoder's square, before padding."""

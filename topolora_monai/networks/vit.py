@@ -36,13 +36,21 @@ class RelativePositionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within windows or globally; (B, H, W, C) in and out."""
         height, width = x.shape[1:3]
-        qkv = self.qkv(x)
+        qkv = self._project(x)
         if self.window_size:
-            attended = self._attend(self._pad(qkv, x), (self.window_size, self.window_size))[:, :height, :width]
+            attended = self._attend(qkv, (self.window_size, self.window_size))[:, :height, :width]
         else:
             attended = self._attend(qkv, (height, width))
         projected: Tensor = self.proj(attended)
         return projected
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values, in windows also of the zero tokens that fill up the last ones."""
+        if getattr(self.qkv, "takes_windows", False):  # an adapter that mixes tokens has to know the windows
+            windowed: Tensor = self.qkv(x, window=self.window_size)
+            return windowed
+        qkv: Tensor = self.qkv(x)
+        return self._pad(qkv, x) if self.window_size else qkv
 
     def _pad(self, qkv: Tensor, x: Tensor) -> Tensor:
         """Fill up to whole windows with what ``qkv`` makes of the original's zero tokens."""

@@ -1,0 +1,252 @@
+"""The Conv-LoRA layer around a frozen linear layer, for token grids, windows of them, and square sequences."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from topolora_monai.adapters.config import Gate
+from topolora_monai.adapters.conv_lora.experts import ConvExperts
+from topolora_monai.adapters.conv_lora.gate import NoisyTopKGate
+from topolora_monai.errors import ConfigError
+
+__all__ = ["ConvLoraLinear", "balance_loss"]
+
+
+class ConvLoraLinear(nn.Module, BaseTunerLayer):
+    """A frozen linear layer plus ``alpha / r * B z``, where convolutions mix ``z`` (arXiv 2401.17868).
+
+    ``z = A x`` on the token grid, then ``z + sum_i g_i * expert_i(z)`` over the experts that the gate chose
+    for this image or window. B starts at zero: a new layer changes nothing, to the bit. The layer is not
+    linear in its input, so it cannot be merged. With rank 0 it passes on what the base layer gives.
+
+    In training, each forward pass leaves the weighted balance loss in ``balance_loss``, to be collected by
+    :func:`balance_loss` before the backward pass; otherwise that is None. With activation checkpointing of
+    the non-reentrant kind, the recomputation leaves it as it was.
+
+    Args:
+        base_layer: the linear layer to adapt.
+        adapter_name: PEFT's name of the adapter.
+        r: rank; channels of ``z``.
+        alpha: the update is scaled by ``alpha / r``.
+        scales: one whole number an expert, the scale it works at.
+        top_k: experts that answer for each image or window.
+        gate: see :class:`NoisyTopKGate`.
+        balance_weight: weight of the balance loss.
+
+    Attributes:
+        dense: run all experts and mask, whatever the mode. Export and tracing do so by themselves.
+
+    Example:
+        >>> layer = ConvLoraLinear(nn.Linear(16, 48))
+        >>> layer(torch.rand(2, 20, 17, 16)).shape  # a grid, routed as one
+        torch.Size([2, 20, 17, 48])
+        >>> layer(torch.rand(2, 20, 17, 16), window=14).shape  # filled up with zero tokens, routed by window
+        torch.Size([2, 28, 28, 48])
+    """
+
+    adapter_layer_names = ("lora_A", "lora_B", "lora_gate", "lora_experts")
+    other_param_names = ("r", "scaling", "balance_weight")
+    takes_windows = True  # for the attention of the image encoder
+
+    def __init__(
+        self,
+        base_layer: nn.Linear,
+        adapter_name: str = "default",
+        r: int = 3,
+        alpha: float = 32.0,
+        scales: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8),
+        top_k: int = 1,
+        gate: Gate = "learned",
+        balance_weight: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
+        self.r: dict[str, int] = {}
+        self.scaling: dict[str, float] = {}
+        self.balance_weight: dict[str, float] = {}
+        self.lora_A = nn.ModuleDict()
+        self.lora_B = nn.ModuleDict()
+        self.lora_gate = nn.ModuleDict()
+        self.lora_experts = nn.ModuleDict()
+        self.dense = False
+        self.balance_loss: Tensor | None = None
+        self._disable_adapters = False
+        self._active_adapter: str | list[str] = adapter_name
+        self.merged_adapters: list[str] = []
+        self.update_layer(adapter_name, r, alpha, scales, top_k, gate, balance_weight)
+
+    def update_layer(
+        self,
+        adapter_name: str,
+        r: int,
+        alpha: float,
+        scales: Sequence[int],
+        top_k: int,
+        gate: Gate,
+        balance_weight: float,
+    ) -> None:
+        """Add an adapter, with arguments as for the class; with rank 0, none."""
+        if r:
+            self.r[adapter_name] = r
+            self.scaling[adapter_name] = alpha / r
+            self.balance_weight[adapter_name] = balance_weight
+            compress, expand = nn.Linear(self.in_features, r, bias=False), nn.Linear(r, self.out_features, bias=False)
+            nn.init.kaiming_uniform_(compress.weight, a=math.sqrt(5))
+            nn.init.zeros_(expand.weight)
+            self.lora_A[adapter_name], self.lora_B[adapter_name] = compress, expand
+            self.lora_gate[adapter_name] = NoisyTopKGate(r, len(scales), top_k, gate)
+            self.lora_experts[adapter_name] = ConvExperts(r, scales)
+            self._move_adapter_to_device_of_base_layer(adapter_name)  # type: ignore[operator]
+        self.set_adapter(self.active_adapters)  # type: ignore[operator]
+
+    def forward(self, x: Tensor, window: int = 0) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            x: tokens as a grid, shape (B, H, W, in_features), or as sequences of square grids, shape
+                (N, T, in_features); each leading index is routed by itself.
+            window: side of the attention windows of a grid, which are then routed one by one; the grid is
+                filled up to whole windows with zero tokens below and to the right. 0 for none.
+
+        Returns:
+            The shape of ``x``, with sides rounded up to whole windows, and out_features channels.
+
+        Raises:
+            ConfigError: for a sequence that is no square grid.
+        """
+        result: Tensor = self.base_layer(x)
+        if window:
+            result = self._fill_up(result, x, window)
+        imbalances: list[Tensor] = []
+        active: list[str] = [] if self.disable_adapters else self.active_adapters  # type: ignore[assignment]
+        for name in active:
+            if name in self.lora_A:
+                result = self._add_update(result, x, window, name, imbalances)
+        if not _recomputing():
+            self.balance_loss = torch.stack(imbalances).sum() if imbalances else None
+        return result
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse: the update is not linear.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "a Conv-LoRA layer cannot be merged into the weights it adapts",
+            hint="keep it as a module, as topolora_monai.adapters.merge does",
+        )
+
+    def unmerge(self) -> None:
+        """Do nothing: the layer is never merged."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loss of the last pass, whose graph can be neither copied nor stored."""
+        return self.__dict__ | {"balance_loss": None}
+
+    def _fill_up(self, result: Tensor, x: Tensor, window: int) -> Tensor:
+        """Add what the base layer makes of zero tokens, up to whole windows."""
+        height, width = x.shape[1:3]
+        below, right = -height % window, -width % window
+        if not below and not right:
+            return result
+        filler = self.base_layer(x.new_zeros(1, 1, 1, x.shape[-1]))
+        outside = F.pad(x.new_zeros(height, width, 1), (0, 0, 0, right, 0, below), value=1.0)
+        return torch.addcmul(F.pad(result, (0, 0, 0, right, 0, below)), outside.to(filler.dtype), filler)
+
+    def _add_update(self, result: Tensor, x: Tensor, window: int, name: str, imbalances: list[Tensor]) -> Tensor:
+        compress: Tensor = self.lora_A[name].weight  # type: ignore[assignment]
+        expand: Tensor = self.lora_B[name].weight  # type: ignore[assignment]
+        compressed = F.linear(x, compress.to(x.dtype))
+        with _full_precision(x.device.type):
+            maps = _to_maps(compressed, window).to(torch.promote_types(compressed.dtype, torch.float32))
+            routing = self.lora_gate[name](maps)
+            dense = self.dense or _exporting()
+            mixed = maps + self.lora_experts[name](maps, routing, dense=dense)
+        if routing.imbalance is not None:
+            imbalances.append(self.balance_weight[name] * routing.imbalance)
+        tokens = _to_tokens(mixed, result.shape[:-1], window)
+        flat, factor = result.reshape(-1, self.out_features), expand.to(result.dtype).T
+        updated = torch.addmm(flat, tokens.to(result.dtype), factor, alpha=self.scaling[name])
+        return updated.view_as(result)
+
+
+def balance_loss(network: nn.Module) -> Tensor:
+    """Sum of the balance losses that the last forward pass in training left in Conv-LoRA layers.
+
+    Add it to the task's loss before the backward pass.
+
+    Args:
+        network: any module.
+
+    Returns:
+        A scalar, already weighted; zero (on the CPU) for a network that has none.
+
+    Example:
+        >>> layer = ConvLoraLinear(nn.Linear(16, 48)).train()
+        >>> _ = layer(torch.rand(25, 14, 14, 16))
+        >>> balance_loss(layer).requires_grad
+        True
+        >>> balance_loss(nn.Linear(2, 2))
+        tensor(0.)
+    """
+    layers = [module for module in network.modules() if isinstance(module, ConvLoraLinear)]
+    losses = [layer.balance_loss for layer in layers if layer.balance_loss is not None]
+    return torch.stack([loss.to(losses[0].device) for loss in losses]).sum() if losses else torch.zeros(())
+
+
+def _to_maps(tokens: Tensor, window: int) -> Tensor:
+    """Channels first, one map for each unit of routing; (B, H, W, r) or (N, T, r) to (N', r, h, w)."""
+    if tokens.ndim == 3:
+        side = math.isqrt(tokens.shape[1])
+        if side * side != tokens.shape[1]:
+            raise ConfigError(
+                "Conv-LoRA cannot tell the grid of a sequence of tokens",
+                expected="a square number of tokens, or a grid of shape (B, H, W, C)",
+                found=f"{tokens.shape[1]} tokens",
+            )
+        tokens = tokens.unflatten(1, (side, side))
+    if not window:
+        return tokens.permute(0, 3, 1, 2).contiguous()
+    batch, height, width, rank = tokens.shape
+    padded = F.pad(tokens, (0, 0, 0, -width % window, 0, -height % window))
+    rows, columns = padded.shape[1] // window, padded.shape[2] // window
+    tiles = padded.reshape(batch, rows, window, columns, window, rank).permute(0, 1, 3, 5, 2, 4)
+    return tiles.reshape(batch * rows * columns, rank, window, window)
+
+
+def _to_tokens(maps: Tensor, shape: Sequence[int], window: int) -> Tensor:
+    """Inverse of :func:`_to_maps` for tokens that tile ``shape``; (N', r, h, w) to (tokens, r)."""
+    rank = maps.shape[1]
+    if not window:
+        return maps.permute(0, 2, 3, 1).reshape(-1, rank)
+    rows, columns = shape[1] // window, shape[2] // window
+    tiles = maps.reshape(-1, rows, columns, rank, window, window).permute(0, 1, 4, 2, 5, 3)
+    return tiles.reshape(-1, rank)
+
+
+def _full_precision(device: str) -> contextlib.AbstractContextManager[Any]:
+    """Keep the few channels of the experts out of autocast, where their sums could overflow."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
+
+
+def _exporting() -> bool:
+    """Whether the graph under way must not depend on the data."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def _recomputing() -> bool:
+    """Whether a backward pass is running here, as it is while a checkpointed block is computed again."""
+    running: int = torch._C._current_graph_task_id()
+    return running != -1

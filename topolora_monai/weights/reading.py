@@ -1,0 +1,110 @@
+"""Reading tensors from checkpoint files without running anything that lies in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from topolora_monai.errors import CheckpointError
+
+__all__ = ["HEADER_KEY", "checkpoint_origin", "read_checkpoint"]
+
+HEADER_KEY = "topolora_monai_base"
+"""Key of the origin in the metadata of a converted checkpoint."""
+
+_SAFETENSORS = ".safetensors"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict of tensors; code inside the file is never run.
+
+    Args:
+        path: a ``.safetensors`` file, or a ``.pth`` or ``.pt`` file as published: a flat state dict, or one
+            under the only key ``model`` (SAM 2).
+
+    Returns:
+        Name to tensor, on the CPU.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or holds anything but tensors.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "base.pt"
+        >>> torch.save({"model": {"weight": torch.zeros(2)}}, path)
+        >>> read_checkpoint(path)
+        {'weight': tensor([0., 0.])}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError("checkpoint not found", path=path, hint="give --weights the path of a downloaded file")
+    state = _read_safetensors(path)[1] if path.suffix.lower() == _SAFETENSORS else _read_pickled_tensors(path)
+    if isinstance(state, dict) and state.keys() == {"model"}:
+        state = state["model"]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            "checkpoint is not a flat state dict", path=path, expected="names mapped to tensors", found=type(state)
+        )
+    return cast(dict[str, Tensor], state)
+
+
+def checkpoint_origin(path: str | Path) -> dict[str, Any]:
+    """What the header of a converted checkpoint says of its source; empty for any other file.
+
+    Raises:
+        CheckpointError: if a ``.safetensors`` file is damaged.
+    """
+    path = Path(path)
+    if path.suffix.lower() != _SAFETENSORS:
+        return {}
+    text = _read_safetensors(path, with_tensors=False)[0].get(HEADER_KEY, "{}")
+    try:
+        origin = json.loads(text)
+    except ValueError:
+        origin = None
+    if not isinstance(origin, dict):
+        raise CheckpointError(
+            "header of the checkpoint is damaged", path=path, expected="a JSON object", hint="convert the file again"
+        )
+    return origin
+
+
+def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys()) if with_tensors else []
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            "checkpoint is damaged or not a safetensors file",
+            path=path,
+            found=str(error),
+            hint="download or convert it again",
+        ) from error
+
+
+def _read_pickled_tensors(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "checkpoint holds more than tensors and was not opened",
+            path=path,
+            expected="a state dict of tensors",
+            found="pickled objects that could run code, or no checkpoint at all",
+            hint="use the file from its original publisher",
+        ) from error
+    except Exception as error:  # torch.load meets damaged bytes with errors of many kinds, assertions among them
+        raise CheckpointError(
+            "checkpoint is damaged or incomplete",
+            path=path,
+            expected="a complete file written by torch.save",
+            found=f"{path.stat().st_size} bytes that cannot be read ({type(error).__name__})",
+            hint="download it again and compare its SHA-256 with the publisher's",
+        ) from error
