@@ -150,6 +150,34 @@ def test_half_precision_accumulation_and_early_stopping(options):
     assert created.trainer.state.epoch == 2  # the second validation is no better than the first
 
 
+@pytest.mark.parametrize(
+    ("network_name", "preset"),
+    [
+        ("vit_tiny_test", "conv_lora"),
+        ("vit_tiny_test", "topolora_conv"),
+        ("little_wnet", None),
+        ("unet_resnet34", None),
+    ],
+)
+def test_other_methods_and_networks_run_by_name(network_name, preset, options, tmp_path):
+    if network_name == "unet_resnet34":
+        pytest.importorskip("segmentation_models_pytorch")
+    options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
+    options |= {"network_name": network_name, "epochs": 1} | ({"preset": preset} if preset else {})
+    created = workflow(**options)
+    record = json.loads((tmp_path / "run/training.json").read_text())
+    assert record["preset"] == (preset or "full")
+    assert record["pretrained"] is False
+    training = [p.numel() for p in created.trainer.network.parameters() if p.requires_grad]
+    assert record["trainable"] == sum(training)
+    done = run("evaluating", CONFIGS / "evaluate.yaml", tmp_path, output_dir=options["output_dir"],
+               dataset_dir=options["dataset_dir"], precision="fp32", pictures=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run/evaluation/summary.json").read_text())
+    assert summary["pretrained"] is False
+    assert 0 < summary["test"]["auc"] < 1
+
+
 def test_properties_that_applications_read(options):
     options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
     created = create_workflow(config_file=str(CONFIGS / "train.yaml"), workflow_type="train", **options)
