@@ -11,7 +11,7 @@ READY  := $(VENV)/.ready
 
 help:
 	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 5 min on 2 cores)"
-	@echo "make test    set up, then lint, type-check and test (about 6 min on 2 cores)"
+	@echo "make test    set up, then lint, type-check and test (about 15 min on 2 cores)"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make bench   time and memory of an encoder step against the original (about 12 min)"
 	@echo "make clean   remove the environment and the default run"
@@ -44,7 +44,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 test: lint
-	@echo "[test] running the suite: about 4 minutes on 2 cores"
+	@echo "[test] running the suite: about 12 minutes on 2 cores"
 	$(PY) -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
