@@ -48,7 +48,7 @@ def test_what_can_be_downloaded_is_named():
     assert re.findall(r"`(\w+)`", named) == free
 
 
-@pytest.mark.parametrize("name", ["scene_20000.json"])
+@pytest.mark.parametrize("name", ["scene_20000.json", "data_loading_drive.json"])
 def test_linked_results_exist(name):
     assert f"../results/{name}" in DATA
     assert (ROOT / "results" / name).is_file()
