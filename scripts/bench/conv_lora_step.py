@@ -12,12 +12,11 @@ holds after all steps. Weights are random: they change neither.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 
+from turns import compare
+
 VARIANTS = ("published", "our layer", "ours", "ours, checkpointed")
-MEASURES = ("seconds", "peak_bytes", "held_bytes")
 ENCODERS = {
     "vit_b": {"embed_dim": 768, "depth": 12, "num_heads": 12, "global_attn_indexes": (2, 5, 8, 11)},
     "vit_l": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "global_attn_indexes": (5, 11, 17, 23)},
@@ -163,30 +162,8 @@ def main() -> None:
     if arguments.variant:
         print(json.dumps(measure(arguments)))
         return
-    runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-    for _ in range(arguments.rounds):
-        for variant in VARIANTS:
-            command = [sys.executable, *sys.argv, "--variant", variant]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            runs[variant].append(json.loads(done.stdout.splitlines()[-1]))
-    table = {
-        variant: {key: statistics.median(one[key] for one in of) for key in MEASURES} for variant, of in runs.items()
-    }
-    base = table["published"]
     setting = f"{arguments.image_size} px, batch {arguments.batch_size}, {arguments.precision}"
-    print(f"{arguments.network_name}, {setting}, Conv-LoRA forward + backward")
-    print(f"{'':20}{'seconds':>9}{'GB':>7}{'time':>8}{'memory':>8}{'GB held':>9}")
-    for variant, row in table.items():
-        ratios = f"{row['seconds'] / base['seconds']:8.0%}{row['peak_bytes'] / base['peak_bytes']:8.0%}"
-        peak, held = row["peak_bytes"] / 1e9, row["held_bytes"] / 1e9
-        print(f"{variant:20}{row['seconds']:9.2f}{peak:7.2f}{ratios}{held:9.2f}")
-    if arguments.json:
-        from topolora_monai.engines import provenance, write_json
-
-        settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "variant")}
-        write_json(
-            {**settings, "variants": table, **{k: provenance()[k] for k in ("commit", "hardware")}}, arguments.json
-        )
+    compare(arguments, VARIANTS, f"{arguments.network_name}, {setting}, Conv-LoRA forward + backward")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ includes memory that the allocator has not given back. Weights are random: they 
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 
+from turns import compare
+
 VARIANTS = ("original", "ours", "ours, checkpointed")
-MEASURES = ("seconds", "peak_bytes", "held_bytes")
 WARM_UP = 2  # steps until the allocator has taken the memory that it keeps
 
 
@@ -66,29 +65,11 @@ def main() -> None:
     if arguments.variant:
         print(json.dumps(measure(arguments)))
         return
-    runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-    for _ in range(arguments.rounds):
-        for variant in VARIANTS:
-            command = [sys.executable, *sys.argv, "--variant", variant]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            runs[variant].append(json.loads(done.stdout.splitlines()[-1]))
-    table = {
-        variant: {key: statistics.median(one[key] for one in of) for key in MEASURES} for variant, of in runs.items()
-    }
-    base = table["original"]
-    print(f"{arguments.network_name}, 1024 px, batch 1, {arguments.precision}, LoRA forward + backward")
-    print(f"{'':20}{'seconds':>9}{'GB':>7}{'time':>8}{'memory':>8}{'GB held':>9}")
-    for variant, row in table.items():
-        ratios = f"{row['seconds'] / base['seconds']:8.0%}{row['peak_bytes'] / base['peak_bytes']:8.0%}"
-        peak, held = row["peak_bytes"] / 1e9, row["held_bytes"] / 1e9
-        print(f"{variant:20}{row['seconds']:9.2f}{peak:7.2f}{ratios}{held:9.2f}")
-    if arguments.json:
-        from topolora_monai.engines import provenance, write_json
-
-        settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "variant")}
-        write_json(
-            {**settings, "variants": table, **{k: provenance()[k] for k in ("commit", "hardware")}}, arguments.json
-        )
+    compare(
+        arguments,
+        VARIANTS,
+        f"{arguments.network_name}, 1024 px, batch 1, {arguments.precision}, LoRA forward + backward",
+    )
 
 
 if __name__ == "__main__":
