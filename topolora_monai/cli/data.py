@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topolora_monai.cli.tables import new_table, show_table
 from topolora_monai.errors import ConfigError, OutputError, unknown_choice
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _benchmark(name: str) -> type[Benchmark]:
 def _list(options: argparse.Namespace) -> int:
     from topolora_monai.data import BENCHMARKS  # noqa: PLC0415
 
-    table = _table("name", "title", "images", "size", "classes", "kind", "access")
+    table = new_table("name", "title", "images", "size", "classes", "kind", "access")
     for name, kind in BENCHMARKS.items():
         facts = kind.facts
         published = next(iter(facts.counts.values()))
@@ -98,7 +99,7 @@ def _list(options: argparse.Namespace) -> int:
             facts.modality,
             "download" if free else "by hand",
         )
-    _print(table)
+    show_table(table)
     return 0
 
 
@@ -137,7 +138,7 @@ def _verify(options: argparse.Namespace) -> int:
     data = _open(options)
     legal = isinstance(data, Benchmark) and data.facts.blank_is_legal
     result = verify(data, blank_is_legal=legal, progress=True)
-    _print(_split_table(result))
+    show_table(_split_table(result))
     _print_findings(result, options.all_notes)
     described = data.describe()
     part = f" (a part: {described['partial']})" if "partial" in described else ""
@@ -146,7 +147,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _split_table(result: Verification) -> Table:
-    table = _table("split", "images", "sizes (width x height)", "foreground", "defects", "notes")
+    table = new_table("split", "images", "sizes (width x height)", "foreground", "defects", "notes")
     for split, facts in result.splits.items():
         kinds = [finding.kind for finding in result.findings if finding.split == split]
         table.add_row(
@@ -235,18 +236,3 @@ def _drawn(item: Item, data: SegmentationData) -> Any:
     load = LoadItem(data.channels, IntensityScaling(pixel_values=data.pixel_values), data.label_values)
     sample = load(item)
     return overlay(sample["image"].numpy(), sample["label"].numpy()[0], sample["fov"].numpy()[0] > 0)
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    Console(soft_wrap=False).print(table)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topolora_monai.cli.tables import new_table, show_table
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -40,14 +42,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
     from topolora_monai.weights import KNOWN_CHECKPOINTS, weights_folder  # noqa: PLC0415 - torch takes seconds
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("name", "network", "MB", "licence", "access", "here"):
-        table.add_column(column, overflow="fold", justify="right" if column == "MB" else "left")
+    table = new_table("name", "network", "MB", "licence", "access", "here", numbers=["MB"])
     for known in KNOWN_CHECKPOINTS.values():
         table.add_row(
             known.name,
@@ -57,7 +54,7 @@ def _list(options: argparse.Namespace) -> int:
             _access(known),
             _presence(known, weights_folder()),
         )
-    Console(soft_wrap=False).print(table)
+    show_table(table)
     print(f"fetched to {weights_folder()}")
     return 0
 

@@ -12,9 +12,9 @@ from scipy.ndimage import binary_fill_holes, label, median_filter
 from skimage.filters import threshold_otsu
 
 from topolora_monai.data.items import Item
-from topolora_monai.data.places import user_cache
 from topolora_monai.errors import DataError
 from topolora_monai.io import read_picture, write_png
+from topolora_monai.io.places import user_cache
 
 __all__ = ["field_of_view", "with_computed_fov"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.data.items import Item, plain_stem
-from topolora_monai.data.places import user_cache
 from topolora_monai.errors import DataError, OutputError
 from topolora_monai.io import image_size, write_png
+from topolora_monai.io.places import user_cache
 
 __all__ = ["Annotated", "default_folder", "draw_masks"]
 

@@ -18,7 +18,6 @@ from topolora_monai.data.items import Item, Split
 from topolora_monai.data.kvasir_seg import KvasirSeg
 from topolora_monai.data.leaf_disease import LeafDisease
 from topolora_monai.data.massachusetts_roads import MassachusettsRoads
-from topolora_monai.data.places import user_cache
 from topolora_monai.data.sbu_shadow import SbuShadow
 from topolora_monai.data.sen1floods11 import Sen1Floods11
 from topolora_monai.data.sl_ssdd import SlSsdd
@@ -28,6 +27,7 @@ from topolora_monai.data.synthetic_vessels import SyntheticVessels
 from topolora_monai.data.trans10k import Trans10k
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.io import LabelValues
+from topolora_monai.io.places import user_cache
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["BENCHMARKS", "DATASET_NAMES", "SegmentationData", "open_dataset"]
