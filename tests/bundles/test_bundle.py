@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, flatten, run
 from tests.data.fakes import draw
 from topolora_monai.data import open_dataset
+from topolora_monai.networks import BASELINE_NAMES
 
 
 @pytest.fixture
@@ -155,15 +156,12 @@ def test_half_precision_accumulation_and_early_stopping(options):
     [
         ("vit_tiny_test", "conv_lora"),
         ("vit_tiny_test", "topolora_conv"),
-        ("little_wnet", None),
-        ("unet_resnet34", None),
+        *((name, None) for name in BASELINE_NAMES),
     ],
 )
 def test_other_methods_and_networks_run_by_name(network_name, preset, options, tmp_path):
-    if network_name == "unet_resnet34":
-        pytest.importorskip("segmentation_models_pytorch")
     options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
-    options |= {"network_name": network_name, "epochs": 1} | ({"preset": preset} if preset else {})
+    options |= {"network_name": network_name} | ({"preset": preset} if preset else {})
     created = workflow(**options)
     record = json.loads((tmp_path / "run/training.json").read_text())
     assert record["preset"] == (preset or "full")

@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from topolora_monai.networks.attention import relative_position_attention, relative_position_table
+from topolora_monai.windows import fill_windows
 
 __all__ = ["VitImageEncoder"]
 
@@ -50,17 +51,7 @@ class RelativePositionAttention(nn.Module):
             windowed: Tensor = self.qkv(x, window=self.window_size)
             return windowed
         qkv: Tensor = self.qkv(x)
-        return self._pad(qkv, x) if self.window_size else qkv
-
-    def _pad(self, qkv: Tensor, x: Tensor) -> Tensor:
-        """Fill up to whole windows with what ``qkv`` makes of the original's zero tokens."""
-        height, width = qkv.shape[1:3]
-        below, right = -height % self.window_size, -width % self.window_size
-        if not below and not right:
-            return qkv
-        filler: Tensor = self.qkv(x.new_zeros(1, 1, 1, x.shape[-1]))
-        outside = F.pad(x.new_zeros(height, width, 1), (0, 0, 0, right, 0, below), value=1.0)
-        return torch.addcmul(F.pad(qkv, (0, 0, 0, right, 0, below)), outside.to(filler.dtype), filler)
+        return fill_windows(qkv, x, self.qkv, self.window_size) if self.window_size else qkv
 
     def _attend(self, qkv: Tensor, window: tuple[int, int]) -> Tensor:
         """Attention within windows that tile the grid; (B, H, W, 3C) to (B, H, W, C)."""
@@ -102,7 +93,7 @@ class TransformerBlock(nn.Module):
         x = x + self.attn(self.norm1(x))
         hidden = self.mlp.lin1(self.norm2(x))
         activated = self.mlp.act(hidden)
-        if recompute_activation and hidden.requires_grad:
+        if recompute_activation and hidden.requires_grad and not torch.compiler.is_exporting():
             with _recomputed(activated, lambda: self.mlp.act(hidden.detach())):
                 return x + self.mlp.lin2(activated)  # type: ignore[no-any-return]
         return x + self.mlp.lin2(activated)  # type: ignore[no-any-return]

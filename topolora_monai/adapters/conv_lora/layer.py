@@ -16,6 +16,7 @@ from topolora_monai.adapters.config import Gate
 from topolora_monai.adapters.conv_lora.experts import ConvExperts
 from topolora_monai.adapters.conv_lora.gate import NoisyTopKGate
 from topolora_monai.errors import ConfigError
+from topolora_monai.windows import fill_windows
 
 __all__ = ["ConvLoraLinear", "balance_loss"]
 
@@ -125,7 +126,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         """
         result: Tensor = self.base_layer(x)
         if window:
-            result = self._fill_up(result, x, window)
+            result = fill_windows(result, x, self.base_layer, window)
         imbalances: list[Tensor] = []
         active: list[str] = [] if self.disable_adapters else self.active_adapters  # type: ignore[assignment]
         for name in active:
@@ -152,16 +153,6 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
     def __getstate__(self) -> dict[str, Any]:
         """Without the loss of the last pass, whose graph can be neither copied nor stored."""
         return self.__dict__ | {"balance_loss": None}
-
-    def _fill_up(self, result: Tensor, x: Tensor, window: int) -> Tensor:
-        """Add what the base layer makes of zero tokens, up to whole windows."""
-        height, width = x.shape[1:3]
-        below, right = -height % window, -width % window
-        if not below and not right:
-            return result
-        filler = self.base_layer(x.new_zeros(1, 1, 1, x.shape[-1]))
-        outside = F.pad(x.new_zeros(height, width, 1), (0, 0, 0, right, 0, below), value=1.0)
-        return torch.addcmul(F.pad(result, (0, 0, 0, right, 0, below)), outside.to(filler.dtype), filler)
 
     def _add_update(self, result: Tensor, x: Tensor, window: int, name: str, imbalances: list[Tensor]) -> Tensor:
         compress: Tensor = self.lora_A[name].weight  # type: ignore[assignment]
