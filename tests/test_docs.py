@@ -1,32 +1,54 @@
 """Commands that the pages in docs/ print, and what they claim of the data sets."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
+from tests.bundles.helpers import BUNDLE, SMALL, flatten
 from tests.conftest import ROOT
 from tests.data.fakes import draw
 from topolora_monai.cli import main
 from topolora_monai.data import BENCHMARKS
 
 DATA = (ROOT / "docs/data.md").read_text()
+METHODS = (ROOT / "docs/methods.md").read_text()
 
 
-def printed_commands() -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", DATA, flags=re.DOTALL)
-    return [shlex.split(line) for line in "".join(blocks).splitlines() if line.strip()]
+def printed_commands(page: str) -> list[list[str]]:
+    text = "".join(re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)).replace("\\\n", " ")
+    return [shlex.split(line) for line in text.splitlines() if line.strip()]
 
 
 def test_data_commands_run_as_printed(tmp_path, monkeypatch, capsys):
     draw("drive", tmp_path / "DRIVE")
     monkeypatch.chdir(tmp_path)
-    assert len(printed_commands()) == 5
-    for words in printed_commands():
+    assert len(printed_commands(DATA)) == 5
+    for words in printed_commands(DATA):
         assert words[0] == "topolora"
         assert main(words[1:]) == 0, capsys.readouterr()
     assert (tmp_path / "preview.png").is_file()
     assert (tmp_path / "drive.json").is_file()
+
+
+def test_method_commands_run_as_printed(tmp_path):
+    *counting, training = printed_commands(METHODS)
+    assert len(counting) == 2
+    for words in counting:
+        assert words[0] == "topolora"
+        assert main(words[1:]) == 0
+    small = SMALL | {"epochs": 1, "network_name": training[training.index("--network_name") + 1]}
+    words = [sys.executable, *training[1:], *flatten(small), "--output_dir", str(tmp_path / "run")]
+    done = subprocess.run(words, cwd=BUNDLE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    adaptation = json.loads((tmp_path / "run/training.json").read_text())["adaptation"]
+    assert adaptation["lora"]["first_block"] == -4
+    assert adaptation["lora"]["use_dora"] is True
+    assert adaptation["decoder_lora"] is not None
+    assert adaptation["train_decoder"] is False
 
 
 def test_table_of_data_sets_is_that_of_the_package():

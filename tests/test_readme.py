@@ -61,7 +61,10 @@ def test_python_example_runs():
     exec(compile(example, "README.md", "exec"), {})
 
 
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "bundles/topolora_sam_segmentation/docs/README.md"]
+PAGES = [
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/data.md", "docs/methods.md", "docs/export.md"),
+    *("bundles/topolora_sam_segmentation/docs/README.md", "bundles/conv_lora_sam_segmentation/docs/README.md"),
+]
 
 
 @pytest.mark.parametrize("name", PAGES)

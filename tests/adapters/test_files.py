@@ -1,15 +1,19 @@
 """Adapter files: the same logits in a fresh process, and refusal of everything that does not fit."""
 
 import json
+import os
 import stat
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.conftest import ROOT
 from topolora_monai.adapters import adapt, load_adapter, preset_config, read_adapter_header, save_adapter
+from topolora_monai.adapters.files import read_adapter_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.networks import build_network
 
@@ -49,7 +53,7 @@ def test_loaded_gives_the_same_logits(tmp_path, norm):
     fresh = build_network("vit_tiny_test", image_size=64)
     assert (logits(fresh) - logits(adaptation.network)).abs().max() > 1e-3
     loaded = load_adapter(fresh, path)
-    assert torch.equal(logits(loaded.network), logits(adaptation.network))
+    torch.testing.assert_close(logits(loaded.network), logits(adaptation.network), rtol=0, atol=1e-5)
     assert loaded.config == adaptation.config
 
 
@@ -84,7 +88,9 @@ def test_only_what_trains_is_stored(saved):
 
 
 def test_file_is_readable_by_the_group(saved):
-    assert saved[1].stat().st_mode & stat.S_IRUSR
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(saved[1].stat().st_mode) == 0o666 & ~umask
     assert not list(saved[1].parent.glob(".*.part"))
 
 
@@ -149,6 +155,110 @@ def test_unknown_format_asks_for_the_version(saved):
     edit(saved[1], change)
     with pytest.raises(AdapterFileError, match="unknown format"):
         read_adapter_header(saved[1])
+
+
+def with_header(path, **changes):
+    def change(state, metadata):
+        metadata["topolora_monai"] = json.dumps(json.loads(metadata["topolora_monai"]) | changes)
+
+    edit(path, change)
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("network_name", None), ("network_name", ["vit_t"]), ("base_sha256", "abc"), ("base_sha256", 3),
+            ("package_version", 1), ("adaptation", []), ("adaptation", None), ("labels", "vessel"), ("labels", [1]),
+            ("image_size", "64"), ("image_size", 0), ("image_size", True), ("image_size", 1.5), ("crop_size", -1),
+            ("fit", 1), ("threshold", "0.5"), ("threshold", 1.5), ("threshold", float("nan")), ("pretrained", 1),
+            ("dataset", {}), ("format", True), ("format", "1"), ("format", None),
+        ],
+    )  # fmt: skip
+    def test_wrong_types_in_the_header_are_named(self, saved, name, value):
+        with_header(saved[1], **{name: value})
+        with pytest.raises(AdapterFileError, match=name):
+            read_adapter_header(saved[1])
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"rank": "8"}, {"rank": 0}, {"rank": 2.5}, {"alpha": None}, {"alpha": "x"}, {"targets": 3}, {"new_knob": 1},
+         {"first_block": "2"}, {"dropout": 2}],
+    )  # fmt: skip
+    def test_impossible_settings_are_an_error_of_the_file(self, saved, change):
+        adaptation = read_adapter_header(saved[1])["adaptation"]
+        with_header(saved[1], adaptation=adaptation | {"lora": adaptation["lora"] | change})
+        with pytest.raises(AdapterFileError, match=r"settings of the adapter cannot be used.*adapter\.safetensors"):
+            load_adapter(build_network("vit_tiny_test", image_size=64), saved[1])
+
+    @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "[" * 100_000, '"text"'])
+    def test_header_that_is_no_json_object(self, saved, text):
+        edit(saved[1], lambda state, metadata: metadata.update(topolora_monai=text))
+        with pytest.raises(AdapterFileError, match="header of the adapter file is damaged"):
+            read_adapter_header(saved[1])
+
+    def test_values_that_are_not_finite_are_refused(self, saved):
+        def change(state, metadata):
+            state["mask_decoder.mask_tokens.weight"][0, 0] = float("nan")
+
+        edit(saved[1], change)
+        with pytest.raises(AdapterFileError, match=r"not finite(.|\n)*mask_tokens"):
+            load_adapter(build_network("vit_tiny_test", image_size=64), saved[1])
+
+    def test_another_type_of_number_is_refused(self, saved):
+        def change(state, metadata):
+            state["mask_decoder.mask_tokens.weight"] = state["mask_decoder.mask_tokens.weight"].half()
+
+        edit(saved[1], change)
+        with pytest.raises(AdapterFileError, match=r"other shape or type \['mask_decoder.mask_tokens.weight'\]"):
+            load_adapter(build_network("vit_tiny_test", image_size=64), saved[1])
+
+    def test_pickle_is_not_opened(self, tmp_path):
+        torch.save({"weight": torch.zeros(2)}, tmp_path / "model.pt")
+        with pytest.raises(AdapterFileError, match=r"not a safetensors file(.|\n)*pickled files are not read"):
+            read_adapter_header(tmp_path / "model.pt")
+
+    def test_random_damage_never_ends_in_another_error(self, tmp_path):
+        """Bytes of the table of contents changed, cut or added: an error of ours, or a file that is still readable."""
+        small = next((ROOT / "tests/artefacts").glob("*/conv_lora_published.safetensors")).read_bytes()
+        contents = 8 + int.from_bytes(small[:8], "little")
+        rng, path = np.random.default_rng(0), tmp_path / "damaged.safetensors"
+        refused = 0
+        for _ in range(300):
+            data = bytearray(small)
+            for place in rng.integers(0, contents, rng.integers(1, 4)):
+                data[place] = rng.integers(0, 256)
+            path.write_bytes(data[: rng.integers(0, len(data))] if rng.random() < 0.2 else data)
+            try:
+                read_adapter_header(path)
+                read_adapter_tensors(path)
+            except AdapterFileError:
+                refused += 1
+        assert 100 < refused <= 300
+
+
+def test_loaded_values_outlive_the_file(saved):
+    """A file that is overwritten in place must not change a network that was loaded from it."""
+    adaptation, path = saved
+    loaded = load_adapter(build_network("vit_tiny_test", image_size=64), path).network
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    torch.testing.assert_close(logits(loaded), logits(adaptation.network), rtol=0, atol=1e-5)
+
+
+def test_property_that_could_not_be_read_again_is_not_written(saved):
+    before = saved[1].read_bytes()
+    with pytest.raises(AdapterFileError, match="wrong image_size"):
+        save_adapter(saved[0], saved[1], image_size=64.5)
+    assert saved[1].read_bytes() == before
+
+
+def test_failed_write_leaves_the_older_file(saved, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        save_adapter(saved[0], tmp_path / "file/adapter.safetensors")
+    with pytest.raises(OSError):
+        save_adapter(saved[0], tmp_path / "none/adapter.safetensors")
 
 
 class TestFilesOfBaselines:

@@ -220,7 +220,7 @@ def test_definitions_shared_by_configurations_are_equal():
         assert train[key] == evaluate[key], key
     for key in ("scaling", "in_decibels", "clahe_transform", "despeckle_transform", "loading"):
         assert train[key] == evaluate[key] == inference[key], key
-    assert {k: v for k, v in train["load_item"].items() if k != "label_values"} == inference["load_item"]
+    assert {k: v for k, v in train["load_item"].items() if not k.startswith("label_")} == inference["load_item"]
     assert train["validate"]["postprocessing"] == evaluate["postprocessing"]
     assert train["validate"]["squash"] == evaluate["squash"]
     several = load("multi_gpu_train.yaml")["initialize"]

@@ -139,10 +139,10 @@ class TestHandlers:
         assert network.weight.item() == 1.0
 
     def test_ramp_follows_the_run(self):
-        loss = TopologyLoss(ramp=1.0, cldice_weight=1.0, iterations=1)
+        loss = TopologyLoss({"bce": 1.0, "cldice": 1.0}, ramps={"cldice": 1.0}, iterations=1)
         seen = []
         engine, _ = trainer(TargetLoss(loss), loader(4), [LossRamp(loss)])
-        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: seen.append(loss.topology_weight))
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: seen.append(loss.weight("cldice")))
         engine.run()
         assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75])
 
@@ -238,7 +238,7 @@ class TestPredictionWriter:
     def test_one_file_a_class(self, tmp_path):
         PredictionWriter(tmp_path)(self.Engine(torch.rand(2, 4, 4)))
         assert sorted(path.name for path in tmp_path.iterdir()) == [
-            f"scan_{kind}_{index}.png" for kind in ("mask", "probability") for index in (0, 1)
+            f"scan_{kind}_{index}.png" for kind in ("mask", "probability") for index in (1, 2)
         ]
 
     def test_unwritable_folder(self, tmp_path):

@@ -109,9 +109,9 @@ class TestSameAsTheWholeImage:
     def test_several_classes(self, tmp_path):
         path = write_scene(tmp_path / "a.tif", speckle(40, 50))
         mask = segment(path, tmp_path, network=lambda tile: torch.cat([tile - 0.3, tile - 0.8], 1))
-        assert mask.name == "scene_mask_0.tif"
-        assert [(read(tmp_path / f"scene_mask_{k}.tif") == 1).mean().round(1) for k in (0, 1)] == [0.7, 0.2]
-        assert (tmp_path / "scene_probability_1.tif").is_file()
+        assert mask.name == "scene_mask_1.tif"
+        assert [(read(tmp_path / f"scene_mask_{k}.tif") == 1).mean().round(1) for k in (1, 2)] == [0.7, 0.2]
+        assert (tmp_path / "scene_probability_2.tif").is_file()
         assert not (tmp_path / "scene_mask.tif").exists()
 
     def test_threshold_and_no_probabilities(self, tmp_path):
@@ -628,8 +628,8 @@ class TestPolygons:
             warnings.simplefilter("error", UserWarning)
             segment(path, tmp_path, lambda t: torch.cat([t, -t], 1), polygons=True)
         pyogrio = pytest.importorskip("pyogrio")
-        assert [layer for layer, _ in pyogrio.list_layers(tmp_path / "scene.gpkg")] == ["mask_0", "mask_1"]
-        _, _, _, areas, _ = self.regions(tmp_path / "scene_mask_0.tif", tmp_path / "scene.gpkg", "mask_0")
+        assert [layer for layer, _ in pyogrio.list_layers(tmp_path / "scene.gpkg")] == ["mask_1", "mask_2"]
+        _, _, _, areas, _ = self.regions(tmp_path / "scene_mask_1.tif", tmp_path / "scene.gpkg", "mask_1")
         assert areas.tolist() == [2000]
 
     def test_missing_package_names_the_extra(self, tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ class TestPooledDice:
         assert metric.aggregate().item() == pytest.approx(curve.scores(curve.best_threshold()).dice)
         metric.reset()
         with pytest.raises(ValueError, match="no image"):
-            metric.pooled()
+            metric.best()
 
 
 class TestClDice:

@@ -301,7 +301,7 @@ class TestLittleWNet:
     def test_both_stages_are_trained_alike(self, little_wnet):
         image, label = torch.rand(1, 3, 30, 34), (torch.rand(1, 1, 30, 34) > 0.5).float()
         fov = (torch.rand(1, 1, 30, 34) > 0.2).float()
-        plain = TopologyLoss(cldice_weight=0)
+        plain = TopologyLoss({"bce": 1.0, "dice": 1.0})
         loss = FirstStageLoss(little_wnet, plain)
         little_wnet.train()
         logits = little_wnet(image)

@@ -7,26 +7,51 @@ from topolora_monai.environment import check_torchvision
 check_torchvision()
 
 from topolora_monai.adapters.adapt import Adaptation, adapt, merge
-from topolora_monai.adapters.config import PRESETS, AdaptationConfig, ConvLoraSettings, LoraSettings, preset_config
+from topolora_monai.adapters.comparison import AdapterComparison, GroupComparison, compare_adapters
+from topolora_monai.adapters.config import (
+    METHODS,
+    PRESETS,
+    AdaLoraSettings,
+    AdaptationConfig,
+    ConvLoraSettings,
+    DecoderLoraSettings,
+    LoraSettings,
+    Preset,
+    preset_config,
+)
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
 from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, save_adapter
+from topolora_monai.adapters.inspection import AdapterSummary, VerifiedAdapter, describe_adapter, verify_adapter
+from topolora_monai.adapters.library import AdapterLibrary
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 
 __all__ = [
+    "METHODS",
     "PRESETS",
+    "AdaLoraSettings",
     "Adaptation",
     "AdaptationConfig",
+    "AdapterComparison",
+    "AdapterLibrary",
+    "AdapterSummary",
     "ConvLoraConfig",
     "ConvLoraLinear",
     "ConvLoraSettings",
+    "DecoderLoraSettings",
+    "GroupComparison",
     "LoraSettings",
+    "Preset",
     "SpatialConvAdapter",
+    "VerifiedAdapter",
     "adapt",
     "adapter_state",
     "balance_loss",
+    "compare_adapters",
+    "describe_adapter",
     "load_adapter",
     "merge",
     "preset_config",
     "read_adapter_header",
     "save_adapter",
+    "verify_adapter",
 ]

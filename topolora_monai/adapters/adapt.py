@@ -6,12 +6,21 @@ import dataclasses
 from collections.abc import Iterator
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import AdaLoraConfig, LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from topolora_monai.adapters.config import AdaptationConfig, ConvLoraSettings, LoraSettings
+from topolora_monai.adapters.config import (
+    AdaLoraSettings,
+    AdaptationConfig,
+    ConvLoraSettings,
+    DecoderLoraSettings,
+    LoraSettings,
+)
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear
+from topolora_monai.adapters.quantization import dequantize_linears, quantize_linears, stored_elements
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 from topolora_monai.errors import ConfigError
 from topolora_monai.weights import fingerprint
@@ -24,6 +33,14 @@ _LINEAR_NAMES = {
     "qkv": ("attn.qkv",),
     "proj": ("attn.proj",),
 }
+
+# Of the mask decoder's transformer, which is SAM's in all networks.
+_DECODER_LINEAR_NAMES = {
+    "attention": ("q_proj", "k_proj", "v_proj", "out_proj"),
+    "mlp": ("lin1", "lin2"),
+}
+# Parts of the package's own, which no checkpoint has trained.
+_OWN_PARTS = ("embedding_adapter.", "channel_mixer.", "mask_decoder.class_tokens", "mask_decoder.token_set.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +66,7 @@ class Adaptation:
     @property
     def total_count(self) -> int:
         """Number of parameters, adapters included."""
-        return sum(p.numel() for p in self.network.parameters())
+        return sum(stored_elements(p) for p in self.network.parameters())
 
     @property
     def trainable_count(self) -> int:
@@ -86,8 +103,8 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
         The network with its provenance.
 
     Raises:
-        ConfigError: if the network is adapted already or can only be trained whole, or a block range matches
-            no layer.
+        ConfigError: if the network is adapted already or can only be trained whole, a block range matches
+            no layer, or the library that a quantised base needs is not installed.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -96,6 +113,13 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
         >>> sorted(adaptation.trainable())[0]
         'embedding_adapter.block.0.weight'
     """
+    base_sha256 = fingerprint(network.state_dict())
+    prepare(network, config, seed)
+    return Adaptation(network, config, getattr(network, "base_name", "custom"), base_sha256)
+
+
+def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None:
+    """The injecting and freezing of :func:`adapt`, also for a network on the meta device, which has no weights."""
     if any(isinstance(module, BaseTunerLayer | SpatialConvAdapter) for module in network.modules()):
         raise ConfigError("this network is adapted already", hint="build a fresh one, or merge() first")
     if not _has_parts(network) and not config.trains_whole:
@@ -104,26 +128,24 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
             found=f"preset {config.preset}",
             hint="use preset full",
         )
-    base_sha256 = fingerprint(network.state_dict())
     network.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.lora is not None:
-            _inject_lora(network.get_submodule("image_encoder"), config.lora)
-        if config.conv_lora is not None and config.conv_lora.rank:
-            _inject_conv_lora(network.get_submodule("image_encoder"), config.conv_lora)
+        if _has_parts(network):
+            quantize_linears(network.get_submodule("image_encoder"), config.base_quantization)
+            _inject(network, config)
         if config.conv_adapter:
             channels: int = network.get_submodule("prompt_encoder").embed_dim  # type: ignore[assignment]
             network.embedding_adapter = SpatialConvAdapter(channels, config.conv_adapter_norm)
     _unfreeze(network, config)
     network.train(network.training)  # freezing decides which normalisation layers keep their statistics
-    return Adaptation(network, config, getattr(network, "base_name", "custom"), base_sha256)
 
 
 def merge(network: nn.Module) -> nn.Module:
-    """Fold LoRA into the weights it adapts and remove PEFT's wrappers, in place.
+    """Fold LoRA, DoRA, rsLoRA and AdaLoRA into the weights they adapt and remove PEFT's wrappers, in place.
 
-    Conv-LoRA and the conv adapter are not linear and stay as modules.
+    Conv-LoRA and the conv adapter are not linear and stay as modules. A quantised base becomes float32 again,
+    with the values it was rounded to.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -132,6 +154,7 @@ def merge(network: nn.Module) -> nn.Module:
         >>> any("lora" in name for name in merge(network).state_dict())
         False
     """
+    dequantize_linears(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer) and not isinstance(module, ConvLoraLinear):
             module.merge(safe_merge=True)
@@ -139,35 +162,66 @@ def merge(network: nn.Module) -> nn.Module:
     return network
 
 
-def _inject_lora(encoder: nn.Module, settings: LoraSettings) -> None:
-    peft_config = LoraConfig(
+def _inject(network: nn.Module, config: AdaptationConfig) -> None:
+    """Wrap linears by PEFT's layers; always in the same order, which the seeded start depends on."""
+    encoder = network.get_submodule("image_encoder")
+    if config.lora is not None:
+        _inject_by_peft(encoder, _lora_config(config.lora, _target_names(encoder, config.lora, "lora")))
+    if config.conv_lora is not None and config.conv_lora.rank:
+        _inject_by_peft(
+            encoder, _conv_lora_config(config.conv_lora, _target_names(encoder, config.conv_lora, "conv_lora"))
+        )
+    if config.adalora is not None:
+        _inject_by_peft(encoder, _adalora_config(config.adalora, _target_names(encoder, config.adalora, "adalora")))
+    if config.decoder_lora is not None:
+        decoder = network.get_submodule("mask_decoder")
+        _inject_by_peft(decoder, _lora_config(config.decoder_lora, _decoder_target_names(decoder, config.decoder_lora)))
+
+
+def _inject_by_peft(module: nn.Module, config: PeftConfig) -> None:
+    if hasattr(module, "peft_config"):  # left by another method; PEFT would warn that there are two
+        del module.peft_config
+    inject_adapter_in_model(config, module)
+
+
+def _lora_config(settings: LoraSettings | DecoderLoraSettings, names: list[str]) -> LoraConfig:
+    return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_dora=settings.use_dora,
         use_rslora=settings.use_rslora,
-        target_modules=_target_names(encoder, settings, "lora"),
+        target_modules=names,
         bias="none",
     )
-    inject_adapter_in_model(peft_config, encoder)
 
 
-def _inject_conv_lora(encoder: nn.Module, settings: ConvLoraSettings) -> None:
-    peft_config = ConvLoraConfig(
+def _conv_lora_config(settings: ConvLoraSettings, names: list[str]) -> ConvLoraConfig:
+    return ConvLoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=_target_names(encoder, settings, "conv_lora"),
+        target_modules=names,
         scales=list(settings.expert_scales),
         top_k=settings.top_k,
         gate=settings.gate,
         balance_weight=settings.balance_weight,
     )
-    if hasattr(encoder, "peft_config"):  # left by LoRA; PEFT would warn that there are two configurations
-        del encoder.peft_config
-    inject_adapter_in_model(peft_config, encoder)
 
 
-def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings, prefix: str) -> list[str]:
+def _adalora_config(settings: AdaLoraSettings, names: list[str]) -> AdaLoraConfig:
+    return AdaLoraConfig(
+        init_r=settings.rank,
+        target_r=settings.target_rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=names,
+        total_step=1,  # unknown here, and without meaning: the engine's handler plans the run
+    )
+
+
+def _target_names(
+    encoder: nn.Module, settings: LoraSettings | ConvLoraSettings | AdaLoraSettings, prefix: str
+) -> list[str]:
     """Full names of the linears to adapt; transformer blocks are numbered in order of depth."""
     names = list(_targets(encoder, settings))
     if not names:
@@ -180,13 +234,19 @@ def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings,
     return names
 
 
-def _targets(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings) -> Iterator[str]:
+def _targets(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings | AdaLoraSettings) -> Iterator[str]:
     suffixes = tuple(name for target in settings.targets for name in _LINEAR_NAMES[target])
     blocks = [name for name, module in encoder.named_modules() if hasattr(module, "attn") and hasattr(module, "mlp")]
     for block in blocks[settings.first_block : settings.last_block]:
         for name, module in encoder.get_submodule(block).named_modules():
             if isinstance(module, nn.Linear) and name in suffixes:
                 yield f"{block}.{name}"
+
+
+def _decoder_target_names(decoder: nn.Module, settings: DecoderLoraSettings) -> list[str]:
+    endings = tuple(name for target in settings.targets for name in _DECODER_LINEAR_NAMES[target])
+    linears = (name for name, module in decoder.named_modules() if isinstance(module, nn.Linear))
+    return [name for name in linears if name.startswith("transformer.") and name.rpartition(".")[2] in endings]
 
 
 def _has_parts(network: nn.Module) -> bool:
@@ -199,15 +259,30 @@ def _unfreeze(network: nn.Module, config: AdaptationConfig) -> None:
         network.requires_grad_(True)
         return
     for name, parameter in network.named_parameters():
-        if ".lora_" in name or name.startswith(("embedding_adapter.", "channel_mixer.", "mask_decoder.class_tokens")):
+        if ".lora_" in name or name.startswith(_OWN_PARTS):
             parameter.requires_grad_(True)
+    encoder = network.get_submodule("image_encoder")
     if config.train_encoder:
-        network.get_submodule("image_encoder").requires_grad_(True)
+        encoder.requires_grad_(True)
+    if config.train_biases:
+        for parameter in _biases(encoder):
+            parameter.requires_grad_(True)
+    if config.train_norms:
+        for module in encoder.modules():
+            if isinstance(module, nn.LayerNorm | LayerNorm2d):
+                module.requires_grad_(True)
     if config.train_decoder:
         network.get_submodule("mask_decoder").requires_grad_(True)
         if config.freeze_unused:
             for module in _unused(network):
                 module.requires_grad_(False)
+
+
+def _biases(encoder: nn.Module) -> Iterator[nn.Parameter]:
+    for module in encoder.modules():
+        bias = module._parameters.get("bias")
+        if bias is not None and not isinstance(module, _BatchNorm):
+            yield bias
 
 
 def _unused(network: nn.Module) -> list[nn.Module]:

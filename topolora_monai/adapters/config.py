@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from topolora_monai.errors import ConfigError, unknown_choice
 
 __all__ = [
+    "METHODS",
     "PRESETS",
+    "AdaLoraSettings",
     "AdaptationConfig",
+    "BaseQuantization",
     "ConvLoraSettings",
+    "DecoderLoraSettings",
     "Gate",
     "LoraSettings",
     "Normalization",
+    "Preset",
     "preset_config",
 ]
 
 Normalization = Literal["layer", "batch"]
 Gate = Literal["learned", "published"]
+BaseQuantization = Literal["none", "8bit", "4bit"]
 
 LORA_TARGETS = ("mlp", "qkv", "proj")
+DECODER_TARGETS = ("attention", "mlp")
 
 
-def _checked_targets(targets: Iterable[str]) -> tuple[str, ...]:
+def _checked_targets(targets: Iterable[str], known: tuple[str, ...] = LORA_TARGETS) -> tuple[str, ...]:
     chosen = tuple(targets)
-    if not chosen or any(target not in LORA_TARGETS for target in chosen):
-        raise ConfigError("unknown LoRA target", expected=f"some of {', '.join(LORA_TARGETS)}", found=chosen)
+    if not chosen or any(target not in known for target in chosen):
+        raise ConfigError("unknown LoRA target", expected=f"some of {', '.join(known)}", found=chosen)
     return chosen
+
+
+def _check_update(title: str, rank: int, dropout: float) -> None:
+    if rank < 1:
+        raise ConfigError(f"{title} rank must be at least 1", found=rank, hint="choose a preset without it for none")
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"{title} dropout must be in [0, 1)", found=dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +55,8 @@ class LoraSettings:
         rank: rank r of the update.
         alpha: the update is scaled by alpha / r.
         dropout: on the input of the update, in [0, 1).
-        first_block: index of the first adapted transformer block, counted through the whole encoder.
+        first_block: index of the first adapted transformer block, counted through the whole encoder; -4 adapts
+            the last four. Autograd keeps nothing of the blocks before it.
         last_block: index after the last adapted block; None adapts to the end.
         use_dora: decompose weights into magnitude and direction (arXiv 2402.09353).
         use_rslora: scale by alpha / sqrt(r) (arXiv 2312.03732).
@@ -60,12 +76,95 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", _checked_targets(self.targets))
-        if self.rank < 1:
+        _check_update("LoRA", self.rank, self.dropout)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaLoraSettings:
+    """Low-rank updates that share out a budget of ranks (AdaLoRA, ICLR 2023, arXiv 2303.10512), by PEFT.
+
+    Every linear starts with ``rank``; while training, the directions that matter least are set to zero until
+    ``target_rank`` a linear are left on average. Training needs
+    :class:`~topolora_monai.engines.RankAllocation`, without which all ranks stay.
+
+    Args:
+        targets: which linears of each transformer block: ``"mlp"`` (both layers), ``"qkv"``, ``"proj"``.
+        rank: rank of each update at the start.
+        target_rank: mean rank at the end, from 1 and below ``rank``.
+        alpha: the update is scaled by alpha / rank.
+        dropout: on the input of the update, in [0, 1).
+        first_block: index of the first adapted transformer block; negative counts from the end.
+        last_block: index after the last adapted block; None adapts to the end.
+        initial_fraction: of the training steps, before ranks are taken away, in [0, 1).
+        final_fraction: of the training steps, after the last are taken away, in [0, 1).
+        interval: training steps from one sharing out to the next.
+        orthogonality_weight: weight of the loss that keeps the directions of an update orthogonal.
+
+    Raises:
+        ConfigError: for an impossible value.
+    """
+
+    targets: tuple[str, ...] = ("mlp",)
+    rank: int = 12
+    target_rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    first_block: int = 0
+    last_block: int | None = None
+    initial_fraction: float = 0.1
+    final_fraction: float = 0.3
+    interval: int = 10
+    orthogonality_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", _checked_targets(self.targets))
+        _check_update("AdaLoRA", self.rank, self.dropout)
+        if not 1 <= self.target_rank < self.rank:
             raise ConfigError(
-                "LoRA rank must be at least 1", found=self.rank, hint="choose preset adapter_only for none"
+                "AdaLoRA target_rank does not fit",
+                expected=f"1 to {self.rank - 1}",
+                found=self.target_rank,
+                hint="set adalora_rank and adalora_target_rank together",
             )
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError("LoRA dropout must be in [0, 1)", found=self.dropout)
+        fractions = (self.initial_fraction, self.final_fraction)
+        if min(fractions) < 0 or sum(fractions) >= 1:
+            raise ConfigError(
+                "AdaLoRA has no time to share out ranks",
+                expected="initial_fraction and final_fraction of at least 0, together below 1",
+                found=fractions,
+            )
+        if self.interval < 1:
+            raise ConfigError("AdaLoRA interval must be at least 1", found=self.interval)
+        if not self.orthogonality_weight >= 0:
+            raise ConfigError("AdaLoRA orthogonality_weight must not be negative", found=self.orthogonality_weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderLoraSettings:
+    """Low-rank updates of the mask decoder's transformer, in place of training the decoder whole, by PEFT.
+
+    Args:
+        targets: ``"attention"`` (queries, keys, values and output of every attention), ``"mlp"`` (both layers).
+        rank: rank r of the update.
+        alpha: the update is scaled by alpha / r.
+        dropout: on the input of the update, in [0, 1).
+        use_dora: decompose weights into magnitude and direction (arXiv 2402.09353).
+        use_rslora: scale by alpha / sqrt(r) (arXiv 2312.03732).
+
+    Raises:
+        ConfigError: for an impossible value.
+    """
+
+    targets: tuple[str, ...] = DECODER_TARGETS
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    use_dora: bool = False
+    use_rslora: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", _checked_targets(self.targets, DECODER_TARGETS))
+        _check_update("decoder LoRA", self.rank, self.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,16 +240,24 @@ class AdaptationConfig:
     Args:
         preset: name this configuration started from, for reports.
         lora: low-rank updates in the image encoder, or None.
-        conv_lora: low-rank updates mixed by convolutions, on other linears than ``lora``, or None.
+        conv_lora: low-rank updates mixed by convolutions, or None.
+        adalora: low-rank updates that share out their ranks, or None. These three take different linears.
+        decoder_lora: low-rank updates in the mask decoder, or None.
         conv_adapter: put a spatial convolution adapter between image encoder and mask decoder.
         conv_adapter_norm: ``"layer"`` normalises each pixel and so does not depend on the batch;
             ``"batch"`` is the published BatchNorm.
         train_decoder: train the mask decoder.
         train_encoder: train the image encoder itself.
+        train_biases: train the image encoder's biases (BitFit, arXiv 2106.10199), but those of BatchNorm,
+            whose stored statistics would move with them.
+        train_norms: train scale and shift of the image encoder's LayerNorms (arXiv 2312.11420); BatchNorm
+            stays as it is.
+        base_quantization: keep the image encoder's linears, which stay frozen, in ``"8bit"`` or ``"4bit"``, by
+            bitsandbytes.
         freeze_unused: keep parts that no gradient can reach (IoU head, hyper-networks 1 to 3) frozen.
 
     Raises:
-        ConfigError: if nothing would train, two methods share a linear, or the normalisation is unknown.
+        ConfigError: if nothing would train, two methods take the same part, or a choice is unknown.
     """
 
     preset: str = "custom"
@@ -161,29 +268,67 @@ class AdaptationConfig:
     train_decoder: bool = False
     train_encoder: bool = False
     freeze_unused: bool = True
+    adalora: AdaLoraSettings | None = None
+    decoder_lora: DecoderLoraSettings | None = None
+    train_biases: bool = False
+    train_norms: bool = False
+    base_quantization: BaseQuantization = "none"
 
     def __post_init__(self) -> None:
-        conv_lora = self.conv_lora is not None and self.conv_lora.rank > 0
-        if not (self.lora or conv_lora or self.conv_adapter or self.train_decoder or self.train_encoder):
+        own_weights = self.train_decoder or self.train_encoder or self.train_biases or self.train_norms
+        if not (own_weights or self.adds_parameters):
             raise ConfigError("this configuration trains nothing", hint=f"choose a preset: {', '.join(PRESETS)}")
-        if self.lora is not None and self.conv_lora is not None:
-            shared = sorted(set(self.lora.targets) & set(self.conv_lora.targets))
-            if shared:
-                raise ConfigError(
-                    "LoRA and Conv-LoRA adapt the same linears",
-                    found=", ".join(shared),
-                    hint="set lora_targets or conv_lora_targets",
-                )
+        self._check_sharing()
         if self.conv_adapter_norm not in ("layer", "batch"):
             raise ConfigError(
                 "unknown conv_adapter_norm", expected='"layer" or "batch"', found=repr(self.conv_adapter_norm)
             )
+        if self.base_quantization not in ("none", "8bit", "4bit"):
+            raise ConfigError(
+                "unknown base_quantization", expected='"none", "8bit" or "4bit"', found=repr(self.base_quantization)
+            )
+        if self.base_quantization != "none" and self.train_encoder:
+            raise ConfigError(
+                "a quantised image encoder cannot train", hint="set base_quantization none, or train_encoder false"
+            )
+        if self.base_quantization == "8bit" and self.lora is not None and self.lora.use_dora:
+            raise ConfigError(  # PEFT reads the weights in a way that leaves the layer without its scales
+                "DoRA does not work over an 8-bit base", hint="set base_quantization 4bit, or lora_use_dora false"
+            )
+
+    def _check_sharing(self) -> None:
+        placed = [name for name in ("lora", "conv_lora", "adalora") if getattr(self, name) is not None]
+        for first, second in itertools.combinations(placed, 2):
+            shared = sorted(set(getattr(self, first).targets) & set(getattr(self, second).targets))
+            if shared:
+                raise ConfigError(
+                    f"{METHODS[first].title} and {METHODS[second].title} adapt the same linears",
+                    found=", ".join(shared),
+                    hint=f"set {first}_targets or {second}_targets, or {first} false",
+                )
+        if self.decoder_lora is not None and self.train_decoder:
+            raise ConfigError(
+                "the mask decoder trains whole and by LoRA", hint="set train_decoder false, or decoder_lora false"
+            )
+
+    @property
+    def adds_parameters(self) -> bool:
+        """Whether anything is added to the network."""
+        conv_lora = self.conv_lora is not None and self.conv_lora.rank > 0
+        return bool(self.lora or conv_lora or self.adalora or self.decoder_lora or self.conv_adapter)
 
     @property
     def trains_whole(self) -> bool:
         """Whether the network's own weights train, all of them, and nothing is added."""
-        added = self.lora or self.conv_lora or self.conv_adapter
-        return self.train_encoder and self.train_decoder and not added
+        return self.train_encoder and self.train_decoder and not self.adds_parameters and self.conv_lora is None
+
+    @property
+    def mergeable(self) -> Literal["fully", "partly", "no"]:
+        """Whether :func:`~topolora_monai.adapters.merge` leaves the base's own layers and no others."""
+        stays = self.conv_adapter or (self.conv_lora is not None and self.conv_lora.rank > 0)
+        if not stays:
+            return "fully"
+        return "partly" if self.lora or self.adalora or self.decoder_lora else "no"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, as stored in adapter files."""
@@ -191,38 +336,94 @@ class AdaptationConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AdaptationConfig:
-        """Inverse of :meth:`to_dict`.
+        """Inverse of :meth:`to_dict`; fields that an older version did not have take their defaults.
 
         Raises:
             ConfigError: for fields this version does not know.
         """
         try:
-            lora, conv_lora = values.get("lora"), values.get("conv_lora")
-            nested = {
-                "lora": LoraSettings(**lora) if lora is not None else None,
-                "conv_lora": ConvLoraSettings(**conv_lora) if conv_lora is not None else None,
-            }
-            return cls(**{**values, **nested})
+            given = {name: values[name] for name in METHODS if values.get(name) is not None}
+            return cls(**values | {name: METHODS[name].settings(**fields) for name, fields in given.items()})
         except TypeError as error:
             raise ConfigError(f"unknown adaptation setting ({error})", hint="use a newer topolora_monai") from error
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "topolora": {"lora": LoraSettings(), "conv_adapter": True, "train_decoder": True},
-    "lora": {"lora": LoraSettings(), "train_decoder": True},
-    "conv_lora": {"conv_lora": ConvLoraSettings(), "train_decoder": True},
-    "lora_qkv": {"lora": LoraSettings(targets=("qkv",), rank=3, alpha=32.0), "train_decoder": True},
-    "topolora_conv": {
-        "lora": LoraSettings(),
-        "conv_lora": ConvLoraSettings(),
-        "conv_adapter": True,
-        "train_decoder": True,
-    },
-    "adapter_only": {"conv_adapter": True},
-    "decoder_only": {"train_decoder": True},
-    "full": {"train_decoder": True, "train_encoder": True},
+class Method(NamedTuple):
+    """A method with settings of its own.
+
+    Args:
+        title: its name in messages.
+        settings: class of its settings.
+        preset: the simplest preset that has it.
+    """
+
+    title: str
+    settings: type[Any]
+    preset: str
+
+
+METHODS: dict[str, Method] = {
+    "lora": Method("LoRA", LoraSettings, "lora"),
+    "conv_lora": Method("Conv-LoRA", ConvLoraSettings, "conv_lora"),
+    "adalora": Method("AdaLoRA", AdaLoraSettings, "adalora"),
+    "decoder_lora": Method("decoder LoRA", DecoderLoraSettings, "lora_decoder"),
 }
-"""Preset name to what differs from a frozen network.
+"""Field of :class:`AdaptationConfig`, also the prefix of its settings, to the method."""
+
+
+class Preset(NamedTuple):
+    """A way to adapt, by name.
+
+    Args:
+        trains: what trains, in words.
+        paper: arXiv number of the paper, empty where there is none.
+        fields: what differs from a frozen network, fields of :class:`AdaptationConfig`.
+    """
+
+    trains: str
+    paper: str
+    fields: dict[str, Any]
+
+
+_LORA = LoraSettings()
+_DECODER: dict[str, Any] = {"train_decoder": True}
+
+PRESETS: dict[str, Preset] = {
+    "topolora": Preset(
+        "LoRA on the MLPs, spatial convolution adapter, decoder",
+        "2601.02273",
+        {"lora": _LORA, "conv_adapter": True} | _DECODER,
+    ),
+    "lora": Preset("LoRA on the MLPs, decoder", "2106.09685", {"lora": _LORA} | _DECODER),
+    "lora_late": Preset(
+        "LoRA on the MLPs of the last four blocks, decoder", "", {"lora": LoraSettings(first_block=-4)} | _DECODER
+    ),
+    "lora_qkv": Preset(
+        "LoRA on queries, keys and values, decoder",
+        "2401.17868",
+        {"lora": LoraSettings(targets=("qkv",), rank=3, alpha=32.0)} | _DECODER,
+    ),
+    "lora_decoder": Preset(
+        "LoRA on the MLPs and in the decoder's transformer", "", {"lora": _LORA, "decoder_lora": DecoderLoraSettings()}
+    ),
+    "dora": Preset("DoRA on the MLPs, decoder", "2402.09353", {"lora": LoraSettings(use_dora=True)} | _DECODER),
+    "rslora": Preset("rsLoRA on the MLPs, decoder", "2312.03732", {"lora": LoraSettings(use_rslora=True)} | _DECODER),
+    "adalora": Preset("AdaLoRA on the MLPs, decoder", "2303.10512", {"adalora": AdaLoraSettings()} | _DECODER),
+    "conv_lora": Preset(
+        "Conv-LoRA on queries, keys and values, decoder", "2401.17868", {"conv_lora": ConvLoraSettings()} | _DECODER
+    ),
+    "topolora_conv": Preset(
+        "all of topolora and of conv_lora",
+        "",
+        {"lora": _LORA, "conv_lora": ConvLoraSettings(), "conv_adapter": True} | _DECODER,
+    ),
+    "bitfit": Preset("the image encoder's biases, decoder", "2106.10199", {"train_biases": True} | _DECODER),
+    "layernorm": Preset("the image encoder's LayerNorms, decoder", "2312.11420", {"train_norms": True} | _DECODER),
+    "adapter_only": Preset("spatial convolution adapter", "2601.02273", {"conv_adapter": True}),
+    "decoder_only": Preset("decoder", "", _DECODER),
+    "full": Preset("image encoder and decoder", "", {"train_encoder": True} | _DECODER),
+}
+"""Presets by name.
 
 ``topolora`` is arXiv 2601.02273 as published. ``conv_lora`` is arXiv 2401.17868, as published but for the gate
 (``conv_lora_gate="published"`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper compares with.
@@ -232,40 +433,67 @@ queries, keys and values, the spatial adapter on the embedding, and the decoder.
 
 
 def preset_config(preset: str, **overrides: Any) -> AdaptationConfig:
-    """Configuration of a preset, with single settings replaced.
+    """Configuration of a preset, with single settings replaced and methods added or taken away.
 
     Args:
         preset: one of :data:`PRESETS`.
-        **overrides: fields of :class:`LoraSettings` prefixed with ``lora_``, of :class:`ConvLoraSettings`
-            prefixed with ``conv_lora_``, and fields of :class:`AdaptationConfig`; None leaves the preset's value.
+        **overrides: fields of :class:`AdaptationConfig`, where True adds a method of :data:`METHODS` with its
+            defaults and False takes it away; settings of a method, with its name and an underscore before
+            them (``lora_rank``, ``decoder_lora_rank``). None leaves the preset's value; ``"true"`` and
+            ``"false"`` count as what they say.
 
     Raises:
-        ConfigError: for an unknown preset or setting, or a setting of a method that the preset does not have.
+        ConfigError: for an unknown preset or setting, or a setting of a method that is not there.
 
     Example:
         >>> preset_config("topolora", lora_rank=4).lora.rank
         4
+        >>> mixed = preset_config("topolora", train_decoder=False, decoder_lora=True, lora_use_dora=True)
+        >>> mixed.lora.use_dora, mixed.conv_adapter, mixed.decoder_lora.rank
+        (True, True, 8)
     """
     if preset not in PRESETS:
         raise unknown_choice("preset", preset, PRESETS)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    fields = dict(PRESETS[preset])
-    for method, title in (("lora", "LoRA"), ("conv_lora", "Conv-LoRA")):
-        prefix = f"{method}_"
+    given = {key: _plain(value) for key, value in overrides.items() if value is not None}
+    fields = dict(PRESETS[preset].fields)
+    for name, method in METHODS.items():
+        if name in given:
+            fields[name] = _switched(name, given.pop(name), fields.get(name))
+        prefix = f"{name}_"
         changes = {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
-        if changes and fields.get(method) is None:
+        if changes and fields.get(name) is None:
             raise ConfigError(
-                f"preset {preset} has no {title} to set {sorted(changes)} on", hint=f"use preset {method}"
+                f"preset {preset} has no {method.title} to set {sorted(changes)} on",
+                hint=f"use preset {method.preset}, or add it with {name} true",
             )
         if changes:
-            fields[method] = _replace(fields[method], changes)
-    config: AdaptationConfig = _replace(AdaptationConfig(preset=preset, **fields), given)
-    return config
+            fields[name] = _replace(fields[name], changes)
+    _check_known(AdaptationConfig, given)
+    return AdaptationConfig(**{"preset": preset, **fields, **given})
+
+
+def _plain(value: Any) -> Any:
+    """MONAI's command line passes on ``true`` and ``false`` as words."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _switched(name: str, wanted: Any, present: Any) -> Any:
+    """Settings of a method that is asked for or not, given those of the preset."""
+    settings = METHODS[name].settings
+    if isinstance(wanted, settings):
+        return wanted
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"{name} adds or takes away a method", expected="true or false", found=repr(wanted))
+    return (present or settings()) if wanted else None
 
 
 def _replace(instance: Any, changes: dict[str, Any]) -> Any:
-    known = {field.name for field in dataclasses.fields(instance)}
+    _check_known(type(instance), changes)
+    return dataclasses.replace(instance, **changes)
+
+
+def _check_known(settings: type[Any], changes: dict[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(settings)}
     unknown = sorted(changes.keys() - known)
     if unknown:
         raise ConfigError("unknown adaptation setting", expected=", ".join(sorted(known)), found=", ".join(unknown))
-    return dataclasses.replace(instance, **changes)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 import topolora_monai
 from topolora_monai.adapters.adapt import Adaptation, adapt
 from topolora_monai.adapters.config import AdaptationConfig
-from topolora_monai.errors import AdapterFileError
+from topolora_monai.adapters.header import FORMAT, checked_header
+from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
+from topolora_monai.errors import AdapterFileError, ConfigError
 
-__all__ = ["adapter_state", "load_adapter", "read_adapter_header", "save_adapter"]
+__all__ = [
+    "adapt_as_stored",
+    "adapter_state",
+    "is_complete",
+    "load_adapter",
+    "read_adapter_header",
+    "read_adapter_tensors",
+    "save_adapter",
+]
 
 _HEADER_KEY = "topolora_monai"
-_FORMAT = 1
 
 
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
@@ -45,33 +51,42 @@ def save_adapter(adaptation: Adaptation, path: str | Path, **properties: Any) ->
             ``image_size``, ``crop_size``, ``threshold``).
 
     Raises:
+        AdapterFileError: for a property of a type that no file could be read with.
         OSError: if the file cannot be written; an older one is left as it was.
     """
-    path = Path(path)
     header = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "package_version": topolora_monai.__version__,
         "network_name": adaptation.base_name,
         "base_sha256": adaptation.base_sha256,
         "adaptation": adaptation.config.to_dict(),
         **properties,
     }
-    state = {name: tensor.cpu().contiguous() for name, tensor in adapter_state(adaptation.network).items()}
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(save(state, metadata={_HEADER_KEY: json.dumps(header)}))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    as_read = json.loads(json.dumps(header))
+    write_tensors(adapter_state(adaptation.network), path, _HEADER_KEY, checked_header(as_read, path))
 
 
 def read_adapter_header(path: str | Path) -> dict[str, Any]:
     """Header of an adapter file, without reading its tensors.
 
+    Returns:
+        ``format``, ``package_version``, ``network_name``, ``base_sha256``, ``adaptation`` (see
+        :meth:`~topolora_monai.adapters.AdaptationConfig.from_dict`) and the properties that were saved.
+
     Raises:
-        AdapterFileError: if the file is missing, damaged, or not an adapter of this package.
+        AdapterFileError: if the file is missing, damaged, or not an adapter of this package, or an entry of the
+            header is missing or of another type.
     """
-    return _read(Path(path), with_tensors=False)[0]
+    return checked_header(read_header(path, _HEADER_KEY, "adapter"), path)
+
+
+def read_adapter_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of an adapter file by name, on the CPU, in memory of their own.
+
+    Raises:
+        AdapterFileError: if the file is missing or damaged.
+    """
+    return read_tensors(path, "adapter")
 
 
 def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
@@ -79,16 +94,47 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
 
     Args:
         network: the base the adapter was trained on, with the same weights unless the file holds them all;
-            changed in place.
+            changed in place. What the file holds takes new memory: tensors that the network shares with
+            another one are never written to.
         path: an adapter file.
 
     Returns:
         The adapted network, in the mode it came in.
 
     Raises:
-        AdapterFileError: if the file is damaged, belongs to another base, or a key is missing or unexpected.
+        AdapterFileError: if the file is damaged, belongs to another base, a key is missing or unexpected, or a
+            value is not finite.
     """
-    header, state = _read(Path(path), with_tensors=True)
+    header, state = read_adapter_header(path), read_adapter_tensors(path)
+    adaptation = adapt_as_stored(network, header, state, path)
+    if adaptation.base_sha256 != header["base_sha256"] and not is_complete(network):
+        raise AdapterFileError(
+            "adapter is for other base weights",
+            path=path,
+            expected=f"base with SHA-256 {header['base_sha256'][:16]}...",
+            found=f"{adaptation.base_sha256[:16]}...",
+            hint="give --weights the checkpoint that the adapter was trained on",
+        )
+    placed = {name: state[name].to(tensor.device) for name, tensor in adapter_state(network).items()}
+    network.load_state_dict(placed, strict=False, assign=True)  # completeness is checked against the adapter's own keys
+    return adaptation
+
+
+def adapt_as_stored(
+    network: nn.Module, header: dict[str, Any], state: dict[str, Tensor], path: str | Path
+) -> Adaptation:
+    """Adapt a freshly built network as a header says, and make sure that the file's tensors fit; none is loaded.
+
+    Args:
+        network: of the header's ``network_name``, with any weights; changed in place.
+        header: of the adapter file.
+        state: its tensors.
+        path: the file, for an error.
+
+    Raises:
+        AdapterFileError: if the network is another one, the settings cannot be used, a key is missing or
+            unexpected, a shape or type differs, or a value is not finite.
+    """
     found_name = getattr(network, "base_name", "custom")
     if header["network_name"] != found_name:
         raise AdapterFileError(
@@ -98,58 +144,41 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
             found=found_name,
             hint=f"build the network with network_name {header['network_name']}",
         )
-    adaptation = adapt(network, AdaptationConfig.from_dict(header["adaptation"]))
-    complete = all(parameter.requires_grad for parameter in network.parameters())  # then no weight of the base is left
-    if adaptation.base_sha256 != header["base_sha256"] and not complete:
-        raise AdapterFileError(
-            "adapter is for other base weights",
-            path=path,
-            expected=f"base with SHA-256 {header['base_sha256'][:16]}...",
-            found=f"{adaptation.base_sha256[:16]}...",
-            hint="give --weights the checkpoint that the adapter was trained on",
-        )
-    _load_strictly(network, state, Path(path))
+    try:
+        adaptation = adapt(network, AdaptationConfig.from_dict(header["adaptation"]))
+    except (ConfigError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise AdapterFileError("settings of the adapter cannot be used", path=path, found=error) from error
+    _check_fit(adapter_state(network), state, path)
     return adaptation
 
 
-def _load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    wanted = adapter_state(network)
+def is_complete(network: nn.Module) -> bool:
+    """Whether adapting left nothing of the base, so that its weights do not matter."""
+    return all(parameter.requires_grad for parameter in network.parameters())
+
+
+def _check_fit(wanted: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
     missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    reshaped = sorted(key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape)
-    if missing or unexpected or reshaped:
+    both = wanted.keys() & state.keys()
+    changed = sorted(key for key in both if _form(wanted[key]) != _form(state[key]))
+    if missing or unexpected or changed:
         raise AdapterFileError(
             "adapter does not fit the network",
             path=path,
             expected=f"{len(wanted)} tensors",
-            found=f"missing {missing or 'none'}; unexpected {unexpected or 'none'}; other shape {reshaped or 'none'}",
+            found=f"missing {missing or 'none'}; unexpected {unexpected or 'none'};"
+            f" other shape or type {changed or 'none'}",
             hint="the file is damaged or was edited; export it again",
         )
-    network.load_state_dict(state, strict=False)  # completeness is checked above, against the adapter's own keys
-
-
-def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise AdapterFileError("adapter file not found", path=path, hint="give --adapter the path of a trained adapter")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            keys = list(file.keys()) if with_tensors else []
-            state = {key: file.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as error:
+    broken = non_finite(state)
+    if broken:
         raise AdapterFileError(
-            "adapter file is damaged or not a safetensors file", path=path, found=str(error), hint="copy it again"
-        ) from error
-    if _HEADER_KEY not in metadata:
-        raise AdapterFileError(
-            "not an adapter of topolora_monai", path=path, expected=f"header {_HEADER_KEY}", found=sorted(metadata)
-        )
-    header: dict[str, Any] = json.loads(metadata[_HEADER_KEY])
-    if header.get("format") != _FORMAT:
-        raise AdapterFileError(
-            "adapter file of an unknown format",
+            "adapter holds values that are not finite",
             path=path,
-            expected=_FORMAT,
-            found=header.get("format"),
-            hint=f"use topolora_monai {header.get('package_version')}",
+            found=", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else ""),
+            hint="its training diverged or the file is damaged; take an earlier one",
         )
-    return header, state
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype

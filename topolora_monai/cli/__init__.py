@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from topolora_monai.cli import data, params, release, weights
+from topolora_monai.cli import adapter, data, export, params, release, weights
 from topolora_monai.errors import TopoLoRAError
 
 __all__ = ["main"]
+
+
+_INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,17 +26,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         published_trainable     4,929,508  with the decoder parts that get no gradient, which are frozen here
         0
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where it can still be found out that nobody reads on, as after `| head`
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed again on leaving
+        return _PIPE_CLOSED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="topolora", description="Adapt SAM-family networks to thin structures.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (data, params, release, weights):
+    for group in (adapter, data, export, params, release, weights):
         group.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.run(options)
     except TopoLoRAError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return getattr(options, "error_status", 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     return status

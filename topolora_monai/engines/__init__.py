@@ -19,9 +19,11 @@ from topolora_monai.engines.handlers import (
 )
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, default_precision
 from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
-from topolora_monai.engines.prediction import PredictionWriter
+from topolora_monai.engines.prediction import PredictionWriter, write_classes
+from topolora_monai.engines.rank_allocation import RankAllocation
 from topolora_monai.engines.scenes import SceneSegmenter
-from topolora_monai.engines.settings import check_classes, check_settings
+from topolora_monai.engines.schedules import lr_schedule
+from topolora_monai.engines.settings import check_classes, check_settings, flag
 
 __all__ = [
     "AutocastInferer",
@@ -33,6 +35,7 @@ __all__ = [
     "LossRamp",
     "NonFiniteGuard",
     "PredictionWriter",
+    "RankAllocation",
     "RunCheckpoint",
     "SceneSegmenter",
     "TargetLoss",
@@ -41,11 +44,14 @@ __all__ = [
     "check_classes",
     "check_settings",
     "default_precision",
+    "flag",
     "image_names",
+    "lr_schedule",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",
     "provenance",
     "speak_plainly",
+    "write_classes",
     "write_json",
 ]

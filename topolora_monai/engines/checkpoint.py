@@ -157,9 +157,7 @@ class RunCheckpoint:
             beside.unlink(missing_ok=True)
 
     def _save_best(self, evaluator: Engine) -> None:
-        curve = self.dice.pooled()
-        threshold = curve.best_threshold()
-        value = curve.scores(threshold).dice
+        value, threshold = self.dice.best()
         if self.best and not value > self.best["dice"]:
             return
         self.best = {"dice": value, "threshold": threshold, "epoch": float(evaluator.state.epoch)}

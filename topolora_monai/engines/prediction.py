@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,53 @@ from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
 
 from topolora_monai.engines.batches import batch_items
+from topolora_monai.engines.output import write_json
 from topolora_monai.errors import OutputError
 from topolora_monai.io import volume_output_name, volume_shape, write_png, write_volume
-from topolora_monai.metrics import threshold_bin, to_16_bit
+from topolora_monai.metrics import class_indices, threshold_bin, to_16_bit
+from topolora_monai.networks.activation import Activation
 
-__all__ = ["PredictionWriter"]
+__all__ = ["PredictionWriter", "write_classes"]
+
+
+def write_classes(folder: str | Path, classes: Sequence[str]) -> None:
+    """Write ``classes.json``, the name of each number in masks of several classes; nothing for one class.
+
+    Args:
+        folder: where to.
+        classes: names, the background first.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    if len(classes) <= 2:
+        return
+    path = Path(folder) / "classes.json"
+    try:
+        write_json({str(number): name for number, name in enumerate(classes)}, path)
+    except OSError as error:
+        raise OutputError("cannot write names of classes", path=path, found=error.strerror) from error
 
 
 class PredictionWriter:
     """Write ``NAME_mask.png`` (0 and 255) and ``NAME_probability.png`` (16 bit) at the input's size.
 
-    With several classes, the files are ``NAME_mask_K.png`` and ``NAME_probability_K.png`` for class K.
-    Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them. Slices of a volume are put back
-    together in its geometry: ``NAME_mask.nii.gz`` (0 and 1), or ``.tif`` for pages of a TIFF, once its last slice is
-    there.
+    With several classes, ``NAME_probability_K.png`` is of class K, from 1. Where they exclude one another,
+    ``NAME_mask.png`` holds the number of the most probable class, 0 for the background; where they may overlap, there
+    is one ``NAME_mask_K.png`` each. Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them.
+    Slices of a volume are put back together in its geometry: ``NAME_mask.nii.gz`` (0 and 1, or class numbers), or
+    ``.tif`` for pages of a TIFF, once its last slice is there.
 
     Args:
         folder: where to.
-        threshold: foreground is ``probability >= threshold``.
+        threshold: foreground is ``probability >= threshold``; not used where classes exclude one another.
+        activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
     """
 
-    def __init__(self, folder: str | Path, threshold: float = 0.5) -> None:
+    def __init__(self, folder: str | Path, threshold: float = 0.5, activation: Activation = "sigmoid") -> None:
         self.folder = Path(folder)
         self.threshold = threshold
+        self.activation = activation
         self._volumes: dict[str, _Volume] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -72,9 +96,14 @@ class PredictionWriter:
                 self._write(lambda to, array=array: write_volume(array, like=path, path=to), target)
 
     def _masks_and_probabilities(self, planes: NDArray[np.uint16], foreground: int) -> Iterator[tuple[str, Any]]:
-        for index, stored in enumerate(planes):
-            suffix = f"_{index}" if len(planes) > 1 else ""
-            yield f"mask{suffix}", (stored >= threshold_bin(self.threshold)).astype(np.uint8) * np.uint8(foreground)
+        several = len(planes) > 1
+        exclusive = several and self.activation == "softmax"
+        if exclusive:
+            yield "mask", class_indices(planes)
+        for number, stored in enumerate(planes, start=1):
+            suffix = f"_{number}" if several else ""
+            if not exclusive:
+                yield f"mask{suffix}", (stored >= threshold_bin(self.threshold)).astype(np.uint8) * np.uint8(foreground)
             yield f"probability{suffix}", stored
 
     def _write(self, write: Any, name: str) -> None:

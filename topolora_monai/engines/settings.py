@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from topolora_monai.errors import ConfigError
+from topolora_monai.networks.activation import Activation, check_activation
+from topolora_monai.networks.registry import MulticlassHead
 
-__all__ = ["check_classes", "check_settings"]
+__all__ = ["check_classes", "check_settings", "flag"]
 
 _PROTOCOLS = ("native", "published")
 
@@ -33,24 +36,59 @@ def check_settings(protocol: str, **positive: float) -> None:
             )
 
 
-def check_classes(classes: Sequence[str], out_channels: int) -> None:
+def flag(value: Any) -> bool:
+    """A switch as YAML or MONAI's command line gives it, which passes ``true`` and ``false`` on as words.
+
+    Raises:
+        ConfigError: for anything that is neither.
+
+    Example:
+        >>> flag("false"), flag(True)
+        (False, True)
+    """
+    known = {"true": True, "false": False}
+    word = str(value).lower()
+    if word not in known:
+        raise ConfigError("a switch is neither on nor off", expected="true or false", found=repr(value))
+    return known[word]
+
+
+def check_classes(
+    classes: Sequence[str],
+    out_channels: int,
+    activation: Activation = "sigmoid",
+    multiclass_head: MulticlassHead = "per_class",
+) -> None:
     """Make sure that a network has an output for each class of the data but the background.
 
     Args:
         classes: names, the background first.
         out_channels: of the network.
+        activation: what makes probabilities of its outputs.
+        multiclass_head: what makes its outputs.
 
     Raises:
-        ConfigError: if the numbers differ, or there are several: these recipes train one foreground class.
+        ConfigError: if the numbers differ, the names are not told apart, or head and activation do not fit.
 
     Example:
-        >>> check_classes(["background", "vessel"], out_channels=1)
+        >>> check_classes(["background", "cup", "window"], 2, "softmax", "token_set")
     """
-    foreground = list(classes[1:])
-    if len(foreground) != 1 or out_channels != 1:
+    check_activation(activation)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
         raise ConfigError(
-            "this recipe trains one foreground class",
-            expected="two classes and out_channels 1",
-            found=f"{', '.join(classes)} and out_channels {out_channels}",
-            hint="make a data set with masks of one class",
+            "classes are not told apart", expected="the background and at least one other name", found=list(classes)
+        )
+    if out_channels != len(classes) - 1:
+        raise ConfigError(
+            "the network has another number of classes than the data",
+            expected=f"out_channels {len(classes) - 1}, for {', '.join(classes[1:])}",
+            found=f"out_channels {out_channels}",
+            hint="leave --out_channels out, and give --classes if the masks hold others than the data set's",
+        )
+    if multiclass_head == "token_set" and out_channels > 1 and activation != "softmax":
+        raise ConfigError(
+            "a token set is for classes that exclude one another",
+            expected="activation softmax",
+            found=f"activation {activation}",
+            hint="set multiclass_head per_class for classes that overlap",
         )

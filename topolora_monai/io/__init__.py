@@ -1,7 +1,7 @@
 """Files in and out: pictures, rasters, volumes and masks."""
 
 from topolora_monai.io.images import IMAGE_SUFFIXES, ImageData, Kind, image_kind, image_size, read_image
-from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, read_labels, read_mask
+from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, numbered, read_labels, read_mask
 from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, read_picture, write_png
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
 from topolora_monai.io.volumes import (
@@ -30,6 +30,7 @@ __all__ = [
     "image_size",
     "is_raster",
     "is_volume",
+    "numbered",
     "open_picture",
     "open_raster",
     "read_bands",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from topolora_monai.io.pictures import open_picture
 from topolora_monai.io.rasters import is_raster, read_band_values
 from topolora_monai.io.volumes import is_volume, read_slice
 
-__all__ = ["UNLABELLED", "LabelValues", "Labels", "read_labels", "read_mask"]
+__all__ = ["UNLABELLED", "LabelValues", "Labels", "numbered", "read_labels", "read_mask"]
 
 LabelValues = Mapping[int, int] | Literal["cut"]
 """Class number of each stored value, or ``"cut"`` for two classes with interpolated borders, divided at 127."""
@@ -25,6 +25,16 @@ UNLABELLED = -1
 _CUT = 127
 _LARGEST_GREY = 65535
 _LOSSY_FORMATS = ("JPEG", "MPO")
+
+
+def numbered(classes: Sequence[str]) -> LabelValues | None:
+    """Encoding of masks that hold class numbers; None for two classes, whose masks are two-valued anyhow.
+
+    Example:
+        >>> numbered(["background", "cup", "window"])
+        {0: 0, 1: 1, 2: 2}
+    """
+    return {number: number for number in range(len(classes))} if len(classes) > 2 else None
 
 
 class Labels(NamedTuple):

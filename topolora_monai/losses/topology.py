@@ -1,36 +1,61 @@
-"""BCE + Dice + clDice over the valid part of an image, with a ramp for the topology term."""
+"""A weighted sum of terms by name, some of which grow in during training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
 import torch
-import torch.nn.functional as F
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 
+from topolora_monai.errors import ConfigError, unknown_choice
+from topolora_monai.losses.base import SegmentationLoss
 from topolora_monai.losses.cldice import SoftClDiceLoss
+from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
+from topolora_monai.losses.dice import SoftDiceLoss
+from topolora_monai.losses.structure import StructureLoss
 
-__all__ = ["TopologyLoss"]
+__all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss"]
+
+LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
+    {
+        "bce": BinaryCrossEntropyLoss,
+        "balanced_bce": BalancedCrossEntropyLoss,
+        "ce": CrossEntropyLoss,
+        "dice": SoftDiceLoss,
+        "cldice": SoftClDiceLoss,
+        "structure": partial(StructureLoss, weighted=False),
+        "structure_weighted": partial(StructureLoss, weighted=True),
+    }
+)
+
+DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"bce": 1.0, "dice": 1.0, "cldice": 0.5})
+
+_SKELETON_TERMS = ("cldice",)  # take the number of iterations, and the target's skeleton where there is one
 
 
 class TopologyLoss(nn.Module):
-    """Weighted sum of cross entropy, soft Dice and soft clDice on logits (TopoLoRA-SAM, arXiv 2601.02273).
-
-    Each class of each sample counts alike in the overlap terms. Where a mask is given, pixels outside it
-    have no influence on any term. All terms are computed in float32.
+    """Weighted sum of terms on logits; by default cross entropy, Dice and clDice (TopoLoRA-SAM, arXiv 2601.02273).
 
     Args:
-        bce_weight: of the binary cross entropy, averaged over valid pixels.
-        dice_weight: of the soft Dice loss.
-        cldice_weight: of the soft clDice loss, once the ramp is over.
-        iterations: scales of the soft skeleton.
-        ramp: fraction of training over which the clDice weight grows linearly from 0; 0 applies it at
+        weights: of terms by their name in :data:`LOSS_TERMS`; a term of weight 0 is not computed.
+        ramps: fraction of training over which a term's weight grows linearly from 0, by name; 0 applies it at
             once. The trainer reports its progress through :meth:`set_progress`.
+        iterations: scales of the soft skeleton, see :func:`soft_skeleton`.
+        include_background: of several channels, whether the first counts, see :class:`SegmentationLoss`.
+        softmax: classes exclude each other, see :class:`SegmentationLoss`.
+        implicit_background: they leave out the background, see :class:`SegmentationLoss`.
 
     Raises:
-        ValueError: for a negative weight or a ramp outside [0, 1].
+        ConfigError: for an unknown name, a negative weight, weights that are all 0 or a ramp outside [0, 1].
 
     Example:
-        >>> loss = TopologyLoss(cldice_weight=0.5)
+        >>> loss = TopologyLoss({"bce": 1.0, "cldice": 0.5}, ramps={"cldice": 0.5})
+        >>> loss.set_progress(0.25)
+        >>> loss.weight("cldice")
+        0.25
         >>> target = (torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) > 0.5).float()
         >>> loss(20 * target - 10, target).item() < loss(torch.zeros(2, 1, 32, 32), target).item()
         True
@@ -38,61 +63,67 @@ class TopologyLoss(nn.Module):
 
     def __init__(
         self,
-        bce_weight: float = 1.0,
-        dice_weight: float = 1.0,
-        cldice_weight: float = 0.5,
+        weights: Mapping[str, float] = DEFAULT_WEIGHTS,
+        ramps: Mapping[str, float] | None = None,
         iterations: int = 10,
-        ramp: float = 0.0,
+        *,
+        include_background: bool = True,
+        softmax: bool = False,
+        implicit_background: bool = False,
     ) -> None:
         super().__init__()
-        if min(bce_weight, dice_weight, cldice_weight) < 0:
-            raise ValueError(f"weights must not be negative, got {(bce_weight, dice_weight, cldice_weight)}")
-        if not 0.0 <= ramp <= 1.0:
-            raise ValueError(f"ramp is a fraction of training in [0, 1], got {ramp}")
-        self.bce_weight = bce_weight
-        self.dice_weight = dice_weight
-        self.cldice_weight = cldice_weight
-        self.ramp = ramp
+        self.weights, self.ramps = dict(weights), dict(ramps or {})
+        _check(self.weights, self.ramps)
         self.progress = 1.0
-        self.dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)
-        self.cldice = SoftClDiceLoss(iterations)
+        common: dict[str, Any] = {
+            "include_background": include_background,
+            "softmax": softmax,
+            "implicit_background": implicit_background,
+        }
+        self.terms = nn.ModuleDict()
+        for name, weight in self.weights.items():
+            if weight:
+                own = {"iterations": iterations} if name in _SKELETON_TERMS else {}
+                self.terms[name] = LOSS_TERMS[name](**common, **own)
 
     def set_progress(self, progress: float) -> None:
         """Tell how much of training is done, from 0 to 1."""
         self.progress = progress
 
-    @property
-    def topology_weight(self) -> float:
-        """Weight of the clDice term at the present progress."""
-        return self.cldice_weight * (min(1.0, self.progress / self.ramp) if self.ramp else 1.0)
+    def weight(self, name: str) -> float:
+        """Weight of a term at the present progress; 0 for one that is not there."""
+        ramp = self.ramps.get(name, 0.0)
+        return self.weights.get(name, 0.0) * (min(1.0, self.progress / ramp) if ramp else 1.0)
 
     def forward(
         self, logits: Tensor, target: Tensor, *, mask: Tensor | None = None, skeleton: Tensor | None = None
     ) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            logits: shape (B, K, H, W), any floating dtype.
-            target: same shape, 0 or 1.
-            mask: 1 where pixels count (field of view, labelled), shape (B, 1, H, W).
-            skeleton: exact skeleton of the target, same shape as ``target``; else a soft one is computed.
+        """Compute the sum; arguments as :meth:`SegmentationLoss.forward`.
 
         Returns:
-            Scalar, float32.
+            Scalar, float32, or float64 for such logits.
 
         Raises:
-            ValueError: if logits and target differ in shape.
+            ValueError: if the shapes do not fit.
         """
-        if logits.shape != target.shape:
-            raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ in shape")
-        logits, target = logits.float(), target.float()
-        valid = torch.ones_like(target) if mask is None else mask.float().expand_as(target)
-        probability, target = torch.sigmoid(logits) * valid, target * valid
-        entropy = F.binary_cross_entropy_with_logits(logits, target, weight=valid, reduction="sum")
-        total = self.bce_weight * entropy / valid.sum().clamp(min=1.0)
-        if self.dice_weight:
-            total = total + self.dice_weight * self.dice(probability, target)
-        if self.topology_weight:
-            exact = skeleton * valid if skeleton is not None else None
-            total = total + self.topology_weight * self.cldice(probability, target, exact)
+        total = logits.flatten()[:0].sum().to(torch.promote_types(logits.dtype, torch.float32))  # 0 with a gradient
+        for name, term in self.terms.items():
+            weight = self.weight(name)
+            if weight:
+                exact = skeleton if name in _SKELETON_TERMS else None
+                total = total + weight * term(logits, target, mask=mask, skeleton=exact)
         return total
+
+
+def _check(weights: Mapping[str, float], ramps: Mapping[str, float]) -> None:
+    for name in (*weights, *ramps):
+        if name not in LOSS_TERMS:
+            raise unknown_choice("loss term", name, LOSS_TERMS)
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ConfigError(f"the weight of {name} must not be negative", found=weight)
+    if not any(weights.values()):
+        raise ConfigError("all terms of the loss have weight 0", found=dict(weights), hint="give one a weight")
+    for name, ramp in ramps.items():
+        if not 0.0 <= ramp <= 1.0:
+            raise ConfigError(f"the ramp of {name} is a fraction of training", expected="0 to 1", found=ramp)

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
+from topolora_monai.metrics.classes import ClassCounts, best_common_threshold, mean_scores, predicted_masks
 from topolora_monai.metrics.overlap import ThresholdCurve
 
-__all__ = ["PooledDice"]
+__all__ = ["BestDice", "PooledDice"]
+
+
+class BestDice(NamedTuple):
+    """Dice, and its threshold; 0.5, which means nothing, where each pixel is of its most probable class."""
+
+    dice: float
+    threshold: float
 
 
 class PooledDice(CumulativeIterationMetric):
     """Dice over all pixels of all images inside the field of view, at the best threshold in hundredths.
 
     Chosen on validation images, the best threshold judges the ranking of pixels rather than the calibration
-    of the logits, which still moves while training.
+    of the logits, which still moves while training. Of several classes it is the mean of their Dice; where they
+    exclude one another, each pixel is of its most probable class and there is no threshold to choose.
+
+    Args:
+        activation: what made the probabilities, ``"sigmoid"`` or ``"softmax"``; with the latter, several classes
+            exclude one another.
 
     Example:
         >>> metric = PooledDice()
@@ -26,8 +40,12 @@ class PooledDice(CumulativeIterationMetric):
         tensor([1.])
     """
 
+    def __init__(self, activation: str = "sigmoid") -> None:
+        super().__init__()
+        self.activation = activation
+
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Histograms of one image, shape (1, 2, bins).
+        """What is pooled of one image: histograms, shape (1, K, 2, bins), or pixel counts, shape (1, K, 3).
 
         Args:
             y_pred: probabilities, shape (1, K, H, W).
@@ -37,22 +55,38 @@ class PooledDice(CumulativeIterationMetric):
         if y is None:
             raise ValueError("PooledDice needs a target")
         classes = y_pred.shape[1]
-        fov = y[:, classes : classes + 1].expand_as(y_pred) if y.shape[1] > classes else None
-        curve = ThresholdCurve()
-        curve.add(y_pred, y[:, :classes], fov)
-        return torch.stack([torch.from_numpy(curve.positives), torch.from_numpy(curve.negatives)])[None]
+        target, fov = y[0, :classes], y[0, classes] if y.shape[1] > classes else None
+        if self.activation == "softmax" and classes > 1:
+            counts = ClassCounts(classes)
+            inside = None if fov is None else fov.cpu().numpy() > 0.5
+            counts.add(predicted_masks(y_pred[0], None), target.cpu().numpy() > 0.5, inside)
+            return torch.from_numpy(counts.counts)[None]
+        curves = [ThresholdCurve() for _ in range(classes)]
+        for curve, probability, truth in zip(curves, y_pred[0], target, strict=True):
+            curve.add(probability, truth, fov)
+        histograms = np.stack([[curve.positives, curve.negatives] for curve in curves])
+        return torch.from_numpy(histograms)[None]
 
     def aggregate(self) -> Tensor:
         """Dice over everything seen since the last reset, shape (1,)."""
-        pooled = self.pooled()
-        return torch.tensor([pooled.scores(pooled.best_threshold()).dice])
+        return torch.tensor([self.best().dice])
 
-    def pooled(self) -> ThresholdCurve:
-        """Curve over everything seen since the last reset."""
-        curve = ThresholdCurve()
+    def best(self) -> BestDice:
+        """Dice over everything seen since the last reset, and the threshold it was reached at.
+
+        Raises:
+            ValueError: if nothing was.
+        """
         buffer = self.get_buffer()
         if not isinstance(buffer, Tensor):
             raise ValueError("no image has been scored yet")
-        total = buffer.sum(dim=0).cpu().numpy()
-        curve.positives, curve.negatives = total[0].astype("int64"), total[1].astype("int64")
-        return curve
+        total = buffer.sum(dim=0).cpu().numpy().astype("int64")
+        if total.ndim == 2:
+            counts = ClassCounts(len(total))
+            counts.counts = total
+            return BestDice(mean_scores(counts.scores()).dice, 0.5)
+        curves = [ThresholdCurve() for _ in total]
+        for curve, histogram in zip(curves, total, strict=True):
+            curve.positives, curve.negatives = histogram
+        threshold = best_common_threshold(curves)
+        return BestDice(mean_scores([curve.scores(threshold) for curve in curves]).dice, threshold)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["OverlapScores", "ThresholdCurve", "threshold_bin", "to_16_bit"]
+__all__ = ["OverlapScores", "ThresholdCurve", "best_on_grid", "threshold_bin", "to_16_bit"]
 
 _BINS = 65536
 """Probabilities are scored at 16-bit resolution, that of the probability images written to disk."""
@@ -31,6 +32,26 @@ class OverlapScores:
     iou: float
     precision: float
     recall: float
+
+    @classmethod
+    def of_counts(cls, true_positive: int, false_positive: int, false_negative: int) -> OverlapScores:
+        """Scores of numbers of pixels.
+
+        Example:
+            >>> OverlapScores.of_counts(2, 1, 1).iou
+            0.5
+        """
+        return cls(
+            dice=_ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
+            iou=_ratio(true_positive, true_positive + false_positive + false_negative),
+            precision=_ratio(true_positive, true_positive + false_positive),
+            recall=_ratio(true_positive, true_positive + false_negative),
+        )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the scores."""
+        return tuple(field.name for field in dataclasses.fields(cls))
 
 
 class ThresholdCurve:
@@ -80,23 +101,23 @@ class ThresholdCurve:
         first = threshold_bin(threshold)
         true_positive, false_positive = int(self.positives[first:].sum()), int(self.negatives[first:].sum())
         false_negative = int(self.positives[:first].sum())
-        return OverlapScores(
-            dice=_ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
-            iou=_ratio(true_positive, true_positive + false_positive + false_negative),
-            precision=_ratio(true_positive, true_positive + false_positive),
-            recall=_ratio(true_positive, true_positive + false_negative),
-        )
+        return OverlapScores.of_counts(true_positive, false_positive, false_negative)
 
     def best_threshold(self) -> float:
         """The threshold on a grid of hundredths with the highest pooled Dice; the one nearest to 0.5 of equals."""
-        grid = sorted((round(0.01 * k, 2) for k in range(1, 100)), key=lambda t: abs(t - 0.5))
-        return max(grid, key=lambda t: np.nan_to_num(self.scores(t).dice, nan=-1.0))
+        return best_on_grid(lambda threshold: self.scores(threshold).dice)
 
     def auc(self) -> float:
         """Area under the ROC curve; ties count half. NaN if one class is absent."""
         positives, negatives = self.positives.astype(float), self.negatives.astype(float)
         below = np.cumsum(negatives) - negatives
         return _ratio(float((positives * (below + negatives / 2)).sum()), float(positives.sum() * negatives.sum()))
+
+
+def best_on_grid(dice: Callable[[float], float]) -> float:
+    """The hundredth with the highest Dice, the one nearest to 0.5 of equals; what is not defined counts least."""
+    grid = sorted((round(0.01 * k, 2) for k in range(1, 100)), key=lambda t: abs(t - 0.5))
+    return max(grid, key=lambda t: np.nan_to_num(dice(t), nan=-1.0))
 
 
 def to_16_bit(probability: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from topolora_monai.environment import check_torchvision
 
 check_torchvision()
 
-from topolora_monai.networks.baselines import BASELINE_NAMES, BaselineSegmenter, network_loss
+from topolora_monai.networks.activation import probabilities
+from topolora_monai.networks.baselines import BASELINE_NAMES, BaselineSegmenter
 from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.networks.registry import NETWORK_NAMES, build_network
 from topolora_monai.networks.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 from topolora_monai.networks.segmenter import SamSegmenter
 from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
+from topolora_monai.networks.training_loss import network_loss
 from topolora_monai.networks.vit import VitImageEncoder
 
 __all__ = [
@@ -26,4 +28,5 @@ __all__ = [
     "VitImageEncoder",
     "build_network",
     "network_loss",
+    "probabilities",
 ]

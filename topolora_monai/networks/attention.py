@@ -61,7 +61,8 @@ def relative_position_attention(
     rows = query.reshape(batch, heads, height, width, dim)
     bias_h = torch.einsum("bnhwc,hkc->bnhwk", rows, table_h.to(query.dtype)).reshape(batch, heads, tokens, height)
     bias_w = torch.einsum("bnhwc,wkc->bnhwk", rows, table_w.to(query.dtype)).reshape(batch, heads, tokens, width)
-    if query.device.type == "cpu" and query.dtype == torch.float32 and query.requires_grad:
+    chunked = query.device.type == "cpu" and query.dtype == torch.float32 and query.requires_grad
+    if chunked and not torch.compiler.is_exporting():
         flat = (tensor.reshape(batch * heads, tokens, -1) for tensor in (query, key, value, bias_h, bias_w))
         out: Tensor = _ChunkedAttention.apply(*flat)
         return out.reshape(batch, heads, tokens, dim)

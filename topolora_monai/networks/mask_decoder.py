@@ -6,6 +6,8 @@ import torch
 from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
 
+from topolora_monai.networks.token_set import TokenSetHead
+
 __all__ = ["MaskDecoder"]
 
 
@@ -14,7 +16,8 @@ class MaskDecoder(nn.Module):
 
     For one class, mask token 0 and hyper-network 0 answer, as ``multimask_output=False`` does in the
     original. For several, one token a class starts as a copy of token 0 and shares hyper-network 0
-    (Conv-LoRA's arrangement). State-dict keys of the original parameters are unchanged.
+    (Conv-LoRA's arrangement); :meth:`use_token_set` lets a set of such tokens share the classes instead.
+    State-dict keys of the original parameters are unchanged.
 
     Args:
         decoder: the original decoder; its layers are taken over, so do not use it further.
@@ -30,9 +33,23 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = decoder.output_hypernetworks_mlps
         self.iou_prediction_head = decoder.iou_prediction_head
         self.class_tokens: nn.Parameter | None = None
+        self.token_set: TokenSetHead | None = None
         if out_channels > 1:
-            self.class_tokens = nn.Parameter(torch.empty(out_channels, self.mask_tokens.embedding_dim))
-            self.reset_class_tokens()
+            self._add_class_tokens(out_channels)
+
+    def use_token_set(self, out_channels: int, tokens: int) -> None:
+        """Answer by a set of tokens and a classifier of each; to be called once base weights are loaded.
+
+        Args:
+            out_channels: number of classes K.
+            tokens: size of the set, each a copy of mask token 0 to start with.
+        """
+        self._add_class_tokens(tokens)
+        self.token_set = TokenSetHead(self.mask_tokens.embedding_dim, out_channels).train(self.training)
+
+    def _add_class_tokens(self, count: int) -> None:
+        self.class_tokens = nn.Parameter(torch.empty(count, self.mask_tokens.embedding_dim))
+        self.reset_class_tokens()
 
     @torch.no_grad()
     def reset_class_tokens(self) -> None:
@@ -64,9 +81,11 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([output_tokens.expand(batch, -1, -1), sparse.to(output_tokens.dtype)], dim=1)
         hidden, source = self.transformer(embedding + dense, positions.expand_as(embedding), tokens)
         upscaled = self._upscale(source.transpose(1, 2).reshape(batch, -1, height, width), *finer)
-        weights = self.output_hypernetworks_mlps[0](hidden[:, 1 : 1 + answering.shape[0]])
-        logits: Tensor = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-        return logits
+        answers = hidden[:, 1 : 1 + answering.shape[0]]
+        logits: Tensor = (self.output_hypernetworks_mlps[0](answers) @ upscaled.flatten(2)).unflatten(
+            2, upscaled.shape[2:]
+        )
+        return logits if self.token_set is None else self.token_set(answers, logits)
 
     def _more_tokens(self) -> tuple[Tensor, ...]:
         """Output tokens beside those for masks and their quality; (1, D) each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
@@ -22,7 +22,9 @@ from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
 from topolora_monai.networks.vit import VitImageEncoder
 from topolora_monai.weights import load_base_weights
 
-__all__ = ["NETWORK_NAMES", "build_network"]
+__all__ = ["NETWORK_NAMES", "MulticlassHead", "build_network"]
+
+MulticlassHead = Literal["per_class", "token_set"]
 
 _Parts = tuple[nn.Module, PromptEncoder, OriginalMaskDecoder]
 
@@ -36,6 +38,8 @@ def build_network(
     out_channels: int = 1,
     fit: Fit = "pad",
     activation_checkpointing: bool = False,
+    multiclass_head: MulticlassHead = "per_class",
+    mask_tokens: int = 10,
     seed: int = 0,
 ) -> SamSegmenter | BaselineSegmenter:
     """Build a segmenter by name, with random weights or a published checkpoint.
@@ -52,13 +56,16 @@ def build_network(
         out_channels: number of classes K; 1 for foreground against background.
         fit: see :class:`SamSegmenter`; without meaning for baselines.
         activation_checkpointing: trade time for memory in training; not for baselines.
+        multiclass_head: ``"per_class"`` has a mask token for each class; ``"token_set"`` has ``mask_tokens`` of
+            them, each with a class of its own (Conv-LoRA), for classes that exclude one another; not for baselines.
+        mask_tokens: size of the token set.
         seed: of the random weights; the global generator is left untouched.
 
     Returns:
         The segmenter, in evaluation mode, on the CPU, in float32.
 
     Raises:
-        ConfigError: for an unknown name, an impossible size, or a package that is not installed.
+        ConfigError: for an unknown name, an impossible size or head, or a package that is not installed.
         CheckpointError: for a checkpoint that is damaged or of another base.
 
     Example:
@@ -66,7 +73,11 @@ def build_network(
         >>> sum(p.numel() for p in network.parameters()) < 5_000_000
         True
     """
+    if multiclass_head not in get_args(MulticlassHead):
+        raise unknown_choice("multiclass_head", multiclass_head, get_args(MulticlassHead))
     if network_name in BASELINE_NAMES:
+        if multiclass_head == "token_set":
+            raise ConfigError(f"{network_name} has no mask tokens", hint="set multiclass_head per_class")
         if activation_checkpointing:
             raise ConfigError(f"{network_name} has no activation checkpointing", hint="lower batch_size or crop_size")
         return build_baseline(
@@ -76,17 +87,28 @@ def build_network(
         raise unknown_choice("network_name", network_name, NETWORK_NAMES)
     if in_channels < 1 or out_channels < 1:
         raise ConfigError("in_channels and out_channels must be positive", found=(in_channels, out_channels))
+    if mask_tokens < 1:
+        raise ConfigError("mask_tokens must be positive", found=mask_tokens)
+    token_set = multiclass_head == "token_set"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder, prompt_encoder, decoder = _PARTS[network_name](activation_checkpointing)
         wrap = Sam2MaskDecoder if isinstance(encoder, Sam2ImageEncoder) else MaskDecoder
         network = SamSegmenter(
-            encoder, prompt_encoder, wrap(decoder, out_channels), image_size, in_channels, fit, network_name
+            encoder,
+            prompt_encoder,
+            wrap(decoder, 1 if token_set else out_channels),
+            image_size,
+            in_channels,
+            fit,
+            network_name,
         )
     if weights is not None:
         load_base_weights(network, weights, network_name)
         network.mask_decoder.reset_class_tokens()
         network.pretrained = True
+    if token_set:
+        network.mask_decoder.use_token_set(out_channels, mask_tokens)
     return network.eval()
 
 

@@ -129,6 +129,10 @@ class SamSegmenter(nn.Module):
         logits = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense, *finer)
         return self._restore(logits, inner, size)
 
+    def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring the mask decoder's logits (B, K, h, w) to the image's ``size`` in pixels, in float32."""
+        return self._restore(logits, self._inner_size(size), size)
+
     def encode(self, image: Tensor) -> Tensor:
         """Embed images; (B, C, H, W) in [0, 1] to (B, D, image_size / 16, image_size / 16)."""
         return self._encode(image)[0]

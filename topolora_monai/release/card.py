@@ -40,7 +40,7 @@ Images of another resolution should be resampled to that of the training images 
 ## Scores
 {_table(record)}
 
-Threshold {header["threshold"]:.3f}, chosen on validation. Overlap scores are pooled over the pixels of all test images
+{_decision(header)} Overlap scores are pooled over the pixels of all test images
 inside the field of view at native size; clDice is the mean over images on exact skeletons.
 
 ## Training
@@ -73,10 +73,19 @@ def _scaling(header: dict[str, Any]) -> str:
     return f", from {header['pixel_values']} between {limits}"
 
 
+def _decision(header: dict[str, Any]) -> str:
+    if header["out_channels"] > 1 and header.get("activation") == "softmax":
+        return "Each pixel is of its most probable class; `NAME_mask.png` holds the numbers that `classes.json` names."
+    return f"Threshold {header['threshold']:.3f}, chosen on validation."
+
+
 def _table(record: dict[str, Any]) -> str:
     test = record["test"]
     names = [name for name in _SCORES if name in test]
     rows = [names, ["---"] * len(names), [f"{test[name]:.3f}" for name in names]]
+    if "classes" in test:
+        rows = [["", *names], ["---"] * (len(names) + 1), ["mean", *rows[2]]]
+        rows += [[label, *(f"{of[name]:.3f}" for name in names)] for label, of in test["classes"].items()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import re
 from typing import Any
 
 __all__ = ["inference_config", "metadata"]
 
 _FROM_RUN = ("header", "adapter", "weights", "adaptation", "seed")
 """Ids that only make sense beside a run."""
+_FROM_HEADER = re.compile(r"\$@header(?:\['(?P<name>\w+)'\]|\.get\('(?P<optional>\w+)', (?P<default>.+)\))")
 _MODEL = "$@bundle_root + '/models/model.pt'"
 
 
@@ -24,10 +27,12 @@ def inference_config(source: dict[str, Any], header: dict[str, Any], network: di
         network: arguments of :func:`~topolora_monai.networks.build_network` but the weights.
     """
     config = {key: value for key, value in copy.deepcopy(source).items() if key not in _FROM_RUN}
-    config["imports"] = [*config["imports"], "$import topolora_monai.release"]
+    config["imports"] = [*config["imports"], "$import topolora_monai.metrics", "$import topolora_monai.release"]
     for key, value in config.items():
-        if isinstance(value, str) and value.startswith("$@header["):
-            config[key] = header[value.removeprefix("$@header['").removesuffix("']")]
+        read = _FROM_HEADER.fullmatch(value) if isinstance(value, str) else None
+        if read:
+            name, default = read["name"] or read["optional"], read["default"]
+            config[key] = header.get(name, ast.literal_eval(default)) if default else header[name]
     config["model"] = _MODEL
     config["network_def"] = {
         "_target_": "topolora_monai.release.merged_network",
@@ -38,17 +43,27 @@ def inference_config(source: dict[str, Any], header: dict[str, Any], network: di
     config["probability_postprocessing"] = config["postprocessing"]
     config["postprocessing"] = {
         "_target_": "Compose",
-        "transforms": [
-            *config["postprocessing"]["transforms"],
-            {"_target_": "AsDiscreted", "keys": "pred", "threshold": "@threshold"},
-            {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
-            {"_target_": "SqueezeDimd", "keys": "pred", "dim": 0},
-        ],
+        "transforms": [*config["postprocessing"]["transforms"], *_to_mask(header)],
     }
     config["evaluator"]["postprocessing"] = "@probability_postprocessing"
     scenes = config["scene_segmenter"]
     scenes["fingerprint"] = scenes["fingerprint"].replace("@adapter", "@model")
     return config
+
+
+def _to_mask(header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Transforms from probabilities to a mask of class numbers, or to one mask a class where classes overlap."""
+    if header["out_channels"] > 1 and header.get("activation") == "softmax":
+        stored = "topolora_monai.metrics.to_16_bit(p).cpu().numpy()"
+        numbers = f"$lambda p: torch.from_numpy(topolora_monai.metrics.class_indices({stored}))"
+        return [{"_target_": "Lambdad", "keys": "pred", "func": numbers}]
+    transforms: list[dict[str, Any]] = [
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": "@threshold"},
+        {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
+    ]
+    if header["out_channels"] == 1:
+        transforms.append({"_target_": "SqueezeDimd", "keys": "pred", "dim": 0})
+    return transforms
 
 
 def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
@@ -74,6 +89,11 @@ def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: 
     described["label_classes"] = ", ".join(f"{number} {label}" for number, label in labels.items())
     described["eval_metrics"] = {key: value for key, value in test.items() if isinstance(value, float)}
     described["pixel_scale"] = header["image_size"] / header["crop_size"]
+    described["eval_metrics"] |= {
+        f"{score}_{label}": value
+        for label, scores in test.get("classes", {}).items()
+        for score, value in scores.items()
+    }
     described["threshold"] = header["threshold"]
     data_format = described["network_data_format"]
     channels = header["in_channels"]
@@ -85,5 +105,7 @@ def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: 
         image["modality"] = "n/a"
     pred = data_format["outputs"]["pred"]
     pred["num_channels"] = header["out_channels"]
+    if header["out_channels"] > 1:
+        described["pred_classes"] = f"one logit map for each of {', '.join(header['labels'][1:])}"
     pred["channel_def"] = {str(number): label for number, label in labels.items()}
     return described

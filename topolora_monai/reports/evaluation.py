@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from topolora_monai.engines import image_names, provenance, write_json
-from topolora_monai.metrics import ThresholdCurve, cldice, threshold_bin, to_16_bit
+from topolora_monai.networks.activation import Activation
+from topolora_monai.reports.class_scores import ClassScores
 from topolora_monai.reports.figures import comparison_figure
 
 __all__ = ["EvaluationReport", "SplitScores", "write_summary"]
 
 
 class SplitScores:
-    """Pooled curve of a split, to choose a threshold from; attach it to the evaluation engine of validation."""
+    """Pooled scores of a split, to choose a threshold from; attach it to the evaluation engine of validation.
 
-    def __init__(self) -> None:
-        self.curve = ThresholdCurve()
+    Args:
+        classes: names, the background first.
+        activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
+    """
+
+    def __init__(
+        self, classes: Sequence[str] = ("background", "foreground"), activation: Activation = "sigmoid"
+    ) -> None:
+        self._empty = partial(ClassScores, classes, activation)
+        self.scores = self._empty()
 
     def attach(self, engine: Engine) -> None:
         """Act after each image, and start afresh with each run."""
@@ -34,37 +41,48 @@ class SplitScores:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
 
     def threshold(self) -> float:
-        """Best threshold on the images seen, 0.5 before any was."""
-        return self.curve.best_threshold() if self.curve.positives.any() else 0.5
+        """Best threshold on the images seen; 0.5 before any was, and where there is none to choose."""
+        return self.scores.best_threshold()
 
-    def summary(self) -> dict[str, float]:
-        """Pooled scores at the chosen threshold and Dice at 0.5."""
-        return summary(self.curve, self.threshold())
+    def summary(self) -> dict[str, Any]:
+        """Pooled scores, at the chosen threshold where there is one; see :meth:`ClassScores.summary`."""
+        return self.scores.summary(self.threshold())
 
     def _reset(self, engine: Engine) -> None:
-        self.curve = ThresholdCurve()
+        self.scores = self._empty()
 
     def _collect(self, engine: Engine) -> None:
         for one in engine.state.output:
-            self.curve.add(one[Keys.PRED], one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"])
+            self.scores.add(one[Keys.PRED], one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"])
 
 
 class EvaluationReport:
     """Write ``per_image.csv``, ``pictures/NAME.png`` and keep the summary of a split.
 
     Overlap scores are pooled over the pixels of all images inside the field of view, at native size; clDice
-    is the mean over images, on exact skeletons.
+    is the mean over images, on exact skeletons. Of several classes there are the scores of each and their mean.
 
     Args:
         folder: where the table and the pictures go.
-        threshold: called once at the start; foreground is ``probability >= threshold()``.
+        threshold: called once at the start; foreground is ``probability >= threshold()``, unless classes exclude one
+            another.
         pictures: draw one for each image.
+        classes: names, the background first.
+        activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
     """
 
-    def __init__(self, folder: str | Path, threshold: Callable[[], float], pictures: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        threshold: Callable[[], float],
+        pictures: bool = True,
+        classes: Sequence[str] = ("background", "foreground"),
+        activation: Activation = "sigmoid",
+    ) -> None:
         self.folder = Path(folder)
         self._choose = threshold
         self.pictures = pictures
+        self._empty = partial(ClassScores, classes, activation)
         self._reset()
 
     def attach(self, engine: Engine) -> None:
@@ -73,13 +91,12 @@ class EvaluationReport:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
         engine.add_event_handler(Events.COMPLETED, lambda _: self._write())
 
-    def summary(self) -> dict[str, float]:
-        """Scores of the split: dice, iou, precision, recall, auc, cldice, threshold, dice_at_half."""
-        values = [row["cldice"] for row in self.rows if not math.isnan(row["cldice"])]
-        return summary(self.curve, self.threshold) | {"cldice": float(np.mean(values)) if values else float("nan")}
+    def summary(self) -> dict[str, Any]:
+        """Scores of the split; see :meth:`ClassScores.summary`."""
+        return self.scores.summary(self.threshold)
 
     def _reset(self) -> None:
-        self.curve = ThresholdCurve()
+        self.scores = self._empty()
         self.rows: list[dict[str, Any]] = []
         self.threshold = 0.5
 
@@ -92,19 +109,20 @@ class EvaluationReport:
         for one, name in zip(engine.state.output, image_names(engine.state.batch), strict=True):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
-            curve = ThresholdCurve()
-            curve.add(probability, label, fov)
-            self.curve.merge(curve)
-            predicted = to_16_bit(probability[0]).numpy() >= threshold_bin(self.threshold)  # as the curve rounds
-            truth, inside = label[0].numpy() > 0.5, fov[0].numpy() > 0.5
-            row = {"name": name, **summary(curve, self.threshold), "cldice": cldice(predicted, truth, inside)}
+            scores = self._empty()
+            scores.add(probability, label, fov)
+            predicted = scores.predicted(probability, self.threshold)
+            truth, inside = label.numpy() > 0.5, fov[0].numpy() > 0.5
+            scores.add_cldice(predicted, truth, inside)
+            self.scores.merge(scores)
+            row = {"name": name, **scores.row(self.threshold)}
             self.rows.append(row)
             if self.pictures:
-                caption = (
-                    f"{name}   Dice {row['dice']:.3f}   clDice {row['cldice']:.3f}   threshold {self.threshold:.2f}"
-                )
+                caption = f"{name}   Dice {row['dice']:.3f}   clDice {row['cldice']:.3f}"
+                if "threshold" in row:
+                    caption += f"   threshold {self.threshold:.2f}"
                 image = one[Keys.IMAGE].float().cpu().numpy()
-                figure = comparison_figure(image, truth, predicted, inside, caption)
+                figure = comparison_figure(image, truth, predicted, inside, caption, scores.foreground)
                 figure.save(self.folder / "pictures" / f"{name}.png")
 
     def _write(self) -> None:
@@ -140,16 +158,9 @@ def write_summary(
     record["evaluated_on"] = dict(data)
     record |= {"validation": validation.summary(), "test": report.summary()}
     write_json(record, Path(output_dir) / "evaluation" / "summary.json")
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in record["test"].items())
+    test = {name: value for name, value in record["test"].items() if name != "classes"}
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in test.items())
+    for name, scores in record["test"].get("classes", {}).items():
+        shown += f"\n  {name}: " + "  ".join(f"{score} {value:.4f}" for score, value in scores.items())
     part = f" of a part, {data['partial']}" if "partial" in data else ""
     print(f"test ({len(report.rows)} images{part}): {shown}\nwritten to {report.folder}")
-
-
-def summary(curve: ThresholdCurve, threshold: float) -> dict[str, float]:
-    """Scores of a curve at a threshold, with its AUC and the Dice at one half."""
-    return {
-        **dataclasses.asdict(curve.scores(threshold)),
-        "auc": curve.auc(),
-        "threshold": threshold,
-        "dice_at_half": curve.scores(0.5).dice,
-    }

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 from numpy.typing import NDArray
+from torch import Tensor
 
+from topolora_monai.errors import DataError
 from topolora_monai.io import (
     ImageData,
     LabelValues,
@@ -22,6 +24,7 @@ from topolora_monai.io import (
     read_volume,
     volume_state,
 )
+from topolora_monai.metrics import class_masks
 from topolora_monai.transforms.intensity import IntensityScaling
 
 __all__ = ["LoadItem"]
@@ -31,7 +34,8 @@ class LoadItem(Transform):
     """Read the files of an :class:`~topolora_monai.data.Item` into tensors.
 
     - ``image``: float32 (C, H, W) in [0, 1];
-    - ``label``: float32 (1, H, W) with class numbers;
+    - ``label``: float32 (1, H, W) with class numbers, or (K, H, W), 1 where the pixel is of class 1 to K, all 0 in
+      the background;
     - ``fov``: float32 (1, H, W), 1 where the image holds data, somebody annotated it and it lies in the field of
       view, if there is one;
     - ``limits``: float64 (C, 2), what a raster or volume was scaled between, 0 and 1 for pictures;
@@ -42,9 +46,11 @@ class LoadItem(Transform):
         scaling: for rasters and volumes, whose values have units; its limits are taken from the whole scene or
             volume, never from a crop or a slice.
         label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
+        label_channels: K, to have a channel for each foreground class, which transforms of masks can work on one by
+            one; None for class numbers.
 
     Raises:
-        DataError: for a file that cannot be used.
+        DataError: for a file that cannot be used, or a mask with more classes.
     """
 
     def __init__(
@@ -52,10 +58,12 @@ class LoadItem(Transform):
         channels: int = 3,
         scaling: IntensityScaling | None = None,
         label_values: LabelValues | None = None,
+        label_channels: int | None = None,
     ) -> None:
         self.channels = channels
         self.scaling = scaling or IntensityScaling()
         self.label_values = label_values
+        self.label_channels = label_channels
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Load one item."""
@@ -73,12 +81,25 @@ class LoadItem(Transform):
         }
         if "label" in data:
             classes, known = read_labels(data["label"], self.label_values, axis, index)
-            loaded["label"] = torch.from_numpy(classes[None]).float()
+            loaded["label"] = self._label(classes, data["label"])
             valid = valid if known is None else valid & known
         if "fov" in data:
             valid = valid & (read_mask(data["fov"], axis, index) > 0)
         loaded["fov"] = torch.from_numpy(valid[None]).float()
         return loaded
+
+    def _label(self, classes: NDArray[np.uint8], path: str) -> Tensor:
+        if self.label_channels is None:
+            return torch.from_numpy(classes[None]).float()
+        if classes.max(initial=0) > self.label_channels:
+            raise DataError(
+                "mask has more classes than the network",
+                path=path,
+                expected=f"class numbers 0 to {self.label_channels}",
+                found=int(classes.max()),
+                hint="give --classes all names, the background first",
+            )
+        return torch.from_numpy(class_masks(classes, self.label_channels)).float()
 
     def _limits(self, path: str, image: ImageData) -> NDArray[np.float64] | None:
         if image.scaled:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import topolora_monai
@@ -74,7 +74,7 @@ def _write(state: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> Non
     beside = out.with_name(f".{out.name}.part")
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, beside, metadata=metadata)
+        beside.write_bytes(save(state, metadata=metadata))  # save_file would let its owner alone read it
         os.replace(beside, out)
     except (OSError, SafetensorError) as error:
         raise OutputError("cannot write the checkpoint", path=out, found=str(error)) from error

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from topolora_monai.engines.scenes.files import DIGEST_TAG, written_whole
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.metrics import to_16_bit
+from topolora_monai.metrics import class_indices, to_16_bit
+from topolora_monai.networks.activation import Activation, probabilities
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -28,7 +29,9 @@ _BLOCK = 512
 """Side of the output's tiles, in pixels; it is written by as many rows, so that each tile is written once."""
 
 
-def stored_probabilities(total: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint16]:
+def stored_probabilities(
+    total: NDArray[np.float32], valid: NDArray[np.bool_], activation: Activation = "sigmoid"
+) -> NDArray[np.uint16]:
     """Sums of weighted logits and of weights (K + 1, h, w) as 16-bit probabilities (K, h, w).
 
     Example:
@@ -37,7 +40,7 @@ def stored_probabilities(total: NDArray[np.float32], valid: NDArray[np.bool_]) -
         [[[32768, 65534, 65535]]]
     """
     logits = np.divide(total[:-1], total[-1], out=np.zeros_like(total[:-1]), where=valid)
-    stored = to_16_bit(torch.from_numpy(logits).sigmoid()).numpy()
+    stored = to_16_bit(probabilities(torch.from_numpy(logits), activation)).numpy()
     return np.where(valid, np.minimum(stored, _PROBABILITY_NODATA - 1), _PROBABILITY_NODATA).astype(np.uint16)
 
 
@@ -47,15 +50,17 @@ def write_geotiffs(
     outputs: Sequence[Path],
     digest: str,
     threshold: int | None = None,
+    exclusive: bool = False,
 ) -> None:
-    """Write one GeoTIFF per class: the mask if a threshold is given, else probabilities.
+    """Write one GeoTIFF per class, the mask if a threshold is given, else probabilities; or one of class numbers.
 
     Args:
         source: raster whose geometry they get.
         parts: 16-bit probabilities (K, rows, W) from the first row to the last.
-        outputs: K files.
+        outputs: K files; one for class numbers.
         digest: what :func:`raster_digest` is to find.
         threshold: lowest 16-bit probability of the foreground.
+        exclusive: write the number of the most probable class, 0 for the background.
 
     Raises:
         OutputError: if they cannot be written, or read back otherwise than written; none of them is there then.
@@ -66,7 +71,7 @@ def write_geotiffs(
         profile, places = _georeference(raster)
     profile |= (
         {"dtype": "uint16", "nodata": _PROBABILITY_NODATA, "predictor": 2}
-        if threshold is None
+        if threshold is None and not exclusive
         else {"dtype": "uint8", "nodata": _MASK_NODATA}
     )
     sums: list[list[int]] = [[] for _ in outputs]
@@ -75,11 +80,11 @@ def write_geotiffs(
         with contextlib.ExitStack() as opened:
             files = [opened.enter_context(rasterio.open(path, "w", **profile)) for path in beside]
             for file in files:
-                _describe(file, places, digest, scale=1 / 65536 if threshold is None else 1.0)
+                _describe(file, places, digest, scale=1 / 65536 if profile["dtype"] == "uint16" else 1.0)
             for strip, rows in enumerate(_regrouped(parts, _BLOCK)):
                 window = ((strip * _BLOCK, strip * _BLOCK + rows.shape[1]), (0, rows.shape[2]))
-                for file, stored, of in zip(files, rows, sums, strict=True):
-                    plane = stored if threshold is None else _mask(stored, threshold)
+                planes = [_index_mask(rows)] if exclusive else [_plane(stored, threshold) for stored in rows]
+                for file, plane, of in zip(files, planes, sums, strict=True):
                     file.write(plane, 1, window=window)
                     of.append(zlib.crc32(plane.tobytes()))
         for path, expected in zip(beside, sums, strict=True):
@@ -108,6 +113,14 @@ def _check_written(path: Path, sums: list[int]) -> None:
             rows = file.read(1, window=((top, min(top + _BLOCK, file.height)), (0, file.width)))
             if zlib.crc32(rows.tobytes()) != expected:
                 raise OSError("it reads back damaged, probably since the disk is full")
+
+
+def _index_mask(stored: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    return np.where(stored[0] == _PROBABILITY_NODATA, _MASK_NODATA, class_indices(stored)).astype(np.uint8)
+
+
+def _plane(stored: NDArray[np.uint16], threshold: int | None) -> NDArray[np.uint16] | NDArray[np.uint8]:
+    return stored if threshold is None else _mask(stored, threshold)
 
 
 def _mask(stored: NDArray[np.uint16], threshold: int) -> NDArray[np.uint8]:

@@ -39,11 +39,11 @@ def require_polygon_packages() -> None:
         ) from error
 
 
-def write_polygons(layers: Mapping[str, Path], path: Path, digest: str) -> None:
+def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: str) -> None:
     """Write the regions of masks, each as one layer of a GeoPackage.
 
     Args:
-        layers: masks by the name of their layer, 1 being the foreground.
+        layers: by name, a mask and the value in it that is the foreground.
         path: the GeoPackage; replaced.
         digest: what :func:`layer_digest` is to find.
 
@@ -55,9 +55,9 @@ def write_polygons(layers: Mapping[str, Path], path: Path, digest: str) -> None:
     with written_whole(path, suffix=".gpkg") as beside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         beside.unlink(missing_ok=True)  # layers would be added to what a killed run left
-        for layer, mask in layers.items():
+        for layer, (mask, value) in layers.items():
             try:
-                _write_layer(mask, beside, layer, digest)
+                _write_layer(mask, value, beside, layer, digest)
             except (DataLayerError, DataSourceError) as error:
                 raise OSError(str(error)) from error
 
@@ -74,7 +74,7 @@ def layer_digest(path: Path, layer: str) -> str | None:
     return None
 
 
-def _write_layer(mask: Path, path: Path, layer: str, digest: str) -> None:
+def _write_layer(mask: Path, value: int, path: Path, layer: str, digest: str) -> None:
     import pyogrio.raw  # noqa: PLC0415 - an optional dependency
     import shapely  # noqa: PLC0415
 
@@ -82,7 +82,7 @@ def _write_layer(mask: Path, path: Path, layer: str, digest: str) -> None:
         crs = source.crs.to_wkt() if source.crs else None
         matrix = np.array(source.transform).reshape(3, 3)
         written = 0
-        for polygons in _batches(_regions(source), _POLYGONS_PER_WRITE):
+        for polygons in _batches(_regions(source, value), _POLYGONS_PER_WRITE):
             placed = shapely.transform(polygons, lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2])
             pyogrio.raw.write(
                 path,
@@ -110,8 +110,8 @@ def _batches(polygons: Iterator[Any], size: int) -> Iterator[NDArray[Any]]:
     yield np.array(held, object)
 
 
-def _regions(mask: DatasetReader) -> Iterator[Any]:
-    """4-connected regions of 1 as polygons in pixel coordinates (column, row), strip by strip.
+def _regions(mask: DatasetReader, value: int = 1) -> Iterator[Any]:
+    """4-connected regions of one value as polygons in pixel coordinates (column, row), strip by strip.
 
     Regions that reach the lower border of a strip wait and are joined with what continues them. Pixel
     coordinates are whole numbers, so the joint leaves no slivers.
@@ -125,7 +125,7 @@ def _regions(mask: DatasetReader) -> Iterator[Any]:
     for top in range(0, mask.height, _ROWS):
         bottom = min(top + _ROWS, mask.height)
         plane = mask.read(1, window=((top, bottom), (0, mask.width)))
-        here = [shape(found) for found, _ in shapes(plane, plane == 1, transform=Affine.translation(0, top))]
+        here = [shape(found) for found, _ in shapes(plane, plane == value, transform=Affine.translation(0, top))]
         if waiting:
             joined = shapely.union_all([*waiting, *(region for region in here if region.bounds[1] == top)])
             here = [region for region in here if region.bounds[1] != top]

@@ -28,6 +28,7 @@ from topolora_monai.engines.scenes.tiles import Band, Prepare, TileReader
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.metrics import threshold_bin
+from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.transforms.intensity import IntensityScaling
 
 if TYPE_CHECKING:
@@ -57,9 +58,10 @@ class SceneSegmenter:
     whose result depends on pixels at most ``margin`` away, and which draws nothing at random, gives what it gives
     on the whole scene, at its border too.
 
-    Written for each item, ``_K`` standing for the class only where there are several:
+    Written for each item, ``_K`` standing for the class, from 1, only where there are several:
 
-    * ``NAME_mask_K.tif``: uint8, 0 and 1, nodata 255;
+    * ``NAME_mask_K.tif``: uint8, 0 and 1, nodata 255; where classes exclude one another, ``NAME_mask.tif`` with the
+      number of the most probable class, 0 for the background;
     * ``NAME_probability_K.tif``: uint16 as :func:`~topolora_monai.metrics.to_16_bit`, at most 65534, nodata
       65535, with the band scale 1/65536;
     * ``NAME.gpkg``: layer ``mask_K`` of 4-connected foreground regions, with ``id`` from 1 and ``area`` in
@@ -89,6 +91,8 @@ class SceneSegmenter:
             in [0, 1]; ``fov``, float32 (1, h, w), 1 where valid; and ``limits``, float64 (C, 2), what the scene
             was scaled between, 0 and 1 for pictures. Its ``image``, of the same shape, goes to the network. Tiles
             at the scene's border are smaller than others. None leaves tiles as they are.
+        activation: what makes probabilities of logits; ``"softmax"`` makes several classes exclude one another, and
+            then there is no threshold.
         margin: pixels around a tile that ``prepare`` gets, too; no less than the reach of its filters, which is
             half the window of :class:`~topolora_monai.transforms.RefinedLeed`. Not used without ``prepare``.
 
@@ -129,6 +133,7 @@ class SceneSegmenter:
         polygons: bool = False,
         prepare: Prepare | None = None,
         margin: int = 0,
+        activation: Activation = "sigmoid",
     ) -> None:
         if crop_size < 1 or batch_size < 1:
             raise ConfigError("crop_size and batch_size must be at least 1", found=f"{crop_size} and {batch_size}")
@@ -136,6 +141,7 @@ class SceneSegmenter:
             raise ConfigError("overlap is a share of the tile", expected="at least 0 and less than 1", found=overlap)
         if margin < 0:
             raise ConfigError("margin must not be negative", found=margin)
+        check_activation(activation)
         if polygons:
             require_polygon_packages()
         self.network = network
@@ -152,6 +158,7 @@ class SceneSegmenter:
         self.probabilities = probabilities
         self.polygons = polygons
         self.prepare = prepare
+        self.activation = activation
         self.margin = margin if prepare is not None else 0
         self._weights = compute_importance_map((crop_size, crop_size), mode="gaussian").numpy()
 
@@ -204,8 +211,9 @@ class SceneSegmenter:
         limits = scene.limits(self.scaling)
         settings = self._settings(scene, classes, limits)
         digest = hashlib.sha256(f"{settings}{self.threshold!r}".encode()).hexdigest()
-        suffixes = [f"_{index}" for index in range(classes)] if classes > 1 else [""]
-        masks = [self.output_dir / f"{scene.name}_mask{suffix}.tif" for suffix in suffixes]
+        exclusive = classes > 1 and self.activation == "softmax"
+        suffixes = [f"_{number}" for number in range(1, classes + 1)] if classes > 1 else [""]
+        masks = [self.output_dir / f"{scene.name}_mask{suffix}.tif" for suffix in ([""] if exclusive else suffixes)]
         probabilities = [self.output_dir / f"{scene.name}_probability{suffix}.tif" for suffix in suffixes]
         parts = SceneParts(self.output_dir / f".{scene.name}.parts")
         if all(raster_digest(path) == digest for path in [*masks, *(probabilities if self.probabilities else [])]):
@@ -216,11 +224,15 @@ class SceneSegmenter:
             self._run_bands(scene, classes, limits, parts, bar)
             if self.probabilities:
                 write_geotiffs(scene.path, parts.rows(), probabilities, digest)
-            write_geotiffs(scene.path, parts.rows(), masks, digest, threshold=threshold_bin(self.threshold))
+            threshold = None if exclusive else threshold_bin(self.threshold)
+            write_geotiffs(scene.path, parts.rows(), masks, digest, threshold=threshold, exclusive=exclusive)
         parts.remove()
         if self.polygons:
             vectors = self.output_dir / f"{scene.name}.gpkg"
-            layers = {f"mask{suffix}": mask for suffix, mask in zip(suffixes, masks, strict=True)}
+            layers = {
+                f"mask{suffix}": (masks[0], number) if exclusive else (masks[number - 1], 1)
+                for number, suffix in enumerate(suffixes, start=1)
+            }
             if any(layer_digest(vectors, layer) != digest for layer in layers):
                 write_polygons(layers, vectors, digest)
         return masks
@@ -228,7 +240,7 @@ class SceneSegmenter:
     def _settings(self, scene: Scene, classes: int, limits: NDArray[np.float64]) -> str:
         """What finished rows depend on; they hold probabilities, so the threshold is not among it."""
         status = scene.path.stat()
-        content = {
+        content: dict[str, Any] = {
             "source": str(scene.path),
             "bytes": status.st_size,
             "modified_ns": status.st_mtime_ns,
@@ -242,6 +254,8 @@ class SceneSegmenter:
             "prepared": self.prepare is not None,
             "margin": self.margin,
         }
+        if self.activation != "sigmoid":
+            content["activation"] = self.activation
         return json.dumps(content, indent=2)
 
     def _run_bands(
@@ -265,7 +279,8 @@ class SceneSegmenter:
                 self._add_tiles(total, reader, band, bar)
                 rows, columns = grid.finished(index)
                 finished = total[:, rows, columns]
-                done = stored_probabilities(finished, band.valid[band.own][: finished.shape[1]])
+                valid = band.valid[band.own][: finished.shape[1]]
+                done = stored_probabilities(finished, valid, self.activation)
                 carry = total[:, grid.step(index) :].copy()
                 parts.save(index, done, carry)
 

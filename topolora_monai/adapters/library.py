@@ -1,0 +1,165 @@
+"""Several adapters on one base in one process, chosen request by request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from topolora_monai.adapters.files import load_adapter, read_adapter_header
+from topolora_monai.adapters.header import network_settings
+from topolora_monai.errors import AdapterFileError, ConfigError, unknown_choice
+
+__all__ = ["AdapterLibrary"]
+
+_CLASS_TOKENS = "mask_decoder.class_tokens"  # copies of a mask token to begin with, made anew for each network
+
+
+@dataclass(frozen=True)
+class _Entry:
+    network: nn.Module
+    header: dict[str, Any]
+    lock: Any = field(default_factory=threading.RLock)
+
+
+class AdapterLibrary:
+    """Networks that share the memory of one base and differ in what was trained.
+
+    Each adapter has a network object of its own whose frozen parameters are the base's tensors, so that choosing
+    one is looking it up, whatever methods, ranks and sizes the others have. Memory is that of the base plus the
+    adapters; building a network takes that of another base for a moment. The base is never changed.
+
+    Requests for different adapters run side by side, those for the same one in turn: networks may keep
+    intermediate results between their layers. Adapters may be loaded, replaced and dropped meanwhile; a request
+    under way finishes on the network it began with.
+
+    Args:
+        base: a freshly built network with its weights, on any device; put into evaluation mode.
+        build: makes a network from the settings that an adapter file names, as
+            :func:`~topolora_monai.networks.build_network`.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from topolora_monai.adapters import adapt, preset_config, save_adapter
+        >>> from topolora_monai.networks import build_network
+        >>> path = Path(tempfile.mkdtemp()) / "vessels.safetensors"
+        >>> adaptation = adapt(build_network("vit_tiny_test", image_size=64), preset_config("lora"))
+        >>> save_adapter(adaptation, path, image_size=64)
+        >>> library = AdapterLibrary(build_network("vit_tiny_test"), build_network)
+        >>> library.load("vessels", path)
+        >>> library.names
+        ('base', 'vessels')
+        >>> with library.use("vessels") as network, torch.inference_mode():
+        ...     network(torch.rand(1, 3, 40, 50)).shape
+        torch.Size([1, 1, 40, 50])
+    """
+
+    BASE = "base"
+    """Name of the base without any adapter."""
+
+    def __init__(self, base: nn.Module, build: Callable[..., nn.Module]) -> None:
+        self._base = base.eval()
+        self._base_name = getattr(base, "base_name", "custom")
+        self._build = build
+        self._entries: dict[str, _Entry] = {self.BASE: _Entry(self._base, {"network_name": self._base_name})}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be used, the base first."""
+        return tuple(self._entries)
+
+    def header(self, name: str) -> dict[str, Any]:
+        """What the adapter's file says: ``threshold``, ``labels``, ``crop_size``, how intensities are scaled, ...
+
+        Raises:
+            ConfigError: for an unknown name.
+        """
+        return dict(self._entry(name).header)
+
+    def load(self, name: str, path: str | Path) -> None:
+        """Load an adapter file; one of the same name is replaced.
+
+        Args:
+            name: to use it by.
+            path: an adapter file for this base. Sizes, channels and classes may be others than the base was
+                built with.
+
+        Raises:
+            ConfigError: if the name is that of the base.
+            AdapterFileError: if the file is damaged or belongs to another base; what was loaded stays.
+        """
+        if name == self.BASE:
+            raise ConfigError(f"{self.BASE} is the network without adapter", hint="choose another name")
+        header = read_adapter_header(path)
+        self._entries[name] = _Entry(self._adapted(header, path), header)
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter, so that its memory is free once no request uses it.
+
+        Raises:
+            ConfigError: for an unknown name or the base.
+        """
+        if name == self.BASE:
+            raise ConfigError("the base cannot be dropped", hint="drop the library")
+        self._entry(name)
+        self._entries.pop(name, None)
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[nn.Module]:
+        """The network of an adapter, for one request at a time; not to be changed or moved.
+
+        Args:
+            name: of an adapter, or :attr:`BASE`.
+
+        Yields:
+            The network, in evaluation mode, on the base's device.
+
+        Raises:
+            ConfigError: for an unknown name.
+        """
+        entry = self._entry(name)
+        with entry.lock:
+            yield entry.network
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise unknown_choice("adapter", name, self.names)
+        return entry
+
+    def _adapted(self, header: dict[str, Any], path: str | Path) -> nn.Module:
+        if header["network_name"] != self._base_name:
+            raise AdapterFileError(
+                "adapter is for another network",
+                path=path,
+                expected=header["network_name"],
+                found=self._base_name,
+                hint="make a library for each base",
+            )
+        try:
+            network = self._build(**network_settings(header))
+        except ConfigError as error:
+            raise AdapterFileError("network of the adapter cannot be built", path=path, found=error) from error
+        _share(self._base, network)
+        load_adapter(network, path)
+        device = next(self._base.parameters()).device
+        return network.to(device).requires_grad_(False).eval()
+
+
+def _share(base: nn.Module, network: nn.Module) -> None:
+    """Put the base's tensors in the place of the network's own; what the base does not have is left."""
+    own = network.state_dict()
+    shared = {
+        name: tensor
+        for name, tensor in base.state_dict().items()
+        if name != _CLASS_TOKENS and name in own and own[name].shape == tensor.shape
+    }
+    network.load_state_dict(shared, strict=False, assign=True)
+    if _CLASS_TOKENS in own:
+        decoder: Any = network.get_submodule("mask_decoder")
+        decoder.reset_class_tokens()

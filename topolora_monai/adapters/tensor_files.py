@@ -1,0 +1,134 @@
+"""Safetensors files with one JSON header: read without trust, written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from topolora_monai.errors import AdapterFileError
+
+__all__ = ["count_tensors", "non_finite", "read_header", "read_tensors", "write_tensors"]
+
+
+def read_header(path: str | Path, key: str, kind: str) -> dict[str, Any]:
+    """Read the JSON header of a file, and none of its tensors.
+
+    Args:
+        path: the file; nothing in it is run.
+        key: of the header in the file's metadata.
+        kind: what the file should be, for an error.
+
+    Raises:
+        AdapterFileError: if the file is missing, damaged, or of another kind.
+    """
+    with _open(Path(path), kind) as file:
+        return _header(file.metadata() or {}, Path(path), key, kind)
+
+
+def read_tensors(path: str | Path, kind: str) -> dict[str, Tensor]:
+    """Read all tensors into memory of their own, so that the file may change afterwards.
+
+    Raises:
+        AdapterFileError: if the file is missing or damaged.
+    """
+    path = Path(path)
+    with _open(path, kind) as file:
+        try:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+        except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            raise _damaged(path, kind, error) from error
+
+
+def count_tensors(path: str | Path, kind: str) -> tuple[int, int]:
+    """Number of tensors and of their elements, from the file's table of contents alone.
+
+    Raises:
+        AdapterFileError: if the file is missing or damaged.
+    """
+    with _open(Path(path), kind) as file:
+        sizes = [torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()]  # noqa: SIM118
+    return len(sizes), sum(sizes)
+
+
+def write_tensors(state: Mapping[str, Tensor], path: str | Path, key: str, header: dict[str, Any]) -> None:
+    """Write beside the place and rename.
+
+    Raises:
+        OSError: if the file cannot be written; an older one is left as it was.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    try:
+        beside.write_bytes(save(tensors, metadata={key: json.dumps(header)}))  # save_file lets nobody else read
+        os.replace(beside, path)
+    finally:
+        if beside.is_file():  # where a parent is a file, unlink would fail with another error
+            beside.unlink()
+
+
+def non_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors that hold an infinite value or none at all.
+
+    Example:
+        >>> non_finite({"a": torch.tensor([1.0]), "b": torch.tensor([float("nan")])})
+        ['b']
+    """
+    return sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
+
+
+def _open(path: Path, kind: str) -> Any:
+    if not path.is_file():
+        raise AdapterFileError(f"{kind} file not found", path=path, hint="give the path of a .safetensors file")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, kind, error) from error
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> AdapterFileError:
+    pickled = path.suffix.lower() in (".pt", ".pth", ".ckpt")
+    return AdapterFileError(
+        f"{kind} file is damaged or not a safetensors file",
+        path=path,
+        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        hint="pickled files are not read; take the .safetensors file of the run" if pickled else "copy it again",
+    )
+
+
+def _header(metadata: dict[str, str], path: Path, key: str, kind: str) -> dict[str, Any]:
+    if key not in metadata:
+        raise AdapterFileError(
+            f"not {_article(kind)} {kind} of topolora_monai",
+            path=path,
+            expected=f"header {key}",
+            found=_listing(metadata) or "no header",
+            hint="base checkpoints are given by --weights",
+        )
+    try:
+        header = json.loads(metadata[key])
+    except (ValueError, RecursionError) as error:
+        raise AdapterFileError(
+            f"header of the {kind} file is damaged", path=path, expected="JSON", found=str(error), hint="copy it again"
+        ) from error
+    if not isinstance(header, dict):
+        raise AdapterFileError(
+            f"header of the {kind} file is damaged", path=path, expected="a JSON object", found=type(header).__name__
+        )
+    return header
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -1,0 +1,180 @@
+"""``topolora adapter``: look into adapter files, verify, merge and compare them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topolora_monai.cli.tables import new_table, show_table
+
+if TYPE_CHECKING:
+    from topolora_monai.adapters.comparison import AdapterComparison
+    from topolora_monai.adapters.inspection import AdapterSummary
+
+__all__ = ["add_commands"]
+
+_DIFFERENT, _TROUBLE = 1, 2  # exit status, as of the command diff
+
+
+def add_commands(commands: Any) -> None:
+    """Add the subcommands to a parser."""
+    group = commands.add_parser("adapter", help="look into adapter files, verify, merge and compare them")
+    adapter = group.add_subparsers(required=True, metavar="command")
+
+    info = adapter.add_parser("info", help="what a file says of itself")
+    info.add_argument("file", type=Path)
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.set_defaults(run=_info)
+
+    verify = adapter.add_parser("verify", help="read a file whole and hold it against its network")
+    verify.add_argument("file", type=Path)
+    verify.add_argument("--weights", help="base checkpoint, path or name, to compare with the one it was trained on")
+    verify.set_defaults(run=_verify)
+
+    merge = adapter.add_parser("merge", help="fold a file into its base and write the whole network")
+    merge.add_argument("file", type=Path)
+    merge.add_argument("--weights", help="base checkpoint, path or name; none for a base of random weights")
+    merge.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
+    merge.add_argument("--force", action="store_true", help="replace an older file")
+    merge.set_defaults(run=_merge)
+
+    diff = adapter.add_parser("diff", help="what differs between two files; exit status 1 if anything does")
+    diff.add_argument("first", type=Path)
+    diff.add_argument("second", type=Path)
+    diff.set_defaults(run=_diff, error_status=_TROUBLE)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from topolora_monai.adapters.inspection import describe_adapter  # noqa: PLC0415 - torch takes seconds
+
+    summary = describe_adapter(options.file)
+    if options.json:
+        numbers = {**dataclasses.asdict(summary), "path": str(summary.path), "pixel_scale": summary.pixel_scale}
+        print(json.dumps(numbers, ensure_ascii=False))
+        return 0
+    table = new_table("", "")
+    table.show_header = False
+    for name, value in _facts(summary).items():
+        table.add_row(*_verbatim(name, value))
+    show_table(table)
+    return 0
+
+
+def _facts(summary: AdapterSummary) -> dict[str, str]:
+    header = summary.header
+    adaptation: dict[str, Any] = header["adaptation"]
+    methods = {name: _listed(value) for name, value in adaptation.items() if isinstance(value, dict)}
+    switches = {name: value for name, value in adaptation.items() if name != "preset" and not isinstance(value, dict)}
+    told = ("format", "package_version", "network_name", "base_sha256", "adaptation")
+    properties = {name: _shown(value) for name, value in header.items() if name not in told and value is not None}
+    scale = {} if summary.pixel_scale is None else {"pixel scale": f"{summary.pixel_scale:g}"}
+    return {
+        "method": str(adaptation.get("preset", "custom")),
+        **methods,
+        "further": _listed({name: value for name, value in switches.items() if value not in (None, False)}),
+        "base": header["network_name"],
+        "base SHA-256": header["base_sha256"],
+        **properties,
+        **scale,
+        "tensors": f"{summary.tensors:,}",
+        "parameters": f"{summary.parameters:,}",
+        "file size": f"{summary.size:,} bytes",
+        "file SHA-256": summary.sha256,
+        "written by": f"topolora_monai {header['package_version']}",
+    }
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return "; ".join(f"{name} {_shown(value)}" for name, value in values.items() if value is not None)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_shown(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _verbatim(*cells: str) -> list[str]:
+    """Texts of a file, whose brackets are no mark-up."""
+    from rich.markup import escape  # noqa: PLC0415 - takes time to import
+
+    return [escape(cell) for cell in cells]
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from topolora_monai.adapters.inspection import verify_adapter  # noqa: PLC0415
+    from topolora_monai.networks import build_network  # noqa: PLC0415
+
+    verified = verify_adapter(options.file, build_network, options.weights)
+    summary = verified.summary
+    print(f"{summary.path}: passed, SHA-256 {summary.sha256}")
+    print(f"{summary.tensors} tensors fit {summary.header['network_name']} in every name, shape and type; all finite")
+    if verified.base_checked:
+        print("base weights are those it was trained on, or it needs none")
+    else:
+        print("base weights not compared: give --weights for that")
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from topolora_monai.release.merged_file import write_merged  # noqa: PLC0415
+
+    header = write_merged(options.file, options.out, options.weights, options.force)
+    size = options.out.stat().st_size
+    print(f"written to {options.out} ({size / 1e6:.1f} MB): {header['network_name']} with the adapter folded in")
+    print('load it with topolora_monai.release.load_merged("...")')
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from topolora_monai.adapters.comparison import compare_adapters  # noqa: PLC0415
+
+    comparison = compare_adapters(options.first, options.second)
+    if comparison.equal:
+        print("equal in every setting and value")
+        return 0
+    _show_settings(comparison)
+    _show_tensors(comparison)
+    return _DIFFERENT
+
+
+def _show_settings(comparison: AdapterComparison) -> None:
+    if not comparison.settings:
+        print("settings: equal")
+        return
+    table = new_table("setting", "first", "second")
+    for name, (first, second) in comparison.settings.items():
+        table.add_row(*_verbatim(name, _shown(first), _shown(second)))
+    show_table(table)
+
+
+def _show_tensors(comparison: AdapterComparison) -> None:
+    table = new_table(
+        "part",
+        "tensors",
+        "norm of first",
+        "of second",
+        "relative difference",
+        "cosine",
+        numbers=["tensors", "norm of first", "of second", "relative difference", "cosine"],
+    )
+    for group in comparison.groups:
+        cosine = "" if math.isnan(group.cosine) else f"{group.cosine:.6f}"
+        norms = [f"{norm:.5g}" for norm in group.norms]
+        table.add_row(*_verbatim(group.group), str(group.tensors), *norms, f"{group.relative_difference:.3g}", cosine)
+    print()
+    show_table(table)
+    lists = {
+        "only in the first": comparison.only_first,
+        "only in the second": comparison.only_second,
+        "of another shape or type": comparison.reshaped,
+    }
+    for title, names in lists.items():
+        for name in names:
+            print(f"{title}: {name}")

@@ -1,0 +1,56 @@
+"""Learning rate schedules by name, stepped each iteration."""
+
+from __future__ import annotations
+
+from monai.optimizers import WarmupCosineSchedule
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from topolora_monai.errors import unknown_choice
+
+__all__ = ["lr_schedule"]
+
+_SCHEDULES = ("cosine", "polynomial")
+
+
+def lr_schedule(
+    optimizer: Optimizer, schedule: str, total_iterations: int, warmup_iterations: int = 0, power: float = 0.9
+) -> LambdaLR:
+    """Linear warm-up from 0, then decay to 0 at the end of training.
+
+    The rate follows from the iteration alone, unlike in torch's ``PolynomialLR``, which multiplies the last rate: a
+    run that has ended at 0 can so be taken up with more epochs.
+
+    Args:
+        optimizer: whose rates are set.
+        schedule: ``"cosine"``, MONAI's ``WarmupCosineSchedule``, or ``"polynomial"``, (1 - t) ** power.
+        total_iterations: length of training.
+        warmup_iterations: how many of them the warm-up takes.
+        power: of the polynomial.
+
+    Raises:
+        ConfigError: for another name.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        >>> schedule = lr_schedule(optimizer, "polynomial", total_iterations=4, power=2.0)
+        >>> for _ in range(2):
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> schedule.get_last_lr()
+        [0.25]
+    """
+    if schedule not in _SCHEDULES:
+        raise unknown_choice("schedule", schedule, _SCHEDULES)
+    if schedule == "cosine":
+        cosine: LambdaLR = WarmupCosineSchedule(optimizer, warmup_iterations, total_iterations)
+        return cosine
+    decay = max(1, total_iterations - warmup_iterations)
+
+    def share(step: int) -> float:
+        if step < warmup_iterations:
+            return step / warmup_iterations
+        return float(max(0.0, 1 - (step - warmup_iterations) / decay) ** power)
+
+    return LambdaLR(optimizer, share)

@@ -1,0 +1,118 @@
+"""Merged networks as single safetensors files, which need neither adapter nor base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import topolora_monai
+from topolora_monai.adapters import load_adapter, merge, read_adapter_header
+from topolora_monai.adapters.header import network_settings
+from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
+from topolora_monai.errors import AdapterFileError, ConfigError, OutputError
+from topolora_monai.networks import build_network
+from topolora_monai.release.network import merged_network
+
+__all__ = ["load_merged", "read_merged_header", "write_merged"]
+
+_HEADER_KEY = "topolora_monai_merged"
+_FORMAT = 1
+_KIND = "merged network"
+
+
+def write_merged(
+    adapter: str | Path, out: str | Path, weights: str | Path | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Fold an adapter into its base and write the whole network; what cannot be folded stays as modules.
+
+    Args:
+        adapter: an adapter file.
+        out: where to, ending in ``.safetensors``; written beside and renamed.
+        weights: checkpoint of the base; None if the adapter was trained on seeded random weights.
+        overwrite: replace an older file.
+
+    Returns:
+        The header: that of the adapter, with ``adapter_sha256`` and the version that merged.
+
+    Raises:
+        ConfigError: if ``out`` has another ending.
+        AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
+        CheckpointError: if ``weights`` cannot be read.
+        OutputError: if ``out`` exists or cannot be written; an older file is left as it was.
+    """
+    from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - image readers take seconds to import
+
+    out = Path(out)
+    if out.suffix.lower() != ".safetensors":
+        raise ConfigError("a merged network ends in .safetensors", found=out.name)
+    if out.exists() and not overwrite:
+        raise OutputError("file exists already", path=out, hint="choose another --out, or give --force")
+    described = read_adapter_header(adapter)
+    network = build_network(**network_settings(described), weights=weights)
+    state = merge(load_adapter(network, adapter).network).state_dict()
+    header = described | {
+        "format": _FORMAT,
+        "package_version": topolora_monai.__version__,
+        "adapter_sha256": file_sha256(adapter),
+        "adapter_package_version": described["package_version"],
+    }
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(state, out, _HEADER_KEY, header)
+    except OSError as error:
+        raise OutputError(
+            "cannot write the merged network",
+            path=out,
+            found=error.strerror or str(error),
+            hint="free some space, or choose another --out",
+        ) from error
+    return header
+
+
+def read_merged_header(path: str | Path) -> dict[str, Any]:
+    """What a merged network's file says of itself; see :func:`write_merged`.
+
+    Raises:
+        AdapterFileError: if the file is missing, damaged, or no merged network of this package.
+    """
+    header = read_header(path, _HEADER_KEY, _KIND)
+    if header.get("format") != _FORMAT:
+        raise AdapterFileError(
+            "merged network of an unknown format", path=path, expected=_FORMAT, found=header.get("format")
+        )
+    return header
+
+
+def load_merged(path: str | Path) -> nn.Module:
+    """Network of a file that :func:`write_merged` wrote, in evaluation mode; loaded strictly.
+
+    Raises:
+        AdapterFileError: if the file is missing, damaged, edited, or no merged network of this package.
+
+    Example:
+        >>> import tempfile
+        >>> from topolora_monai.adapters import adapt, preset_config, save_adapter
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> adaptation = adapt(build_network("vit_tiny_test", image_size=64), preset_config("lora"))
+        >>> save_adapter(adaptation, folder / "adapter.safetensors", image_size=64)
+        >>> _ = write_merged(folder / "adapter.safetensors", folder / "merged.safetensors")
+        >>> load_merged(folder / "merged.safetensors").image_size
+        64
+    """
+    header, state = read_merged_header(path), read_tensors(path, _KIND)
+    broken = non_finite(state)
+    if broken:
+        raise AdapterFileError("merged network holds values that are not finite", path=path, found=broken[0])
+    try:
+        network = merged_network(header["adaptation"], **network_settings(header))
+        network.load_state_dict(state, assign=True)
+    except (ConfigError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise AdapterFileError(
+            "merged network cannot be loaded",
+            path=path,
+            found=str(error).splitlines()[0],
+            hint=f"the file was edited, or made by another version: {header.get('package_version')}",
+        ) from error
+    return network.requires_grad_(False).eval()
