@@ -447,11 +447,12 @@ class TestConversion:
         out = tmp_path / "a.safetensors"
         out.write_bytes(b"older")
 
-        def half(state, path, metadata):
-            Path(path).write_bytes(b"half")
+        def half(path, content):
+            with path.open("wb") as file:
+                file.write(content[:4])
             raise OSError("disk full")
 
-        monkeypatch.setattr("topolora_monai.weights.conversion.save_file", half)
+        monkeypatch.setattr(Path, "write_bytes", half)
         with pytest.raises(OutputError, match="disk full"):
             convert_checkpoint(tiny, out)
         assert out.read_bytes() == b"older"

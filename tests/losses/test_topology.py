@@ -59,7 +59,10 @@ class TestComposition:
         target = tree()
         logits = noisy_logits(target)
         weights = {name: 0.3 + index for index, name in enumerate(LOSS_TERMS) if name != "ce"}
-        terms = {name: LOSS_TERMS[name](**{"iterations": 4} if name == "cldice" else {}) for name in weights}
+        terms = {
+            name: LOSS_TERMS[name](**{"iterations": 4} if name in ("cldice", "clce", "cbdice") else {})
+            for name in weights
+        }
         expected = sum(weight * terms[name](logits, target) for name, weight in weights.items())
         torch.testing.assert_close(TopologyLoss(weights, iterations=4)(logits, target), expected)
 
@@ -114,12 +117,23 @@ class TestComposition:
         assert value.dtype == (dtype if dtype == torch.float64 else torch.float32)
         assert (logits.grad == 0).all()
 
-    def test_skeleton_is_used_with_cldice_alone(self):
+    def test_method_of_thinning_reaches_the_terms(self):
+        target = tree()
+        logits = noisy_logits(target)
+        logits[..., 28:33, :] *= -1
+        for name in ("cldice", "clce", "cbdice"):
+            loss = TopologyLoss({name: 1.0}, skeleton="topology_preserving").eval()
+            expected = LOSS_TERMS[name](skeleton="topology_preserving").eval()(logits, target)
+            torch.testing.assert_close(loss(logits, target), expected)
+            assert loss(logits, target) != TopologyLoss({name: 1.0})(logits, target)
+
+    def test_skeleton_is_used_with_terms_on_centrelines_alone(self):
         target = tree()
         logits, skeleton = noisy_logits(target), torch.zeros_like(target)
+        on_centrelines = ("cldice", "clce", "cbdice", "skeleton_recall")
         for name in set(LOSS_TERMS) - {"ce"}:
             loss = TopologyLoss({name: 1.0})
-            assert (loss(logits, target, skeleton=skeleton) != loss(logits, target)) == (name == "cldice")
+            assert (loss(logits, target, skeleton=skeleton) != loss(logits, target)) == (name in on_centrelines)
 
 
 class TestBadSettings:

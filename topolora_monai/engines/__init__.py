@@ -24,6 +24,7 @@ from topolora_monai.engines.rank_allocation import RankAllocation
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import lr_schedule
 from topolora_monai.engines.settings import check_classes, check_settings, flag
+from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
 
 __all__ = [
     "AutocastInferer",
@@ -36,10 +37,13 @@ __all__ = [
     "NonFiniteGuard",
     "PredictionWriter",
     "RankAllocation",
+    "RiskCoverage",
     "RunCheckpoint",
     "SceneSegmenter",
     "TargetLoss",
     "TimeLeft",
+    "Uncertainty",
+    "UncertaintyInferer",
     "batch_items",
     "check_classes",
     "check_settings",

@@ -1,22 +1,37 @@
 """Losses for thin structures, one contract for all: logits and target to a number."""
 
 from topolora_monai.losses.base import SegmentationLoss
+from topolora_monai.losses.boundary_dice import BoundaryDiceLoss
+from topolora_monai.losses.cbdice import CbDiceLoss
+from topolora_monai.losses.clce import ClCrossEntropyLoss
 from topolora_monai.losses.cldice import SoftClDiceLoss
+from topolora_monai.losses.component_graph import ComponentGraphLoss, critical_regions
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
 from topolora_monai.losses.dice import SoftDiceLoss
+from topolora_monai.losses.exact_skeleton import exact_skeleton
+from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
 from topolora_monai.losses.soft_skeleton import soft_skeleton
 from topolora_monai.losses.structure import StructureLoss
 from topolora_monai.losses.topology import LOSS_TERMS, TopologyLoss
+from topolora_monai.losses.topology_skeleton import topology_skeleton
 
 __all__ = [
     "LOSS_TERMS",
     "BalancedCrossEntropyLoss",
     "BinaryCrossEntropyLoss",
+    "BoundaryDiceLoss",
+    "CbDiceLoss",
+    "ClCrossEntropyLoss",
+    "ComponentGraphLoss",
     "CrossEntropyLoss",
     "SegmentationLoss",
+    "SkeletonRecallLoss",
     "SoftClDiceLoss",
     "SoftDiceLoss",
     "StructureLoss",
     "TopologyLoss",
+    "critical_regions",
+    "exact_skeleton",
     "soft_skeleton",
+    "topology_skeleton",
 ]

@@ -70,8 +70,8 @@ class CrossEntropyLoss(SegmentationLoss):
 
     Each entry (b, k) is the mean over the pixels of class k; the mean over entries weighs by pixels, which makes
     it torch's ``CrossEntropyLoss``. A pixel without a class is of the implicit background, where that is asked for, and
-    else adds nothing. All channels count, whatever
-    ``include_background``: without the background's, predicting foreground there would be free.
+    else adds nothing. All channels count, whatever ``include_background``: without the background's, predicting
+    foreground there would be free.
 
     Args:
         softmax: must be True.
@@ -101,4 +101,4 @@ class CrossEntropyLoss(SegmentationLoss):
         """Mean over each class's pixels; the mean over images and classes weighs by pixels."""
         count = pixels.total(pixels.target)
         surprise = pixels.total(pixels.target * F.softplus(-pixels.odds))
-        return ClassScores(surprise / count.clamp(min=1.0), count)
+        return ClassScores(surprise / count.clamp(min=1e-6), count)  # shares of pixels can be below 1

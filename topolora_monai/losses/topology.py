@@ -12,9 +12,15 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.losses.base import SegmentationLoss
+from topolora_monai.losses.boundary_dice import BoundaryDiceLoss
+from topolora_monai.losses.cbdice import CbDiceLoss
+from topolora_monai.losses.centreline import SkeletonMethod
+from topolora_monai.losses.clce import ClCrossEntropyLoss
 from topolora_monai.losses.cldice import SoftClDiceLoss
+from topolora_monai.losses.component_graph import ComponentGraphLoss
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
 from topolora_monai.losses.dice import SoftDiceLoss
+from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
 from topolora_monai.losses.structure import StructureLoss
 
 __all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss"]
@@ -26,6 +32,11 @@ LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
         "ce": CrossEntropyLoss,
         "dice": SoftDiceLoss,
         "cldice": SoftClDiceLoss,
+        "skeleton_recall": SkeletonRecallLoss,
+        "clce": ClCrossEntropyLoss,
+        "cbdice": CbDiceLoss,
+        "boundary_dice": BoundaryDiceLoss,
+        "component_graph": ComponentGraphLoss,
         "structure": partial(StructureLoss, weighted=False),
         "structure_weighted": partial(StructureLoss, weighted=True),
     }
@@ -33,7 +44,8 @@ LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
 
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"bce": 1.0, "dice": 1.0, "cldice": 0.5})
 
-_SKELETON_TERMS = ("cldice",)  # take the number of iterations, and the target's skeleton where there is one
+_THINNING_TERMS = ("cldice", "clce", "cbdice")  # thin the prediction
+_SKELETON_TERMS = (*_THINNING_TERMS, "skeleton_recall")  # take the target's skeleton where there is one
 
 
 class TopologyLoss(nn.Module):
@@ -44,6 +56,7 @@ class TopologyLoss(nn.Module):
         ramps: fraction of training over which a term's weight grows linearly from 0, by name; 0 applies it at
             once. The trainer reports its progress through :meth:`set_progress`.
         iterations: scales of the soft skeleton, see :func:`soft_skeleton`.
+        skeleton: how predictions are thinned, ``"soft"`` or ``"topology_preserving"``, see :class:`CentrelineLoss`.
         include_background: of several channels, whether the first counts, see :class:`SegmentationLoss`.
         softmax: classes exclude each other, see :class:`SegmentationLoss`.
         implicit_background: they leave out the background, see :class:`SegmentationLoss`.
@@ -66,6 +79,7 @@ class TopologyLoss(nn.Module):
         weights: Mapping[str, float] = DEFAULT_WEIGHTS,
         ramps: Mapping[str, float] | None = None,
         iterations: int = 10,
+        skeleton: SkeletonMethod = "soft",
         *,
         include_background: bool = True,
         softmax: bool = False,
@@ -83,7 +97,7 @@ class TopologyLoss(nn.Module):
         self.terms = nn.ModuleDict()
         for name, weight in self.weights.items():
             if weight:
-                own = {"iterations": iterations} if name in _SKELETON_TERMS else {}
+                own = {"iterations": iterations, "skeleton": skeleton} if name in _THINNING_TERMS else {}
                 self.terms[name] = LOSS_TERMS[name](**common, **own)
 
     def set_progress(self, progress: float) -> None:

@@ -1,5 +1,21 @@
 """What MONAI's metrics lack."""
 
+from topolora_monai.metrics.betti import BettiErrorMetric, betti_error, betti_numbers
+from topolora_monai.metrics.betti_matching import (
+    BettiMatching,
+    BettiMatchingErrorMetric,
+    betti_matching,
+    betti_matching_error,
+)
+from topolora_monai.metrics.boundary import ASSDMetric, BoundaryF1Metric, HD95Metric, assd, boundary_f1, hd95
+from topolora_monai.metrics.breaks import SkeletonBreak, false_components, skeleton_breaks
+from topolora_monai.metrics.calibration import (
+    CalibrationMetric,
+    ReliabilityDiagram,
+    apply_temperature,
+    fit_temperature,
+    negative_log_likelihood,
+)
 from topolora_monai.metrics.classes import (
     ClassCounts,
     best_common_threshold,
@@ -9,20 +25,94 @@ from topolora_monai.metrics.classes import (
     predicted_masks,
 )
 from topolora_monai.metrics.cldice import cldice
+from topolora_monai.metrics.cldice_metric import ClDiceMetric
+from topolora_monai.metrics.curves import (
+    ClDiceCurveMetric,
+    PrecisionRecall,
+    ReceiverOperating,
+    average_precision,
+    best_threshold,
+    precision_recall_curve,
+    roc_curve,
+)
 from topolora_monai.metrics.dice import PooledDice
+from topolora_monai.metrics.image_metric import ImageMetric
 from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, threshold_bin, to_16_bit
+from topolora_monai.metrics.saliency import (
+    BalancedErrorRateMetric,
+    EMeasureMetric,
+    FMeasureMetric,
+    MeanAbsoluteErrorMetric,
+    ProbabilityMetric,
+    SMeasureMetric,
+    WeightedFMeasureMetric,
+    balanced_error_rate,
+    e_measure,
+    f_measure,
+    mean_absolute_error,
+    s_measure,
+    weighted_f_measure,
+)
+from topolora_monai.metrics.statistics import Interval, PairedTest, bootstrap_interval, paired_test
 
 __all__ = [
+    "ASSDMetric",
+    "BalancedErrorRateMetric",
+    "BettiErrorMetric",
+    "BettiMatching",
+    "BettiMatchingErrorMetric",
+    "BoundaryF1Metric",
+    "CalibrationMetric",
+    "ClDiceCurveMetric",
+    "ClDiceMetric",
     "ClassCounts",
+    "EMeasureMetric",
+    "FMeasureMetric",
+    "HD95Metric",
+    "ImageMetric",
+    "Interval",
+    "MeanAbsoluteErrorMetric",
     "OverlapScores",
+    "PairedTest",
     "PooledDice",
+    "PrecisionRecall",
+    "ProbabilityMetric",
+    "ReceiverOperating",
+    "ReliabilityDiagram",
+    "SMeasureMetric",
+    "SkeletonBreak",
     "ThresholdCurve",
+    "WeightedFMeasureMetric",
+    "apply_temperature",
+    "assd",
+    "average_precision",
+    "balanced_error_rate",
     "best_common_threshold",
+    "best_threshold",
+    "betti_error",
+    "betti_matching",
+    "betti_matching_error",
+    "betti_numbers",
+    "bootstrap_interval",
+    "boundary_f1",
     "class_indices",
     "class_masks",
     "cldice",
+    "e_measure",
+    "f_measure",
+    "false_components",
+    "fit_temperature",
+    "hd95",
+    "mean_absolute_error",
     "mean_scores",
+    "negative_log_likelihood",
+    "paired_test",
+    "precision_recall_curve",
     "predicted_masks",
+    "roc_curve",
+    "s_measure",
+    "skeleton_breaks",
     "threshold_bin",
     "to_16_bit",
+    "weighted_f_measure",
 ]

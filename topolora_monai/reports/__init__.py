@@ -1,6 +1,19 @@
 """Tables, figures and summaries of what a network does."""
 
+from topolora_monai.reports.curves import curve_points, curves_record
 from topolora_monai.reports.evaluation import EvaluationReport, SplitScores, write_summary
 from topolora_monai.reports.figures import comparison_figure
+from topolora_monai.reports.layers import ClassLayers, ImageLayers, find_layers, write_layers
 
-__all__ = ["EvaluationReport", "SplitScores", "comparison_figure", "write_summary"]
+__all__ = [
+    "ClassLayers",
+    "EvaluationReport",
+    "ImageLayers",
+    "SplitScores",
+    "comparison_figure",
+    "curve_points",
+    "curves_record",
+    "find_layers",
+    "write_layers",
+    "write_summary",
+]

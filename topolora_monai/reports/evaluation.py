@@ -14,9 +14,12 @@ from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
 from topolora_monai.engines import image_names, provenance, write_json
+from topolora_monai.metrics import ThresholdCurve
 from topolora_monai.networks.activation import Activation
 from topolora_monai.reports.class_scores import ClassScores
+from topolora_monai.reports.curves import curves_record
 from topolora_monai.reports.figures import comparison_figure
+from topolora_monai.reports.layers import write_layers
 
 __all__ = ["EvaluationReport", "SplitScores", "write_summary"]
 
@@ -57,7 +60,10 @@ class SplitScores:
 
 
 class EvaluationReport:
-    """Write ``per_image.csv``, ``pictures/NAME.png`` and keep the summary of a split.
+    """Write ``per_image.csv``, ``curves.json``, the pictures of each image, and keep the summary of a split.
+
+    An image's pictures are ``pictures/NAME.png``, all side by side, and the files of
+    :func:`~topolora_monai.reports.write_layers` in ``images/NAME``, which the HTML report lays over one another.
 
     Overlap scores are pooled over the pixels of all images inside the field of view, at native size; clDice
     is the mean over images, on exact skeletons. Of several classes there are the scores of each and their mean.
@@ -66,7 +72,7 @@ class EvaluationReport:
         folder: where the table and the pictures go.
         threshold: called once at the start; foreground is ``probability >= threshold()``, unless classes exclude one
             another.
-        pictures: draw one for each image.
+        pictures: draw those of each image.
         classes: names, the background first.
         activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
     """
@@ -97,6 +103,7 @@ class EvaluationReport:
 
     def _reset(self) -> None:
         self.scores = self._empty()
+        self.curves = [ThresholdCurve() for _ in self.scores.foreground]
         self.rows: list[dict[str, Any]] = []
         self.threshold = 0.5
 
@@ -115,6 +122,8 @@ class EvaluationReport:
             truth, inside = label.numpy() > 0.5, fov[0].numpy() > 0.5
             scores.add_cldice(predicted, truth, inside)
             self.scores.merge(scores)
+            for curve, one_class, true in zip(self.curves, probability, label, strict=True):
+                curve.add(one_class, true, fov)
             row = {"name": name, **scores.row(self.threshold)}
             self.rows.append(row)
             if self.pictures:
@@ -124,6 +133,9 @@ class EvaluationReport:
                 image = one[Keys.IMAGE].float().cpu().numpy()
                 figure = comparison_figure(image, truth, predicted, inside, caption, scores.foreground)
                 figure.save(self.folder / "pictures" / f"{name}.png")
+                write_layers(
+                    self.folder / "images" / name, image, truth, predicted & inside, probability.numpy(), inside
+                )
 
     def _write(self) -> None:
         if not self.rows:
@@ -136,6 +148,8 @@ class EvaluationReport:
                 {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows
             )
         os.replace(beside, self.folder / "per_image.csv")
+        curves = dict(zip(self.scores.foreground, self.curves, strict=True))
+        write_json(curves_record(curves, self.threshold), self.folder / "curves.json")
 
 
 def write_summary(

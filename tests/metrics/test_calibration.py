@@ -1,0 +1,150 @@
+"""Calibration by hand and against sums over all pixels; temperatures against those that made the data."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from topolora_monai.metrics import ThresholdCurve
+from topolora_monai.metrics.calibration import (
+    CalibrationMetric,
+    apply_temperature,
+    fit_temperature,
+    negative_log_likelihood,
+)
+
+
+def error_over_pixels(claimed, right, bins):
+    """The definition, bin by bin."""
+    total = 0.0
+    for k in range(bins):
+        chosen = (claimed >= k / bins) & ((claimed < (k + 1) / bins) | (k == bins - 1))
+        if chosen.any():
+            total += chosen.sum() * abs(claimed[chosen].mean() - right[chosen].mean())
+    return total / len(claimed)
+
+
+@pytest.fixture
+def images():
+    p = torch.rand(3, 2, 17, 13, dtype=torch.float64)
+    y = (torch.rand_like(p) < p**2).double()
+    mask = (torch.rand(3, 1, 17, 13) > 0.4).double()
+    return p, y, mask
+
+
+def scored(p, y, mask=None, **options):
+    metric = CalibrationMetric(**options)
+    metric(y_pred=p, y=y, mask=mask)
+    return metric
+
+
+class TestCalibrationMetric:
+    @pytest.mark.parametrize("bins", [1, 10, 15])
+    def test_agrees_with_the_definition_inside_the_mask(self, images, bins):
+        p, y, mask = images
+        metric = scored(p, y, mask, bins=bins)
+        decided = scored(p, y, mask, bins=bins, of="decision")
+        for k in range(2):
+            inside = mask[:, 0].numpy() > 0.5
+            claimed, true = p[:, k].numpy()[inside], y[:, k].numpy()[inside]
+            assert metric.aggregate()[k].item() == pytest.approx(error_over_pixels(claimed, true, bins), abs=1e-9)
+            right = ((claimed >= 0.5) == (true > 0.5)).astype(float)
+            sure = np.maximum(claimed, 1 - claimed)
+            assert decided.aggregate()[k].item() == pytest.approx(error_over_pixels(sure, right, bins), abs=1e-9)
+            assert metric.brier()[k].item() == pytest.approx(((claimed - true) ** 2).mean(), abs=1e-9)
+
+    def test_images_one_by_one_are_those_at_once(self, images):
+        p, y, mask = images
+        metric = CalibrationMetric()
+        for one in range(3):
+            metric(y_pred=[p[one]], y=[torch.cat([y[one], mask[one]])])
+        torch.testing.assert_close(metric.aggregate(), scored(p, y, mask).aggregate())
+        alone = scored(p[1:2], y[1:2], mask[1:2])
+        torch.testing.assert_close(metric.per_image()[1, :, 0], alone.aggregate())
+        torch.testing.assert_close(metric.per_image()[1, :, 1], alone.brier())
+
+    def test_diagram(self):
+        p, y = torch.tensor([0.1, 0.15, 0.9, 1.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
+        diagram = scored(p.view(1, 1, 1, 4), y.view(1, 1, 1, 4), bins=5).diagram()
+        assert diagram.counts.tolist() == [2, 0, 0, 0, 2]
+        assert diagram.confidence[[0, 4]] == pytest.approx([0.125, 0.95])
+        assert diagram.accuracy[[0, 4]].tolist() == [0.5, 1.0]
+        assert math.isnan(diagram.confidence[2])
+        assert diagram.expected_error == pytest.approx((0.375 + 0.05) / 2)
+
+    def test_state_does_not_grow_with_the_image(self):
+        sizes = [scored(torch.rand(1, 1, n, n), torch.ones(1, 1, n, n)).get_buffer().numel() for n in (4, 64)]
+        assert sizes[0] == sizes[1] == 46
+
+    def test_nothing_counts(self, images):
+        p, y, mask = images
+        metric = scored(p, y, 0 * mask)
+        assert metric.aggregate().isnan().all() and metric.brier().isnan().all()
+
+    def test_bad_input(self, images):
+        p, y, mask = images
+        for options in ({"bins": 0}, {"of": "classes"}):
+            with pytest.raises(ValueError, match="bins"):
+                CalibrationMetric(**options)
+        with pytest.raises(ValueError, match="lie in"):
+            scored(p + 1, y)
+        with pytest.raises(ValueError, match="fit"):
+            scored(p, y, mask[:, :, 1:])
+        with pytest.raises(ValueError, match="no image"):
+            CalibrationMetric().aggregate()
+
+
+def counted(p, y):
+    curve = ThresholdCurve()
+    curve.add(p, y)
+    return curve
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("made_with", [0.5, 1.0, 2.5])
+    def test_finds_the_one_that_made_the_data(self, made_with):
+        logits = torch.randn(200_000) * 2
+        y = (torch.rand(200_000) < logits.sigmoid()).float()
+        p = (logits * made_with).sigmoid()
+        found = fit_temperature(counted(p, y))
+        assert found == pytest.approx(made_with, rel=0.02)
+        errors = [
+            scored(q.view(1, 1, 1, -1), y.view(1, 1, 1, -1)).aggregate() for q in (p, apply_temperature(p, found))
+        ]
+        assert errors[1] < 0.01
+        assert made_with == 1 or errors[1] < errors[0] / 3
+
+    def test_is_least_on_the_pixels_themselves(self):
+        logits = torch.randn(5000) * 3
+        y = (torch.rand(5000) < (logits / 2).sigmoid()).float()
+        curve = counted(logits.sigmoid(), y)
+        losses = {t: F.binary_cross_entropy_with_logits(logits / t, y).item() for t in np.linspace(1, 4, 301)}
+        assert fit_temperature(curve) == pytest.approx(min(losses, key=losses.get), abs=0.011)
+        assert negative_log_likelihood(curve, 2.0) == pytest.approx(losses[2.0], abs=1e-4)
+
+    def test_classes_share_one(self):
+        first, second = (counted(torch.rand(300), (torch.rand(300) > 0.5).float()) for _ in range(2))
+        both = ThresholdCurve()
+        both.merge(first)
+        both.merge(second)
+        assert fit_temperature([first, second]) == fit_temperature(both)
+
+    def test_apply(self):
+        logits = torch.linspace(-8, 8, 33, dtype=torch.float64)
+        torch.testing.assert_close(apply_temperature(logits.sigmoid(), 1.7), (logits / 1.7).sigmoid())
+        assert apply_temperature(torch.tensor([0.0, 1.0]), 3.0).tolist() == [0, 1]
+        assert apply_temperature(torch.tensor([0.3]).half(), 2.0).dtype == torch.float16
+
+    def test_order_of_pixels_stays(self):
+        p, y = torch.rand(500), (torch.rand(500) > 0.7).float()
+        assert counted(apply_temperature(p, 3.0), y).auc() == pytest.approx(counted(p, y).auc(), abs=1e-3)
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="both"):
+            fit_temperature(counted(torch.rand(5), torch.ones(5)))
+        with pytest.raises(ValueError, match="no counts"):
+            fit_temperature([])
+        with pytest.raises(ValueError, match="above 0"):
+            apply_temperature(torch.rand(3), 0.0)

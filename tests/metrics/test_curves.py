@@ -1,0 +1,146 @@
+"""Curves against scikit-learn on quantised probabilities, clDice at thresholds against the single score."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from topolora_monai.metrics import ThresholdCurve, cldice, predicted_masks, to_16_bit
+from topolora_monai.metrics.curves import (
+    ClDiceCurveMetric,
+    average_precision,
+    best_threshold,
+    precision_recall_curve,
+    roc_curve,
+)
+
+
+def counted(p, y):
+    curve = ThresholdCurve()
+    curve.add(p, y)
+    return curve
+
+
+def cases():
+    generator = torch.Generator().manual_seed(0)
+    for levels in (3, 50, 65536):
+        for rate in (0.02, 0.5):
+            p = torch.rand(3000, generator=generator, dtype=torch.float64)
+            y = (torch.rand(3000, generator=generator) < rate * (0.5 + p)).double()
+            yield (p * levels).floor() / levels, y
+
+
+class TestAgainstScikitLearn:
+    @pytest.mark.parametrize(("p", "y"), list(cases()))
+    def test_areas_and_points(self, p, y):
+        metrics = pytest.importorskip("sklearn.metrics")
+        curve, rounded = counted(p, y), to_16_bit(p.float()).numpy() / 65536
+        assert average_precision(curve) == pytest.approx(metrics.average_precision_score(y, rounded), abs=1e-6)
+        assert curve.auc() == pytest.approx(metrics.roc_auc_score(y, rounded), abs=1e-6)
+        precision, recall, thresholds = metrics.precision_recall_curve(y, rounded)
+        ours = precision_recall_curve(curve)
+        np.testing.assert_allclose(ours.threshold, thresholds[::-1], atol=1e-12)
+        np.testing.assert_allclose(ours.precision, precision[:-1][::-1], atol=1e-12)
+        np.testing.assert_allclose(ours.recall, recall[:-1][::-1], atol=1e-12)
+        false, true, thresholds = metrics.roc_curve(y, rounded, drop_intermediate=False)
+        points = roc_curve(curve)
+        np.testing.assert_allclose(points.false_positive_rate, false, atol=1e-12)
+        np.testing.assert_allclose(points.true_positive_rate, true, atol=1e-12)
+        np.testing.assert_allclose(points.threshold, thresholds)
+
+
+class TestCurves:
+    def test_by_hand(self):
+        curve = counted(torch.tensor([0.75, 0.75, 0.5, 0.25]), torch.tensor([1.0, 0.0, 1.0, 0.0]))
+        assert average_precision(curve) == pytest.approx((1 / 2 + 2 / 3) / 2)
+        assert precision_recall_curve(curve).threshold.tolist() == [0.75, 0.5, 0.25]
+        assert roc_curve(curve).false_positive_rate.tolist() == [0, 0.5, 0.5, 1]
+
+    def test_thinned_keeps_both_ends(self):
+        curve = counted(torch.rand(2000), (torch.rand(2000) > 0.5).float())
+        whole, few = precision_recall_curve(curve), precision_recall_curve(curve, 50)
+        assert len(few.threshold) == 50
+        assert (few.threshold[0], few.threshold[-1]) == (whole.threshold[0], whole.threshold[-1])
+        assert np.isin(few.precision, whole.precision).all()
+        assert len(roc_curve(curve, 50).threshold) == 51
+
+    def test_absent_foreground(self):
+        curve = counted(torch.rand(9), torch.zeros(9))
+        assert math.isnan(average_precision(curve))
+        assert np.isnan(precision_recall_curve(curve).recall).all()
+        assert math.isnan(average_precision(ThresholdCurve()))
+
+
+@pytest.fixture
+def scenes():
+    rng = np.random.default_rng(0)
+    fields = [gaussian_filter(rng.standard_normal((40, 50)), 2) for _ in range(3)]
+    y = np.stack([field > np.quantile(field, 0.8) for field in fields])[:, None]
+    p = np.clip(0.6 * y + 0.5 * rng.random(y.shape), 0, 1) * 0.6
+    mask = rng.random(y.shape) > 0.1
+    return tuple(torch.from_numpy(a.astype(np.float64)) for a in (p, y, mask))
+
+
+class TestClDiceCurve:
+    def test_each_is_the_single_score(self, scenes):
+        p, y, mask = scenes
+        metric = ClDiceCurveMetric([0.2, 0.35, 0.5])
+        metric(y_pred=p, y=y, mask=mask)
+        values = metric.get_buffer()
+        for image in range(3):
+            for k, threshold in enumerate(metric.thresholds):
+                answer = predicted_masks(p[image], threshold)[0]  # at 16 bits, as masks are made
+                expected = cldice(answer, y[image, 0].numpy(), mask[image, 0].numpy())
+                assert values[image, 0, k].item() == pytest.approx(expected, abs=1e-12)
+        torch.testing.assert_close(metric.aggregate(), values.mean(dim=0))
+        assert metric.best_threshold() == metric.thresholds[values.mean(dim=0)[0].argmax()]
+
+    def test_lists_with_the_mask_as_a_channel(self, scenes):
+        p, y, mask = scenes
+        one, other = ClDiceCurveMetric([0.3]), ClDiceCurveMetric([0.3])
+        one(y_pred=p, y=y, mask=mask)
+        other(y_pred=list(p), y=list(torch.cat([y, mask], dim=1)))
+        torch.testing.assert_close(one.get_buffer(), other.get_buffer())
+
+    def test_empty(self):
+        metric = ClDiceCurveMetric([0.5, 0.9])
+        metric(y_pred=torch.full((1, 1, 5, 5), 0.6), y=torch.zeros(1, 1, 5, 5))
+        assert metric.get_buffer()[0, 0, 0] == 0
+        assert metric.get_buffer()[0, 0, 1].isnan()
+
+    def test_bad_input(self):
+        for thresholds in ([], [0.0], [0.5, 1.0]):
+            with pytest.raises(ValueError, match="thresholds"):
+                ClDiceCurveMetric(thresholds)
+        with pytest.raises(ValueError, match="differ"):
+            ClDiceCurveMetric()(y_pred=torch.rand(1, 1, 4, 4), y=torch.rand(1, 1, 4, 5))
+
+
+class TestBestThreshold:
+    def test_by_dice_and_by_cldice(self):
+        """A thick halo of 0.4 costs Dice much and clDice nothing; half of the line is only found with it."""
+        line = torch.zeros(1, 21, 40)
+        line[:, 10, 2:38] = 1
+        halo = torch.zeros_like(line)
+        halo[:, 9:12, 2:38] = 1
+        p = 0.05 + 0.37 * halo
+        p[:, 10, 2:20] = 0.9
+        images = [(p, line, None)]
+        assert best_threshold(images, by="dice") > 0.42
+        assert best_threshold(images, by="cldice") <= 0.42
+
+    def test_streams_and_respects_the_mask(self, scenes):
+        p, y, mask = scenes
+        spoiled = torch.where(mask > 0.5, p, 1 - p)
+        assert best_threshold(zip(p, y, mask, strict=True)) == best_threshold(zip(spoiled, y, mask, strict=True))
+        curve = ThresholdCurve()
+        curve.add(p, y, mask)
+        assert best_threshold(zip(p, y, mask, strict=True)) == curve.best_threshold()
+
+    def test_bad_input(self):
+        with pytest.raises(ValueError, match="cldice"):
+            best_threshold([], by="iou")
+        with pytest.raises(ValueError, match="no image"):
+            best_threshold([])

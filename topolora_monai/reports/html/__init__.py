@@ -1,0 +1,16 @@
+"""The report of one or several runs that people open: a page with a viewer, and a PDF."""
+
+from topolora_monai.reports.html.report import write_report
+from topolora_monai.reports.html.runs import Run, open_runs
+from topolora_monai.reports.html.statistics import Comparison, Difference, Interval, compare_runs, mean_interval
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Interval",
+    "Run",
+    "compare_runs",
+    "mean_interval",
+    "open_runs",
+    "write_report",
+]

@@ -1,0 +1,100 @@
+"""Write the report of some runs: a page, its pictures and a PDF, in one folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from topolora_monai.errors import OutputError
+from topolora_monai.reports.html.content import build_content
+from topolora_monai.reports.html.page import render_page
+from topolora_monai.reports.html.pdf import write_pdf
+from topolora_monai.reports.html.pictures import ImagePictures, make_pictures
+from topolora_monai.reports.html.runs import Run, open_runs
+
+__all__ = ["write_report"]
+
+_PAGE, _PAPER, _FILES = "report.html", "report.pdf", "report_files"
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = True) -> Path:
+    """Write ``report.html``, its pictures in ``report_files``, and ``report.pdf``.
+
+    The page opens from disk and asks nothing of a network; the folder can be moved or zipped as it is. An older
+    report in it is replaced once the new one is whole.
+
+    Args:
+        folders: of runs that were evaluated; further ones are compared with the first.
+        out: folder to write to; created.
+        pdf: write that too.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        DataError: if a run has not been evaluated, or one of its files is damaged.
+        OutputError: if the report cannot be written, or ``out`` holds other things under the names it needs.
+    """
+    runs = open_runs(folders)
+    out = Path(out).absolute()
+    beside = out / f".{_FILES}.part"
+    try:
+        _prepare(out, beside)
+        pictures = _all_pictures(runs, beside)
+        content = build_content(runs, pictures)
+        if pdf:
+            write_pdf(content, out / _PAPER, beside)
+        else:
+            (out / _PAPER).unlink(missing_ok=True)
+        page = render_page(content, has_pdf=pdf)
+        shutil.rmtree(out / _FILES, ignore_errors=True)
+        os.replace(beside / _FILES, out / _FILES)
+        _write(page, out / _PAGE)
+    except OSError as error:
+        raise OutputError(
+            "report cannot be written", path=out, found=str(error), hint="free some space or choose another --out"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return out / _PAGE
+
+
+def _prepare(out: Path, beside: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputError("--out is a file", path=out, expected="a folder", hint="choose another --out")
+    if (out / _FILES).exists() and not (out / _PAGE).is_file():
+        raise OutputError(
+            f"--out holds a {_FILES} that is of no report", path=out, hint="choose another --out, or move it away"
+        )
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / _FILES).mkdir(parents=True)
+
+
+def _all_pictures(runs: Sequence[Run], beside: Path) -> list[dict[str, ImagePictures]]:
+    total = sum(len(run.names) for run in runs)
+    with tqdm(total=total, desc="pictures", unit="image", delay=2, disable=None) as progress:
+        return [
+            {name: _one(run, name, beside, number, row, progress) for row, name in enumerate(run.names)}
+            for number, run in enumerate(runs)
+        ]
+
+
+def _one(run: Run, name: str, beside: Path, number: int, row: int, progress: tqdm[Any]) -> ImagePictures:
+    """Folders are numbered: names are of others and may be no good names of files."""
+    made = make_pictures(run, name, beside / _FILES / str(number) / f"{row:04d}", beside)
+    progress.update()
+    return made
+
+
+def _write(page: str, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(page, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""How sure a mean over images is, and whether two runs differ on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topolora_monai.metrics.statistics import bootstrap_interval, paired_test
+from topolora_monai.reports.html.runs import Run
+
+__all__ = ["Comparison", "Difference", "Interval", "compare_runs", "lower_is_better", "mean_interval"]
+
+_LOWER = re.compile(r"(^|_)(betti\w*|hd95|hausdorff|assd|ece|brier|ber|mae|error|errors|breaks|loss)(_|$)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Mean over images with its bootstrap 95 % interval; ends are NaN for fewer than two images."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One score of two runs on the images that both scored.
+
+    Args:
+        score: its name.
+        first: mean of the first run over these images.
+        second: mean of the second.
+        difference: mean of second minus first, image by image.
+        p_value: of Wilcoxon's signed-rank test, two-sided; NaN without images.
+        better: on how many images the second is better.
+        worse: on how many it is worse.
+    """
+
+    score: str
+    first: float
+    second: float
+    difference: Interval
+    p_value: float
+    better: int
+    worse: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two runs on the images they share.
+
+    Args:
+        first: label of the run that is compared with.
+        second: label of the other.
+        names: images that both scored.
+        left_out: how many images only one of them scored.
+        differences: one for each score that both have.
+        each: second minus first of each image, by score.
+    """
+
+    first: str
+    second: str
+    names: tuple[str, ...]
+    left_out: int
+    differences: tuple[Difference, ...]
+    each: dict[str, NDArray[np.float64]]
+
+
+def lower_is_better(score: str) -> bool:
+    """Whether a score counts errors, going by its name.
+
+    Example:
+        >>> lower_is_better("betti0_error"), lower_is_better("cldice"), lower_is_better("dice_number")
+        (True, False, False)
+    """
+    return bool(_LOWER.search(score))
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """Mean over images and its interval, by :func:`~topolora_monai.metrics.statistics.bootstrap_interval`.
+
+    Args:
+        values: one for each image; NaN is left out.
+
+    Example:
+        >>> mean_interval(np.array([0.5, 0.5, np.nan]))
+        Interval(mean=0.5, low=0.5, high=0.5, count=2)
+    """
+    interval = bootstrap_interval(values)
+    return Interval(interval.value, interval.low, interval.high, int(np.isfinite(values).sum()))
+
+
+def compare_runs(runs: Sequence[Run]) -> list[Comparison]:
+    """Each further run against the first, image by image."""
+    return [_compare(runs[0], other) for other in runs[1:]]
+
+
+def _compare(first: Run, second: Run) -> Comparison:
+    places = [{name: row for row, name in enumerate(run.names)} for run in (first, second)]
+    names = tuple(name for name in first.names if name in places[1])
+    rows, columns = ([place[name] for name in names] for place in places)
+    pairs = {
+        score: (first.scores[score][rows], second.scores[score][columns])
+        for score in first.scores
+        if score in second.scores
+    }
+    return Comparison(
+        first=first.label,
+        second=second.label,
+        names=names,
+        left_out=len(first.names) + len(second.names) - 2 * len(names),
+        differences=tuple(_difference(score, *pair) for score, pair in pairs.items()),
+        each={score: after - before for score, (before, after) in pairs.items()},
+    )
+
+
+def _difference(score: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> Difference:
+    known = np.isfinite(before) & np.isfinite(after)
+    before, after = before[known], after[known]
+    test = paired_test(after, before)
+    lower = lower_is_better(score)
+    return Difference(
+        score=score,
+        first=float(before.mean()) if len(before) else np.nan,
+        second=float(after.mean()) if len(after) else np.nan,
+        difference=Interval(test.difference, test.low, test.high, test.images),
+        p_value=test.p_value,
+        better=test.worse if lower else test.better,
+        worse=test.better if lower else test.worse,
+    )

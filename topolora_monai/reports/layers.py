@@ -1,0 +1,113 @@
+"""The files an image's answer is looked at with: input, truth, prediction, probability, each a picture of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topolora_monai.io.pictures import write_png
+
+__all__ = ["ClassLayers", "ImageLayers", "find_layers", "write_layers"]
+
+_PER_CLASS = ("truth", "prediction", "probability", "uncertainty")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassLayers:
+    """Files of one class of one image; None where there is none."""
+
+    truth: Path | None = None
+    prediction: Path | None = None
+    probability: Path | None = None
+    uncertainty: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageLayers:
+    """Files of one image.
+
+    Args:
+        input: what the network saw.
+        fov: what was scored, where not everything was.
+        classes: one for each class, the background left out.
+    """
+
+    input: Path | None
+    fov: Path | None
+    classes: tuple[ClassLayers, ...]
+
+
+def write_layers(
+    folder: str | Path,
+    image: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+    prediction: NDArray[np.bool_],
+    probability: NDArray[np.float32],
+    fov: NDArray[np.bool_],
+) -> None:
+    """Write ``input.png``, ``truth.png``, ``prediction.png`` and ``probability.png`` of one image.
+
+    They are to look at: 8 bits each, masks black and white. ``fov.png`` is there when some pixels were not scored. Of
+    several classes the last three have a number each, as ``truth_1.png``.
+
+    Args:
+        folder: the image's own; created.
+        image: shape (C, H, W), the first three channels are shown, or one as grey; values in [0, 1].
+        truth: shape (K, H, W).
+        prediction: same shape.
+        probability: same shape, values in [0, 1].
+        fov: shape (H, W).
+
+    Raises:
+        OSError: if they cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder, mask = Path(tempfile.mkdtemp()), np.ones((1, 4, 6), bool)
+        >>> write_layers(folder / "a", np.zeros((3, 4, 6), np.float32), mask, mask, mask.astype(np.float32), mask[0])
+        >>> sorted(path.name for path in (folder / "a").iterdir())
+        ['input.png', 'prediction.png', 'probability.png', 'truth.png']
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = image[:3].transpose(1, 2, 0) if image.shape[0] >= 3 else image[0]
+    write_png(_eight_bits(shown), folder / "input.png")
+    if not fov.all():
+        write_png(_eight_bits(fov), folder / "fov.png")
+    for number, masks in enumerate(zip(truth, prediction, probability, strict=True), start=1):
+        for name, layer in zip(_PER_CLASS, masks, strict=False):
+            write_png(_eight_bits(layer), folder / _file_name(name, number, len(truth)))
+
+
+def find_layers(folder: str | Path, classes: int = 1) -> ImageLayers:
+    """Files of one image, as :func:`write_layers` and whoever adds ``uncertainty.png`` left them.
+
+    Args:
+        folder: the image's own; it may be missing.
+        classes: how many there are beside the background.
+    """
+    folder = Path(folder)
+
+    def existing(name: str) -> Path | None:
+        return folder / name if (folder / name).is_file() else None
+
+    return ImageLayers(
+        input=existing("input.png"),
+        fov=existing("fov.png"),
+        classes=tuple(
+            ClassLayers(**{name: existing(_file_name(name, number, classes)) for name in _PER_CLASS})
+            for number in range(1, classes + 1)
+        ),
+    )
+
+
+def _file_name(name: str, number: int, classes: int) -> str:
+    return f"{name}.png" if classes == 1 else f"{name}_{number}.png"
+
+
+def _eight_bits(values: NDArray[np.float32] | NDArray[np.bool_]) -> NDArray[np.uint8]:
+    scaled: NDArray[np.uint8] = np.rint(np.clip(values.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+    return scaled
