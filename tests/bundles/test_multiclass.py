@@ -61,7 +61,7 @@ def test_train_evaluate_infer_and_release(head, folder, tmp_path, capsys, monkey
     options = {
         **SMALL, "epochs": 8, "val_interval": 4, "crops_per_image": 4, "preset": "decoder_only",
         "dataset_name": "folder", "dataset_dir": folder, "classes": CLASSES, "multiclass_head": head,
-        "mask_tokens": 5, "output_dir": output,
+        "mask_tokens": 5, "cldice_weight": 0.0, "output_dir": output,
     }  # fmt: skip
     finished("train.yaml", **options)
     header = read_adapter_header(output / "adapter.safetensors")
