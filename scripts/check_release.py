@@ -39,7 +39,8 @@ def check(arguments: argparse.Namespace, place: Path) -> None:
     schema = shutil.copy(ROOT / "tests/bundles/metadata_schema.json", place / "schema.json")
     step("new environment", sys.executable, "-m", "venv", place / "venv")
     python = place / "venv/bin/python"
-    step("installation", python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", ROOT, cwd=place)
+    install = (python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
+    step("installation", *install, ROOT, "jsonschema", cwd=place)  # the last is what verify_metadata needs
     env = OFFLINE | {"PATH": os.environ["PATH"], "HOME": str(place), "XDG_CACHE_HOME": str(place / "cache")}
     meta, config = "configs/metadata.json", "configs/inference.yaml"
     monai = (python, "-m", "monai.bundle")

@@ -74,3 +74,14 @@ def test_what_can_be_downloaded_is_named():
 def test_linked_results_exist(name):
     assert f"../results/{name}" in DATA
     assert (ROOT / "results" / name).is_file()
+
+
+@pytest.mark.parametrize(("dataset", "column"), [("drive", 0), ("kvasir", 2)])
+def test_scores_of_methods_are_those_measured(dataset, column):
+    """The runs' file, and what the page prints of it."""
+    runs = json.loads((ROOT / f"results/{dataset}_methods.json").read_text())["runs"]
+    printed = dict(re.findall(r"^\| `(\w+)` \| ((?:0\.\d{3} \| ){3}0\.\d{3}) \|$", METHODS, flags=re.MULTILINE))
+    assert printed.keys() == runs.keys()
+    for name, run in runs.items():
+        shown = printed[name].split(" | ")[column : column + 2]
+        assert shown == [f"{run['test'][key]:.3f}" for key in ("dice", "cldice")]
