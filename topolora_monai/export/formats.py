@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.export.extras import import_extra
+from topolora_monai.extras import import_extra
 
 __all__ = ["EXPORT_FORMATS", "METADATA_KEY", "ExportFormat", "Runner", "onnx_runner", "run_written", "write"]
 
@@ -75,7 +75,7 @@ def onnx_runner(path: str | Path) -> Runner:
     Raises:
         ConfigError: if ONNX Runtime is not installed.
     """
-    runtime = import_extra("onnxruntime")
+    runtime = import_extra("onnxruntime", "export", "ONNX")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; it warns of every weight that folding left over
@@ -91,9 +91,9 @@ def _write_pt2(graph: nn.Module, example: Tensor, metadata: str, path: Path) -> 
 
 
 def _write_onnx(graph: nn.Module, example: Tensor, metadata: str, path: Path) -> None:
-    onnx = import_extra("onnx")
+    onnx = import_extra("onnx", "export", "ONNX")
     for library in ("onnxscript", "onnxruntime"):  # the second is used later, to compare
-        import_extra(library)
+        import_extra(library, "export", "ONNX")
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > _ONNX_LIMIT:
         raise ConfigError(

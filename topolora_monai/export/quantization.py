@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from topolora_monai.export.extras import import_extra
+from topolora_monai.extras import import_extra
 
 __all__ = ["quantize"]
 
@@ -26,8 +26,8 @@ def quantize(path: str | Path, out: str | Path) -> None:
     Raises:
         ConfigError: if a library is missing.
     """
-    quantization = import_extra("onnxruntime.quantization")
-    model = import_extra("onnx").load(str(path))
+    quantization = import_extra("onnxruntime.quantization", "export", "ONNX")
+    model = import_extra("onnx", "export", "ONNX").load(str(path))
     del model.graph.value_info[:]  # shapes that are wrong once the quantiser has transposed weights
     root = logging.getLogger()
     level = root.level

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from monai.metrics import CumulativeIterationMetric
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logit
 from torch import Tensor
 
+from topolora_monai.metrics.image_metric import MaskedMetric
 from topolora_monai.metrics.overlap import ThresholdCurve
 
 __all__ = [
@@ -56,7 +56,7 @@ class ReliabilityDiagram:
         return float((self.counts * gaps).sum() / self.counts.sum())
 
 
-class CalibrationMetric(CumulativeIterationMetric):
+class CalibrationMetric(MaskedMetric):
     """Calibration error, Brier score and reliability diagram, each class against the rest.
 
     Call it with probabilities and targets of shape (B, K, H, W), or lists of (K, H, W); where pixels count is said by
@@ -88,17 +88,19 @@ class CalibrationMetric(CumulativeIterationMetric):
 
     def aggregate(self) -> Tensor:
         """Calibration error of each class over all pixels since the last reset, shape (K,)."""
-        return torch.tensor([self.diagram(k).expected_error for k in range(self._sums().shape[1])], dtype=torch.float64)
+        return torch.tensor(
+            [self.diagram(k).expected_error for k in range(self.scored().cpu().shape[1])], dtype=torch.float64
+        )
 
     def brier(self) -> Tensor:
         """Brier score of each class over all pixels since the last reset, shape (K,)."""
-        return torch.tensor([self.diagram(k).brier for k in range(self._sums().shape[1])], dtype=torch.float64)
+        return torch.tensor([self.diagram(k).brier for k in range(self.scored().cpu().shape[1])], dtype=torch.float64)
 
     def per_image(self) -> Tensor:
         """Calibration error and Brier score of each image and class, shape (B, K, 2)."""
         rows = [
             [(d.expected_error, d.brier) for d in (self._diagram(sums) for sums in image)]
-            for image in self._sums().numpy()
+            for image in self.scored().cpu().numpy()
         ]
         return torch.tensor(rows, dtype=torch.float64)
 
@@ -111,7 +113,7 @@ class CalibrationMetric(CumulativeIterationMetric):
         Raises:
             ValueError: if nothing was scored.
         """
-        sums = self._sums().numpy().sum(axis=0)
+        sums = self.scored().cpu().numpy().sum(axis=0)
         return self._diagram(sums.sum(axis=0) if number is None else sums[number])
 
     def _diagram(self, sums: NDArray[np.float64]) -> ReliabilityDiagram:
@@ -124,30 +126,11 @@ class CalibrationMetric(CumulativeIterationMetric):
             counts.astype(np.int64), confidence, accuracy, float(sums[-1] / total) if total else float("nan")
         )
 
-    def _sums(self) -> Tensor:
-        buffer = self.get_buffer()
-        if not isinstance(buffer, Tensor):
-            raise ValueError("no image has been scored yet")
-        return buffer.cpu()
-
-    def _compute_list(self, y_pred: Any, y: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:
-        masks = [None] * len(y_pred) if mask is None else [one[None] for one in mask]
-        images = zip(y_pred, y, masks, strict=True)
-        return torch.cat([self._compute_tensor(p[None], t[None], mask=m) for p, t, m in images])
-
     def _compute_tensor(
         self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
         """Sums of each image and class: pixels, claims and truths of each bin, and squared errors."""
-        if y is None:
-            raise ValueError("CalibrationMetric needs a target")
-        classes = y_pred.shape[1]
-        if mask is None and y.shape[1] == classes + 1:
-            y, mask = y[:, :classes], y[:, classes:]
-        if y.shape != y_pred.shape:
-            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
-        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
-            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
+        y, mask = self.checked(y_pred, y, mask)
         p, true = y_pred.detach().cpu().double(), (y.detach() > 0.5).cpu()
         inside = torch.ones_like(true) if mask is None else (mask.detach() > 0.5).cpu().expand_as(true)
         sums = torch.empty((*p.shape[:2], 3 * self.bins + 1), dtype=torch.float64)

@@ -7,12 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from monai.metrics import CumulativeIterationMetric
 from numpy.typing import NDArray
 from skimage.morphology import skeletonize
 from torch import Tensor
 
 from topolora_monai.metrics.classes import best_common_threshold
+from topolora_monai.metrics.image_metric import MaskedMetric
 from topolora_monai.metrics.overlap import ThresholdCurve, threshold_bin, to_16_bit
 
 __all__ = [
@@ -109,7 +109,7 @@ def roc_curve(curve: ThresholdCurve, points: int | None = None) -> ReceiverOpera
     return ReceiverOperating(np.concatenate([[np.inf], _edges(levels, curve)]), false, true)
 
 
-class ClDiceCurveMetric(CumulativeIterationMetric):
+class ClDiceCurveMetric(MaskedMetric):
     """clDice on exact skeletons at several thresholds, a row of each image and class.
 
     Call it like :class:`~topolora_monai.metrics.ImageMetric`, with probabilities. A target's skeleton is computed
@@ -138,7 +138,7 @@ class ClDiceCurveMetric(CumulativeIterationMetric):
 
     def aggregate(self) -> Tensor:
         """Mean clDice over images since the last reset, shape (K, T); NaN where no image has one."""
-        return self._values().nanmean(dim=0)
+        return self.scored().nanmean(dim=0)
 
     def best_threshold(self) -> float:
         """The threshold with the highest mean clDice, over classes and images; the one nearest to 0.5 of equals."""
@@ -146,29 +146,10 @@ class ClDiceCurveMetric(CumulativeIterationMetric):
         # Means of equal scores may differ in their last digit.
         return min(zip(means, self.thresholds, strict=True), key=lambda one: (-round(one[0], 12), abs(one[1] - 0.5)))[1]
 
-    def _values(self) -> Tensor:
-        buffer = self.get_buffer()
-        if not isinstance(buffer, Tensor):
-            raise ValueError("no image has been scored yet")
-        return buffer
-
-    def _compute_list(self, y_pred: Any, y: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:
-        masks = [None] * len(y_pred) if mask is None else [one[None] for one in mask]
-        images = zip(y_pred, y, masks, strict=True)
-        return torch.cat([self._compute_tensor(p[None], t[None], mask=m) for p, t, m in images])
-
     def _compute_tensor(
         self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        if y is None:
-            raise ValueError("ClDiceCurveMetric needs a target")
-        classes = y_pred.shape[1]
-        if mask is None and y.shape[1] == classes + 1:
-            y, mask = y[:, :classes], y[:, classes:]
-        if y.shape != y_pred.shape:
-            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
-        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
-            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
+        y, mask = self.checked(y_pred, y, mask)
         stored, true = to_16_bit(y_pred.detach().cpu()).numpy(), (y.detach() > 0.5).cpu().numpy()
         inside = np.broadcast_to(True if mask is None else (mask.detach() > 0.5).cpu().numpy(), true.shape)
         values = torch.empty((*true.shape[:2], len(self.thresholds)), dtype=torch.float64)

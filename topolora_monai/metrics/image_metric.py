@@ -48,7 +48,49 @@ def valid_masks(
     return predicted & inside, true & inside
 
 
-class ImageMetric(CumulativeIterationMetric):
+class MaskedMetric(CumulativeIterationMetric):
+    """What metrics with a validity mask share: how they are called, and their buffer.
+
+    A subclass computes ``(B, K, ...)`` of a batch in ``_compute_tensor``, which begins with :meth:`checked`.
+    """
+
+    def checked(self, y_pred: Tensor, y: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Target and mask of a batch; the mask may have come as one more channel of the target.
+
+        Raises:
+            ValueError: if there is no target, or shapes do not fit.
+        """
+        if y is None:
+            raise ValueError(f"{type(self).__name__} needs a target")
+        classes = y_pred.shape[1]
+        if mask is None and y.shape[1] == classes + 1:
+            y, mask = y[:, :classes], y[:, classes:]
+        if y.shape != y_pred.shape:
+            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
+        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
+            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
+        return y, mask
+
+    def scored(self) -> Tensor:
+        """The buffer.
+
+        Raises:
+            ValueError: if nothing was scored.
+        """
+        buffer = self.get_buffer()
+        if not isinstance(buffer, Tensor):
+            raise ValueError("no image has been scored yet")
+        return buffer
+
+    def _compute_list(self, y_pred: Any, y: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:
+        if y is None:
+            raise ValueError(f"{type(self).__name__} needs a target")
+        masks = [None] * len(y_pred) if mask is None else [one[None] for one in mask]
+        images = zip(y_pred, y, masks, strict=True)
+        return torch.cat([self._compute_tensor(p[None], t[None], mask=m, **kwargs) for p, t, m in images])
+
+
+class ImageMetric(MaskedMetric):
     """A score of each image and class by itself, then reduced; only the scores are kept.
 
     Call it with ``y_pred`` and ``y`` of shape (B, K, H, W) or (B, K, D, H, W), foreground above 0.5, or with lists of
@@ -97,31 +139,14 @@ class ImageMetric(CumulativeIterationMetric):
         Raises:
             ValueError: if nothing was scored.
         """
-        buffer = self.get_buffer()
-        if not isinstance(buffer, Tensor):
-            raise ValueError("no image has been scored yet")
-        values, defined = do_metric_reduction(buffer, reduction or self.reduction)
+        values, defined = do_metric_reduction(self.scored(), reduction or self.reduction)
         return torch.where(defined > 0, values, torch.nan)
-
-    def _compute_list(self, y_pred: Any, y: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:
-        if y is None:
-            raise ValueError(f"{type(self).__name__} needs a target")
-        masks = [None] * len(y_pred) if mask is None else [one[None] for one in mask]
-        images = zip(y_pred, y, masks, strict=True)
-        return torch.cat([self._compute_tensor(p[None], t[None], mask=m, **kwargs) for p, t, m in images])
 
     def _compute_tensor(
         self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        if y is None:
-            raise ValueError(f"{type(self).__name__} needs a target")
+        y, mask = self.checked(y_pred, y, mask)
         classes = y_pred.shape[1]
-        if mask is None and y.shape[1] == classes + 1:
-            y, mask = y[:, :classes], y[:, classes:]
-        if y.shape != y_pred.shape:
-            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
-        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
-            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
         predicted, true = _foreground(y_pred), _foreground(y)
         inside = None if mask is None else np.broadcast_to(_foreground(mask), true.shape)
         scores = [

@@ -268,15 +268,7 @@ class ProbabilityMetric(ImageMetric):
     def _compute_tensor(
         self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
     ) -> Tensor:
-        if y is None:
-            raise ValueError(f"{type(self).__name__} needs a target")
-        classes = y_pred.shape[1]
-        if mask is None and y.shape[1] == classes + 1:
-            y, mask = y[:, :classes], y[:, classes:]
-        if y.shape != y_pred.shape:
-            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
-        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
-            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
+        y, mask = self.checked(y_pred, y, mask)
         p = y_pred.detach().cpu().double().numpy()
         true = (y.detach() > 0.5).cpu().numpy()
         inside = None if mask is None else np.broadcast_to((mask.detach() > 0.5).cpu().numpy(), true.shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.networks.baselines.extras import import_extra
+from topolora_monai.extras import import_extra
 from topolora_monai.networks.baselines.kept_output import KeepsOutput
 
 if TYPE_CHECKING:
@@ -147,10 +147,12 @@ class TokenSetLoss(nn.Module):
 
 
 def _matching_loss(out_channels: int, weights: dict[str, float]) -> Any:
-    config = import_extra("transformers").Mask2FormerConfig(
+    config = import_extra("transformers", "baselines", "this network").Mask2FormerConfig(
         num_labels=out_channels,
         class_weight=weights["loss_cross_entropy"],
         mask_weight=weights["loss_mask"],
         dice_weight=weights["loss_dice"],
     )
-    return import_extra("transformers.models.mask2former.modeling_mask2former").Mask2FormerLoss(config, weights)
+    return import_extra(
+        "transformers.models.mask2former.modeling_mask2former", "baselines", "this network"
+    ).Mask2FormerLoss(config, weights)

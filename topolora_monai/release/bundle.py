@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from topolora_monai.adapters import load_adapter, merge, read_adapter_header
+from topolora_monai.adapters.header import network_settings
 from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
@@ -21,10 +22,6 @@ from topolora_monai.release.configs import inference_config, metadata
 __all__ = ["release"]
 
 _SOURCE_BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
-_NETWORK_SETTINGS = (
-    *("network_name", "image_size", "in_channels", "out_channels", "fit"),
-    *("multiclass_head", "mask_tokens"),  # files of the first versions have none
-)
 
 
 def release(
@@ -61,7 +58,7 @@ def release(
     adapter = run / "adapter.safetensors"
     header = read_adapter_header(adapter)
     record = _read_json(run / "evaluation" / "summary.json", "evaluate the run first")
-    settings = {name: header[name] for name in _NETWORK_SETTINGS if name in header}
+    settings = network_settings(header)
     network = build_network(**settings, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.metrics import ThresholdCurve
+from topolora_monai.metrics import ThresholdCurve, average_precision
 
 __all__ = ["curve_points", "curves_record"]
 
@@ -72,7 +72,7 @@ def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
             "precision": [_known(score.precision) for score in scores],
             "recall": [_known(score.recall) for score in scores],
         },
-        "average_precision": _known(_average_precision(positives, negatives)),
+        "average_precision": _known(average_precision(curve)),
         "reliability": {
             "probability": [_known(value) for value in mean],
             "frequency": [_known(value) for value in frequency],
@@ -89,14 +89,6 @@ def _thresholds(positives: NDArray[np.float64]) -> list[float]:
     levels = np.searchsorted(passed, np.arange(1, 100) / 100) / len(positives)
     even = [round(0.01 * k, 2) for k in range(100)]
     return sorted({*even, *(float(level) for level in levels if level < 1)})
-
-
-def _average_precision(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:
-    """Mean precision over the positive pixels, each at its own level as threshold."""
-    found, answered = positives[::-1].cumsum(), (positives + negatives)[::-1].cumsum()
-    precision = np.divide(found, answered, out=np.zeros_like(found), where=answered > 0)
-    total = positives.sum()
-    return float((precision * positives[::-1]).sum() / total) if total else float("nan")
 
 
 def _known(value: float) -> float | None:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
+from topolora_monai.extras import import_extra
 from topolora_monai.networks.baselines.encoder_weights import IMAGENET, fetching, load_encoder
-from topolora_monai.networks.baselines.extras import import_extra
 
 __all__ = ["build_dynunet", "build_smp"]
 
@@ -31,7 +31,7 @@ def build_smp(
         ConfigError: if the library is missing or the published weights cannot be had.
         CheckpointError: if the file does not hold this encoder.
     """
-    smp = import_extra("segmentation_models_pytorch")
+    smp = import_extra("segmentation_models_pytorch", "baselines", "this network")
     published = IMAGENET if encoder_weights == IMAGENET else None
     with fetching(encoder_name):
         network = smp.create_model(architecture, encoder_name, encoder_weights=published, classes=out_channels)

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from topolora_monai.extras import import_extra
 from topolora_monai.networks.baselines.encoder_weights import (
     IMAGENET,
     another_encoder,
     fetching,
     read_encoder_weights,
 )
-from topolora_monai.networks.baselines.extras import import_extra
 from topolora_monai.networks.baselines.kept_output import KeepsOutput
 
 __all__ = ["Mask2Former", "Queries", "build_mask2former", "merge_queries"]
@@ -114,7 +114,7 @@ def build_mask2former(encoder_weights: str | None, in_channels: int, out_channel
         ConfigError: if the library is missing or the published weights cannot be had.
         CheckpointError: if the file does not hold this encoder.
     """
-    transformers = import_extra("transformers")
+    transformers = import_extra("transformers", "baselines", "this network")
     swin = transformers.SwinConfig(
         embed_dim=96,
         depths=[2, 2, 6, 2],
