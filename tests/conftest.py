@@ -66,7 +66,11 @@ def write_image(tmp_path):
 @pytest.fixture
 def fake_drive(tmp_path):
     """A tiny data set in DRIVE's layout, with its odd formats: 6 training images, 2 test images of 72x64."""
-    root = tmp_path / "DRIVE"
+    return write_fake_drive(tmp_path / "DRIVE")
+
+
+def write_fake_drive(root):
+    """The same below a folder, which is given back."""
     rng = np.random.default_rng(0)
     for part, numbers, tag in (("training", (21, 22, 23, 24, 25, 26), "training"), ("test", (1, 2), "test")):
         for number in numbers:

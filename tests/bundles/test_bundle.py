@@ -214,7 +214,8 @@ def test_definitions_shared_by_configurations_are_equal():
         return yaml.safe_load((CONFIGS / name).read_text())
 
     train, evaluate, inference = (load(name) for name in ("train.yaml", "evaluate.yaml", "inference.yaml"))
-    for key in ("network_def", "adaptation", "network", "postprocessing", "inferer", "device"):
+    for key in ("network_def", "adaptation", "network", "postprocessing", "tiles_inferer", "flip_inferer",
+                "uncertainty_inferer", "inferer", "device"):  # fmt: skip
         assert evaluate[key] == inference[key], key
     for key in ("device", "data", "validation_items", "load_item"):
         assert train[key] == evaluate[key], key

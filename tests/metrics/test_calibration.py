@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from topolora_monai.metrics import ThresholdCurve
+from topolora_monai.metrics import PooledDice, ThresholdCurve
 from topolora_monai.metrics.calibration import (
     CalibrationMetric,
     apply_temperature,
     fit_temperature,
     negative_log_likelihood,
+    reliability_diagram,
 )
 
 
@@ -148,3 +149,39 @@ class TestTemperature:
             fit_temperature([])
         with pytest.raises(ValueError, match="above 0"):
             apply_temperature(torch.rand(3), 0.0)
+
+
+class TestFromCounts:
+    """The same from counts of levels as from the pixels themselves."""
+
+    def test_diagram_agrees_with_the_metric(self):
+        generator = torch.Generator().manual_seed(3)
+        probability = torch.rand(2, 1, 40, 50, generator=generator)
+        target = (torch.rand(2, 1, 40, 50, generator=generator) < probability**2).float()
+        metric, counts = CalibrationMetric(bins=10), ThresholdCurve()
+        metric(y_pred=probability, y=target)
+        counts.add(probability, target)
+        pixels, levels = metric.diagram(), reliability_diagram(counts, bins=10)
+        np.testing.assert_array_equal(levels.counts, pixels.counts)
+        np.testing.assert_allclose(levels.confidence, pixels.confidence, atol=1e-5)
+        np.testing.assert_array_equal(levels.accuracy, pixels.accuracy)
+        assert levels.brier == pytest.approx(pixels.brier, abs=1e-5)
+        assert levels.expected_error == pytest.approx(pixels.expected_error, abs=1e-5)
+
+    def test_pooled_dice_fits_the_same_temperature(self):
+        generator = torch.Generator().manual_seed(4)
+        logits = 3 * torch.randn(2, 2, 30, 30, generator=generator)
+        target = (torch.rand(2, 2, 30, 30, generator=generator) < (logits / 3).sigmoid()).float()
+        metric, curves = PooledDice(), [ThresholdCurve(), ThresholdCurve()]
+        for p, true in zip(logits.sigmoid(), target, strict=True):
+            metric(y_pred=[p], y=[true])
+            for curve, one, truth in zip(curves, p, true, strict=True):
+                curve.add(one, truth)
+        assert metric.temperature() == pytest.approx(fit_temperature(curves))
+        assert metric.temperature() == pytest.approx(3, rel=0.15)
+
+    @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+    def test_no_temperature_where_none_can_be_told(self, activation):
+        metric = PooledDice(activation)
+        metric(y_pred=[torch.full((2, 4, 4), 0.3)], y=[torch.zeros(2, 4, 4)])
+        assert metric.temperature() == 1.0

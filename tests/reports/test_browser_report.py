@@ -77,7 +77,7 @@ def heading(page, title):
 
 class TestTable:
     def test_sorts_by_a_click_both_ways(self, opened, twenty):
-        head = heading(opened, "dice")
+        head = heading(opened, "Dice")
         assert head.get_attribute("aria-sort") == "none"
         head.get_by_role("button").click()
         assert head.get_attribute("aria-sort") == "ascending"
@@ -88,10 +88,10 @@ class TestTable:
         assert column(opened, 3) == pytest.approx(expected[::-1], abs=1e-4)
 
     def test_sorts_numbers_in_names_and_by_keyboard(self, opened):
-        heading(opened, "cldice").get_by_role("button").press("Enter")
-        assert heading(opened, "cldice").get_attribute("aria-sort") == "ascending"
+        heading(opened, "clDice").get_by_role("button").press("Enter")
+        assert heading(opened, "clDice").get_attribute("aria-sort") == "ascending"
         heading(opened, "Image").get_by_role("button").press("Space")
-        assert heading(opened, "cldice").get_attribute("aria-sort") == "none"
+        assert heading(opened, "clDice").get_attribute("aria-sort") == "none"
         plain = [name for name in names_shown(opened) if name.startswith("im")]
         assert plain == [f"im{n}" for n in range(3, 21) for _ in range(2)]
 
@@ -99,7 +99,7 @@ class TestTable:
         opened.get_by_label("Name contains").fill("IM1")
         assert sorted(set(names_shown(opened))) == [f"im{n}" for n in range(10, 20)]
         opened.locator("#filter-run").select_option("1")
-        opened.locator("#filter-score").select_option(label="dice")
+        opened.locator("#filter-score").select_option(label="Dice")
         opened.get_by_label("at most").fill("0.75")
         expected = [row["name"] for row in twenty.rows[1] if "im1" in row["name"] and float(row["dice"]) <= 0.75]
         assert expected
@@ -107,6 +107,51 @@ class TestTable:
         assert opened.locator("#shown").inner_text() == f"{len(expected)} of 40 rows"
         opened.get_by_role("button", name="Clear").click()
         opened.locator("#shown", has_text="40 of 40 rows").wait_for()
+
+
+class TestColumns:
+    @pytest.fixture
+    def wide(self, browser, tmp_path):
+        """A run with many scores on a narrow screen."""
+        write_fake_run(tmp_path / "run", ["a", "b", "c"], further=True)
+        page = browser.new_page(viewport={"width": 800, "height": 900})
+        page.goto(write_report([tmp_path / "run"], tmp_path / "out", pdf=False).as_uri())
+        yield page
+        page.close()
+
+    def heads(self, page):
+        return [text.strip() for text in page.locator("#table thead th:visible").all_inner_texts()]
+
+    def test_few_are_shown_and_the_page_is_no_wider_than_the_screen(self, wide):
+        assert self.heads(wide) == ["Image", "Dice", "clDice", "Betti-0 error", "Betti-1 error", "Boundary F1", "HD95",
+                                    "Precision", "Recall", "Broken links", "False links", "False parts"]  # fmt: skip
+        assert wide.evaluate("document.documentElement.scrollWidth") <= 800
+        wide.locator("#columns summary").click()
+        wide.get_by_role("button", name="All", exact=True).click()
+        assert len(self.heads(wide)) == 21
+        assert wide.evaluate("document.documentElement.scrollWidth") <= 800
+
+    def test_one_can_be_added_and_sorted_by(self, wide):
+        wide.locator("#columns summary").click()
+        wide.get_by_role("checkbox", name="ASSD").check()
+        assert wide.locator("#columns-shown").inner_text() == "12 of 20 scores"
+        head = heading(wide, "ASSD")
+        place = 1 + head.evaluate("head => head.cellIndex")
+        head.get_by_role("button").click()
+        values = column(wide, place)
+        assert values == sorted(values)
+        wide.get_by_role("checkbox", name="ASSD").uncheck()
+        assert not head.is_visible()
+        assert wide.locator(f"#table tbody tr td:nth-child({place}):visible").count() == 0
+        wide.get_by_role("button", name="As at first").click()
+        assert wide.locator("#columns-shown").inner_text() == "11 of 20 scores"
+
+    def test_scripts_off_shows_all(self, browser, wide):
+        context = browser.new_context(java_script_enabled=False)
+        page = context.new_page()
+        page.goto(wide.url)
+        assert page.locator("#table thead th:visible").count() == 21
+        context.close()
 
 
 def look(page):
@@ -161,7 +206,7 @@ class TestViewer:
         assert opened.locator("#marking").is_hidden()
 
     def test_keys_do_all_of_it(self, opened, twenty):
-        heading(opened, "cldice").get_by_role("button").click()
+        heading(opened, "clDice").get_by_role("button").click()
         order = [twenty.names.index(name) for name in names_shown(opened)]
         stage = opened.locator("#stage")
         stage.focus()
@@ -216,13 +261,13 @@ class TestGallery:
     def test_worst_are_first_by_any_score_and_run(self, opened, twenty):
         cards = opened.locator("#gallery li:not([hidden]) .card-score")
         worst = sorted(float(row["cldice"]) for rows in twenty.rows for row in rows)
-        assert cards.all_text_contents() == [f"cldice {value:.4f}" for value in worst[:24]]
-        opened.locator("#worst-by").select_option("betti0_error")
-        most = sorted((int(row["betti0_error"]) for rows in twenty.rows for row in rows), reverse=True)
-        assert cards.all_text_contents() == [f"betti0_error {value}" for value in most[:24]]
+        assert cards.all_text_contents() == [f"clDice {value:.4f}" for value in worst[:24]]
+        opened.locator("#worst-by").select_option("betti_0_error")
+        most = sorted((int(row["betti_0_error"]) for rows in twenty.rows for row in rows), reverse=True)
+        assert cards.all_text_contents() == [f"Betti-0 error {value}" for value in most[:24]]
         opened.locator("#worst-run").select_option("1")
-        of_run = sorted((int(row["betti0_error"]) for row in twenty.rows[1]), reverse=True)
-        assert cards.all_text_contents() == [f"betti0_error {value}" for value in of_run]
+        of_run = sorted((int(row["betti_0_error"]) for row in twenty.rows[1]), reverse=True)
+        assert cards.all_text_contents() == [f"Betti-0 error {value}" for value in of_run]
         opened.locator("#worst-run").select_option("")
         opened.get_by_role("button", name="Show all 40").click()
         assert cards.count() == 40
@@ -299,7 +344,7 @@ def test_thousand_images_load_few_pictures(browser, tmp_path, record_property):
     pictures = [url for url in requested if url.endswith((".png", ".svg"))]
     assert 3 <= len(pictures) <= 40
     assert page.locator("#table tbody tr").count() == 1000
-    heading(page, "cldice").get_by_role("button").click()
+    heading(page, "clDice").get_by_role("button").click()
     values = column(page, 3)
     assert values == sorted(values)
     page.get_by_label("Name contains").fill("image 99")

@@ -46,6 +46,18 @@ class TestCompare:
         assert "[red]topology minus plain" in printed
         assert "on the 7 images that both scored; 2 left out" in printed
 
+    def test_further_scores_have_names_and_a_direction(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "160")
+        for number, name in enumerate(("first", "second")):
+            rows = write_fake_run(tmp_path / name, list("abc"), seed=number, pictures=False, further=True)
+        assert main(["compare", str(tmp_path / "first"), str(tmp_path / "second")]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        mean = np.mean([float(row["hd95"]) for row in rows])
+        found = [line for line in lines if "HD95" in line]
+        assert [line[line.index("HD95") + 1] for line in found] == ["low"] * 3
+        assert f"{mean:.4f}" in found[1]
+        assert ["Boundary", "F1", "high"] in [line[:3] for line in lines]
+
     def test_one_run_alone_is_shown(self, runs, capsys):
         assert main(["compare", runs[0], "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["comparisons"] == []

@@ -20,6 +20,7 @@ from topolora_monai.reports import EvaluationReport, curve_points, find_layers, 
 from topolora_monai.reports.html import compare_runs, mean_interval, open_runs, write_report
 from topolora_monai.reports.html.charts import nice_ticks
 from topolora_monai.reports.html.colours import ERROR_COLOURS
+from topolora_monai.reports.html.scores import lower_is_better, score_title
 from topolora_monai.reports.html.topology import topology_errors
 
 NASTY = ["<script>window.hacked=1</script>", '"><img src=x onerror="window.hacked=1">', "&amp; [red] $(x) ünï 血管"]
@@ -72,13 +73,13 @@ def one(tmp_path_factory):
 class TestPage:
     def test_table_of_images_has_the_numbers_of_the_csv(self, one):
         head, *rows = one.page.tables["table"]
-        assert head == ["Image", "dice", "cldice", "betti0_error", "broken", "false links", "false parts"]
+        assert head == ["Image", "Dice", "clDice", "Betti-0 error", "Broken links", "False links", "False parts"]
         assert rows == [
             [
                 row["name"],
                 f"{float(row['dice']):.4f}",
                 f"{float(row['cldice']):.4f}",
-                row["betti0_error"],
+                row["betti_0_error"],
                 "1",
                 "0",
                 "1",
@@ -89,21 +90,26 @@ class TestPage:
     def test_summary_has_pooled_score_mean_and_extremes(self, one):
         rows = {row[0]: row for row in one.page.tables["summary"][1:]}
         values = [float(row["dice"]) for row in one.rows]
-        assert rows["dice"][1:3] == ["0.8123", f"{np.mean(values):.4f}"]
-        assert rows["dice"][4:] == [f"{min(values):.4f}", f"{max(values):.4f}", "4"]
-        assert rows["cldice"][1] == "\u2013"  # not in summary.json
+        assert rows["Dice"][1:4] == ["high", "0.8123", f"{np.mean(values):.4f}"]
+        assert rows["Dice"][5:] == [f"{min(values):.4f}", f"{max(values):.4f}", "4"]
+        assert rows["clDice"][2] == "\u2013"  # not in summary.json
+        assert rows["Betti-0 error"][1] == "low"
 
     def test_facts_are_told_in_words(self, one):
         facts = {row[0]: row[1] for row in one.page.tables["table 0"][1:]}
         assert facts["Training time"] == "1 h 2 min"
         assert facts["Trainable parameters"] == "4,115,328"
         assert facts["Code"] == "abc123"
+        assert facts["Threshold"] == "0.4"
+        assert facts["Validation"] == "Dice 0.8"
+        assert "Temperature" not in facts  # not known of runs from before there was one
         settings = {row[0]: row[1] for row in one.page.tables["table 1"][1:]}
         assert settings == {"adaptation.lora.rank": "16"}
 
     def test_training_curve_is_drawn_and_described(self, one):
         assert "run: 2 at step 1, 0.5 at 4" in one.text
         assert one.text.count('class="chart"') == 3  # the curve, precision-recall, reliability
+        assert "test/dice" not in one.text  # a score, no curve
 
     def test_gallery_has_the_worst_first(self, one):
         order = [int(number) for number in re.findall(r'<li data-image="(\d+)"', one.text)]
@@ -132,6 +138,92 @@ class TestPage:
         assert len(re.findall(r"<th(?! scope)[ >]", one.text)) == 0
         assert len(re.findall(r"<img(?![^>]*\balt=)", one.text)) == 0
         assert one.text.count('aria-sort="none"') == len(one.page.tables["table"][0])
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory):
+    """A run with further scores beside one from before there were any."""
+    folder = tmp_path_factory.mktemp("further")
+    rows = write_fake_run(folder / "new", ["a", "b", "c"], further=True)
+    write_fake_run(folder / "old", ["a", "b", "c"], seed=1)
+    path = write_report([folder / "new", folder / "old"], folder / "out")
+    return SimpleNamespace(rows=rows, path=path, page=Page(path), text=path.read_text(encoding="utf-8"))
+
+
+def pdf_text(path):
+    pypdf = pytest.importorskip("pypdf")
+    return "\n".join(page.extract_text() for page in pypdf.PdfReader(path).pages)
+
+
+class TestFurtherScores:
+    def test_summary_says_which_way_is_better(self, further):
+        best = {row[1]: row[2] for row in further.page.tables["summary"][1:]}
+        low = {title for title, way in best.items() if way == "low"}
+        assert low == {
+            "Betti-0 error", "Betti-1 error", "Betti-0 error in patches", "Betti matching error", "HD95", "ASSD",
+            "MAE", "BER", "Calibration error", "Brier score",
+        }  # fmt: skip
+        assert {"Dice", "clDice", "Boundary F1", "S-measure", "Weighted F-measure", "Recall"} <= set(best) - low
+
+    def test_interval_of_a_further_score(self, further):
+        rows = {row[1]: row for row in further.page.tables["summary"][1:] if row[0] == "new"}
+        interval = mean_interval(np.array([float(row["hd95"]) for row in further.rows]))
+        assert rows["HD95"][5] == f"{interval.low:.4f} to {interval.high:.4f}"
+
+    def test_older_run_has_dashes_for_them(self, further):
+        head, *rows = further.page.tables["table"]
+        place = head.index("HD95")
+        assert [row[place] for row in rows if row[1] == "old"] == ["\u2013"] * 3
+        assert [row[place] for row in rows if row[1] == "new"] == [f"{float(r['hd95']):.4f}" for r in further.rows]
+
+    def test_few_columns_are_shown_at_first_and_all_can_be_chosen(self, further):
+        head = further.page.tables["table"][0]
+        style = re.search(r'<style id="hidden-columns">(.*?)</style>', further.text)[1]
+        hidden = {head[int(place) - 1] for place in re.findall(r"nth-child\((\d+)\)", style)}
+        assert hidden == {
+            "Betti-0 error in patches", "Betti matching error", "ASSD", "S-measure", "Weighted F-measure", "MAE", "BER",
+            "Calibration error", "Brier score",
+        }  # fmt: skip
+        choice = further.text[further.text.index('id="columns"') :].split("</details>")[0]
+        assert choice.count('type="checkbox"') == len(head) - 2
+        assert choice.count(" checked") == len(head) - 2 - len(hidden)
+
+    def test_risk_is_drawn_and_its_area_told(self, further):
+        assert "Risk and coverage" in further.text
+        assert "new: area 0.0321" in further.text
+        rows = {row[0]: row[1:] for table in further.page.tables.values() for row in table if row}
+        assert rows["Area under risk-coverage (low is good)"] == ["0.0321", ""]
+
+    def test_temperature_and_what_chose_the_threshold(self, further):
+        facts = {row[0].removesuffix(" differs"): row[1:] for row in further.page.tables["table 0"][1:]}
+        assert facts["Temperature"] == ["1.25", ""]
+        assert facts["Threshold chosen by"] == ["clDice", ""]
+
+    def test_pdf_has_them_as_well(self, further):
+        text = pdf_text(further.path.with_name("report.pdf"))
+        for words in ("Betti-0 error in patches", "Risk and coverage", "0.0321", "Temperature", "1.25", "HD95"):
+            assert words in text, words
+        shown = [f"{float(row['hd95']):.4f}" for row in further.rows]
+        assert all(value in text for value in shown)
+
+    def test_few_scores_need_no_choice(self, one):
+        assert 'id="columns"' not in one.text
+
+
+@pytest.mark.parametrize(
+    ("score", "title", "lower"),
+    [
+        ("dice", "Dice", False),
+        ("dice_at_half", "Dice at 0.5", False),
+        ("dice_error", "Dice, error", False),  # of a class called so
+        ("hd95_thin_vessel", "HD95, thin_vessel", True),
+        ("betti_0_patch_error", "Betti-0 error in patches", True),
+        ("betti0_error", "betti0 error", True),  # not known, but it says so
+        ("something", "something", False),
+    ],
+)
+def test_names_of_scores(score, title, lower):
+    assert (score_title(score), lower_is_better(score)) == (title, lower)
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +265,7 @@ class TestUntrustedText:
 
 class TestPaper:
     def test_pdf_has_the_same_numbers(self, one):
-        pypdf = pytest.importorskip("pypdf")
-        text = "\n".join(page.extract_text() for page in pypdf.PdfReader(one.folder / "out" / "report.pdf").pages)
+        text = pdf_text(one.folder / "out" / "report.pdf")
         for row in one.rows:
             assert f"{float(row['cldice']):.4f}" in text
         interval = mean_interval(np.array([float(row["dice"]) for row in one.rows]))
@@ -182,9 +273,7 @@ class TestPaper:
         assert "4,115,328" in text
 
     def test_names_beyond_latin_stay_apart(self, nasty):
-        pypdf = pytest.importorskip("pypdf")
-        pages = pypdf.PdfReader(nasty[0].with_name("report.pdf")).pages
-        assert "\\u8840" in "".join(page.extract_text() for page in pages).replace("\n", "")
+        assert "\\u8840" in pdf_text(nasty[0].with_name("report.pdf")).replace("\n", "")
 
     def test_it_can_be_left_out(self, one, tmp_path):
         page = write_report([one.folder / "run"], tmp_path / "out", pdf=False)
@@ -272,7 +361,7 @@ class TestRuns:
         page = Page(write_report([tmp_path / "run"], tmp_path / "out"))
         files = json.loads(page.scripts[0])["images"][0]["files"]
         assert files == {"figure": "report_files/0/0000/figure.png"}
-        assert page.tables["table"][0] == ["Image", "dice", "cldice", "betti0_error"]
+        assert page.tables["table"][0] == ["Image", "Dice", "clDice", "Betti-0 error"]
 
 
 class TestPictures:
@@ -358,7 +447,7 @@ class TestStatistics:
         for folder, errors in (("first", (5, 9)), ("second", (3, 9))):
             write_fake_run(tmp_path / folder, ["a", "b"], pictures=False)
             rows = "".join(f"{name},{number}\n" for name, number in zip("ab", errors, strict=True))
-            (tmp_path / folder / "evaluation/per_image.csv").write_text("name,betti0_error\n" + rows)
+            (tmp_path / folder / "evaluation/per_image.csv").write_text("name,betti_0_error\n" + rows)
         (one,) = compare_runs(open_runs([tmp_path / "first", tmp_path / "second"]))
         assert (one.differences[0].better, one.differences[0].worse) == (1, 0)
         assert one.differences[0].difference.mean == -1.0

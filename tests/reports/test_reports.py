@@ -60,7 +60,7 @@ def test_table_pictures_and_summary(scored, capsys):
     assert written["seed"] == 3
     assert written["evaluated_on"] == described
     assert written["test"].keys() == {
-        "dice", "iou", "precision", "recall", "auc", "cldice", "threshold", "dice_at_half"
+        "dice", "iou", "precision", "recall", "auc", "cldice", "threshold", "dice_at_half", "ece", "brier",
     }  # fmt: skip
     assert written["validation"]["dice"] == validation.summary()["dice"]
 

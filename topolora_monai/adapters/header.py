@@ -52,6 +52,8 @@ _OPTIONAL: dict[str, _Check] = {
     "fit": _TEXT,
     "dataset": _TEXT,
     "threshold": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "threshold_by": _TEXT,
+    "temperature": ("a number above 0", lambda value: _is_number(value) and value > 0),
     "pretrained": ("true or false", lambda value: isinstance(value, bool)),
 }
 _NETWORK = ("network_name", "image_size", "in_channels", "out_channels", "fit", "multiclass_head", "mask_tokens")

@@ -70,20 +70,24 @@ def _record(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> dict[str,
 def _show_scores(runs: Sequence[Run]) -> None:
     from rich.markup import escape  # noqa: PLC0415 - takes time to import
 
-    from topolora_monai.reports.html import mean_interval  # noqa: PLC0415
+    from topolora_monai.reports.html import best_value, mean_interval, score_title  # noqa: PLC0415
 
-    table = new_table("run", "score", "mean", "95 % interval", "images", numbers=["mean", "95 % interval", "images"])
+    numbers = ["mean", "95 % interval", "images"]
+    table = new_table("run", "score", "best", *numbers, numbers=numbers)
     for run in runs:
         for place, (score, values) in enumerate(run.scores.items()):
             of = mean_interval(values)
             label = "" if place else escape(run.label)
             interval = "-" if math.isnan(of.low) else f"{of.low:.4f} to {of.high:.4f}"
-            table.add_row(label, escape(score), f"{of.mean:.4f}", interval, str(of.count))
+            title = escape(score_title(score))
+            table.add_row(label, title, best_value(score), f"{of.mean:.4f}", interval, str(of.count))
     show_table(table)
 
 
 def _show_comparison(comparison: Comparison) -> None:
     from rich.markup import escape  # noqa: PLC0415
+
+    from topolora_monai.reports.html import best_value, score_title  # noqa: PLC0415
 
     print(f"\n{comparison.second} minus {comparison.first}, image by image")
     if not comparison.names:
@@ -92,13 +96,14 @@ def _show_comparison(comparison: Comparison) -> None:
     if comparison.left_out:
         print(f"on the {len(comparison.names)} images that both scored; {comparison.left_out} left out")
     numbers = ["first", "second", "difference", "95 % interval", "p", "better", "worse"]
-    table = new_table("score", *numbers, numbers=numbers)
+    table = new_table("score", "best", *numbers, numbers=numbers)
     for one in comparison.differences:
         low, high = one.difference.low, one.difference.high
         interval = "-" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
         p_value = "-" if math.isnan(one.p_value) else "<0.0001" if one.p_value < 1e-4 else f"{one.p_value:.4f}"
         means = (f"{one.first:.4f}", f"{one.second:.4f}", f"{one.difference.mean:+.4f}")
-        table.add_row(escape(one.score), *means, interval, p_value, str(one.better), str(one.worse))
+        title = escape(score_title(one.score))
+        table.add_row(title, best_value(one.score), *means, interval, p_value, str(one.better), str(one.worse))
     show_table(table)
     print("p: Wilcoxon's signed-rank test, two-sided, not corrected for the number of scores")
 

@@ -17,13 +17,14 @@ from topolora_monai.engines.handlers import (
     NonFiniteGuard,
     TimeLeft,
 )
-from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, default_precision
+from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
 from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
 from topolora_monai.engines.rank_allocation import RankAllocation
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import lr_schedule
-from topolora_monai.engines.settings import check_classes, check_settings, flag
+from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by, flag
+from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
 from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
 
 __all__ = [
@@ -41,12 +42,17 @@ __all__ = [
     "RunCheckpoint",
     "SceneSegmenter",
     "TargetLoss",
+    "TemperatureInferer",
     "TimeLeft",
+    "Tracker",
+    "TrainingTracking",
     "Uncertainty",
     "UncertaintyInferer",
+    "ValidationTracking",
     "batch_items",
     "check_classes",
     "check_settings",
+    "check_threshold_by",
     "default_precision",
     "flag",
     "image_names",

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from topolora_monai.adapters import Adaptation, adapter_state, save_adapter
 from topolora_monai.engines.output import provenance, write_json
 from topolora_monai.errors import ConfigError, OutputError
-from topolora_monai.metrics import PooledDice
+from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 
 __all__ = ["RunCheckpoint"]
 
@@ -38,7 +38,9 @@ class RunCheckpoint:
         optimizer: its optimiser.
         lr_scheduler: its schedule, stepped each iteration.
         evaluator: the validation engine.
-        dice: its metric, which chooses the best state and its threshold.
+        dice: its metric, which chooses the best state, its threshold and its temperature.
+        cldice: a further metric of the evaluator, which chooses the threshold instead.
+        calibrate: store the temperature that makes probabilities mean what they say, and the threshold with it.
         settings: what identifies the run; a folder with a run of other settings is not resumed.
         properties: stored in the adapter file for its users.
         resume: take up the folder's last state; False starts over.
@@ -55,6 +57,8 @@ class RunCheckpoint:
         settings: dict[str, Any],
         properties: dict[str, Any],
         resume: bool = True,
+        cldice: BestClDice | None = None,
+        calibrate: bool = True,
     ) -> None:
         self.folder = Path(output_dir)
         self.adaptation = adaptation
@@ -62,6 +66,8 @@ class RunCheckpoint:
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
         self.dice = dice
+        self.cldice = cldice
+        self.calibrate = calibrate
         self.settings = json.loads(json.dumps(settings | {"base_sha256": adaptation.base_sha256}))
         self.properties = properties
         self.resume = resume
@@ -160,10 +166,16 @@ class RunCheckpoint:
         value, threshold = self.dice.best()
         if self.best and not value > self.best["dice"]:
             return
-        self.best = {"dice": value, "threshold": threshold, "epoch": float(evaluator.state.epoch)}
-        self._save_adapter(threshold=threshold, validation_dice=value)
+        if self.cldice is not None:
+            threshold = self.cldice.best_threshold()
+        temperature = self.dice.temperature() if self.calibrate else 1.0
+        threshold = float(apply_temperature(torch.tensor(threshold, dtype=torch.float64), temperature))
+        decision = {"threshold": threshold, "temperature": temperature}
+        self.best = {"dice": value, **decision, "epoch": float(evaluator.state.epoch)}
+        by = "dice" if self.cldice is None else "cldice"
+        self._save_adapter(validation_dice=value, threshold_by=by, **decision)
 
-    def _save_adapter(self, **scores: float) -> None:
+    def _save_adapter(self, **scores: float | str) -> None:
         try:
             save_adapter(self.adaptation, self.adapter, **self.properties, **scores)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Inferers around MONAI's: reduced precision on any device, and flipped copies at test time."""
+"""Inferers around MONAI's: reduced precision on any device, flipped copies at test time, calibrated logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["AutocastInferer", "FlipInferer", "Precision", "default_precision"]
+__all__ = ["AutocastInferer", "FlipInferer", "Precision", "TemperatureInferer", "default_precision"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -90,3 +90,33 @@ class FlipInferer(Inferer):
             total = logits if total is None else total + logits
         assert total is not None  # self.flips always holds the identity
         return total / len(self.flips)
+
+
+class TemperatureInferer(Inferer):
+    """Divide the logits by a temperature, so that probabilities mean what they say (Guo et al., ICML 2017).
+
+    Put it outside of inferers that average: a temperature is fitted to their result.
+
+    Args:
+        inferer: what gives the logits.
+        temperature: above 0; above 1 makes less sure.
+
+    Raises:
+        ConfigError: for one that is not.
+
+    Example:
+        >>> from monai.inferers import SimpleInferer
+        >>> TemperatureInferer(SimpleInferer(), 2.0)(torch.tensor([3.0]), torch.nn.Identity())
+        tensor([1.5000])
+    """
+
+    def __init__(self, inferer: Inferer, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError("a temperature must be above 0", found=temperature, hint="1 leaves probabilities alone")
+        self.inferer = inferer
+        self.temperature = temperature
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Logits of ``inputs``, divided."""
+        return self.inferer(inputs, network, *args, **kwargs) / self.temperature

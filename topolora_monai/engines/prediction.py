@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
 
 from topolora_monai.engines.batches import batch_items
 from topolora_monai.engines.output import write_json
+from topolora_monai.engines.uncertainty import UncertaintyInferer
 from topolora_monai.errors import OutputError
 from topolora_monai.io import volume_output_name, volume_shape, write_png, write_volume
 from topolora_monai.metrics import class_indices, threshold_bin, to_16_bit
@@ -45,7 +47,8 @@ class PredictionWriter:
 
     With several classes, ``NAME_probability_K.png`` is of class K, from 1. Where they exclude one another,
     ``NAME_mask.png`` holds the number of the most probable class, 0 for the background; where they may overlap, there
-    is one ``NAME_mask_K.png`` each. Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them.
+    is one ``NAME_mask_K.png`` each. Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them,
+    and so is ``NAME_uncertainty.png`` when asked for, one for each class that may overlap with others.
     Slices of a volume are put back together in its geometry: ``NAME_mask.nii.gz`` (0 and 1, or class numbers), or
     ``.tif`` for pages of a TIFF, once its last slice is there.
 
@@ -53,12 +56,20 @@ class PredictionWriter:
         folder: where to.
         threshold: foreground is ``probability >= threshold``; not used where classes exclude one another.
         activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
+        uncertainty: the inferer of the engine, whose entropies are written.
     """
 
-    def __init__(self, folder: str | Path, threshold: float = 0.5, activation: Activation = "sigmoid") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        threshold: float = 0.5,
+        activation: Activation = "sigmoid",
+        uncertainty: UncertaintyInferer | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.threshold = threshold
         self.activation = activation
+        self.uncertainty = uncertainty
         self._volumes: dict[str, _Volume] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -71,18 +82,21 @@ class PredictionWriter:
         Raises:
             OutputError: if a file cannot be written; those written before are whole.
         """
-        for one, item in zip(engine.state.output, batch_items(engine.state.batch), strict=True):
-            planes = to_16_bit(one[Keys.PRED]).cpu().numpy().astype(np.uint16)
+        for number, (one, item) in enumerate(zip(engine.state.output, batch_items(engine.state.batch), strict=True)):
+            layers = [one[Keys.PRED].float()]
+            if self.uncertainty is not None and self.uncertainty.latest is not None:
+                layers.append(self.uncertainty.latest.entropy[number].to(layers[0]))
+            planes = to_16_bit(torch.cat(layers)).cpu().numpy().astype(np.uint16)
             if "slice" in item:
-                self._collect(planes, item)
+                self._collect(planes, len(layers[0]), item)
             else:
-                self._write_pictures(planes, str(item["name"]))
+                self._write_pictures(planes, len(layers[0]), str(item["name"]))
 
-    def _write_pictures(self, planes: NDArray[np.uint16], name: str) -> None:
-        for kind, array in self._masks_and_probabilities(planes, foreground=255):
+    def _write_pictures(self, planes: NDArray[np.uint16], classes: int, name: str) -> None:
+        for kind, array in self._layers(planes, classes, foreground=255):
             self._write(lambda path, array=array: write_png(array, path), f"{name}_{kind}.png")
 
-    def _collect(self, planes: NDArray[np.uint16], item: Mapping[str, Any]) -> None:
+    def _collect(self, planes: NDArray[np.uint16], classes: int, item: Mapping[str, Any]) -> None:
         path = str(item["path"])
         if path not in self._volumes:
             self._volumes[path] = _Volume(path, int(item["axis"]), len(planes))
@@ -91,20 +105,22 @@ class PredictionWriter:
         if volume.complete:
             del self._volumes[path]
             name = str(item["name"]).rpartition("_s")[0]
-            for kind, array in self._masks_and_probabilities(volume.planes, foreground=1):
+            for kind, array in self._layers(volume.planes, classes, foreground=1):
                 target = volume_output_name(path, f"{name}_{kind}")
                 self._write(lambda to, array=array: write_volume(array, like=path, path=to), target)
 
-    def _masks_and_probabilities(self, planes: NDArray[np.uint16], foreground: int) -> Iterator[tuple[str, Any]]:
-        several = len(planes) > 1
-        exclusive = several and self.activation == "softmax"
+    def _layers(self, planes: NDArray[np.uint16], classes: int, foreground: int) -> Iterator[tuple[str, Any]]:
+        """Files by kind, of the planes of probabilities and, behind them, of uncertainties."""
+        exclusive = classes > 1 and self.activation == "softmax"
+        probabilities, doubts = planes[:classes], planes[classes:]
         if exclusive:
-            yield "mask", class_indices(planes)
-        for number, stored in enumerate(planes, start=1):
-            suffix = f"_{number}" if several else ""
+            yield "mask", class_indices(probabilities)
+        for suffix, stored in _numbered(probabilities):
             if not exclusive:
                 yield f"mask{suffix}", (stored >= threshold_bin(self.threshold)).astype(np.uint8) * np.uint8(foreground)
             yield f"probability{suffix}", stored
+        for suffix, stored in _numbered(doubts):
+            yield f"uncertainty{suffix}", stored
 
     def _write(self, write: Any, name: str) -> None:
         try:
@@ -115,17 +131,23 @@ class PredictionWriter:
             ) from error
 
 
+def _numbered(planes: NDArray[np.uint16]) -> Iterator[tuple[str, NDArray[np.uint16]]]:
+    """Planes and what is added to their names."""
+    for number, plane in enumerate(planes, start=1):
+        yield (f"_{number}" if len(planes) > 1 else ""), plane
+
+
 class _Volume:
     """Probabilities of a volume while its slices come in."""
 
-    def __init__(self, path: str, axis: int, classes: int) -> None:
+    def __init__(self, path: str, axis: int, planes: int) -> None:
         shape = volume_shape(path)
         self.axis = axis
-        self.planes = np.zeros((classes, *shape), np.uint16)
+        self.planes = np.zeros((planes, *shape), np.uint16)
         self._missing = set(range(shape[axis]))
 
     def add(self, index: int, planes: NDArray[np.uint16]) -> None:
-        """Put one slice, (K, H, W), in its place."""
+        """Put one slice, (P, H, W), in its place."""
         np.moveaxis(self.planes, self.axis + 1, 1)[:, index] = planes
         self._missing.discard(index)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.networks.registry import MulticlassHead
 
-__all__ = ["check_classes", "check_settings", "flag"]
+__all__ = ["check_classes", "check_settings", "check_threshold_by", "flag"]
 
 _PROTOCOLS = ("native", "published")
 
@@ -34,6 +34,21 @@ def check_settings(protocol: str, **positive: float) -> None:
             raise ConfigError(
                 f"{name} must be greater than 0", found=repr(value), hint=f"give --{name} a positive number"
             )
+
+
+def check_threshold_by(name: str) -> str:
+    """What a threshold is best for: ``"dice"`` or ``"cldice"``.
+
+    Raises:
+        ConfigError: for another name.
+
+    Example:
+        >>> check_threshold_by("cldice")
+        'cldice'
+    """
+    if name not in ("dice", "cldice"):
+        raise unknown_choice("threshold_by", name, ("dice", "cldice"))
+    return name
 
 
 def flag(value: Any) -> bool:

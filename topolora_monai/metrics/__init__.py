@@ -15,6 +15,7 @@ from topolora_monai.metrics.calibration import (
     apply_temperature,
     fit_temperature,
     negative_log_likelihood,
+    reliability_diagram,
 )
 from topolora_monai.metrics.classes import (
     ClassCounts,
@@ -27,6 +28,7 @@ from topolora_monai.metrics.classes import (
 from topolora_monai.metrics.cldice import cldice
 from topolora_monai.metrics.cldice_metric import ClDiceMetric
 from topolora_monai.metrics.curves import (
+    BestClDice,
     ClDiceCurveMetric,
     PrecisionRecall,
     ReceiverOperating,
@@ -58,6 +60,7 @@ from topolora_monai.metrics.statistics import Interval, PairedTest, bootstrap_in
 __all__ = [
     "ASSDMetric",
     "BalancedErrorRateMetric",
+    "BestClDice",
     "BettiErrorMetric",
     "BettiMatching",
     "BettiMatchingErrorMetric",
@@ -109,6 +112,7 @@ __all__ = [
     "paired_test",
     "precision_recall_curve",
     "predicted_masks",
+    "reliability_diagram",
     "roc_curve",
     "s_measure",
     "skeleton_breaks",

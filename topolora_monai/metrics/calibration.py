@@ -23,6 +23,7 @@ __all__ = [
     "apply_temperature",
     "fit_temperature",
     "negative_log_likelihood",
+    "reliability_diagram",
 ]
 
 Of = Literal["foreground", "decision"]
@@ -99,7 +100,7 @@ class CalibrationMetric(MaskedMetric):
     def per_image(self) -> Tensor:
         """Calibration error and Brier score of each image and class, shape (B, K, 2)."""
         rows = [
-            [(d.expected_error, d.brier) for d in (self._diagram(sums) for sums in image)]
+            [(d.expected_error, d.brier) for d in (self._of_sums(sums) for sums in image)]
             for image in self.scored().cpu().numpy()
         ]
         return torch.tensor(rows, dtype=torch.float64)
@@ -114,17 +115,10 @@ class CalibrationMetric(MaskedMetric):
             ValueError: if nothing was scored.
         """
         sums = self.scored().cpu().numpy().sum(axis=0)
-        return self._diagram(sums.sum(axis=0) if number is None else sums[number])
+        return self._of_sums(sums.sum(axis=0) if number is None else sums[number])
 
-    def _diagram(self, sums: NDArray[np.float64]) -> ReliabilityDiagram:
-        counts, claimed, true = sums[:-1].reshape(3, self.bins)
-        confidence, accuracy = (
-            np.divide(part, counts, out=np.full(self.bins, np.nan), where=counts > 0) for part in (claimed, true)
-        )
-        total = counts.sum()
-        return ReliabilityDiagram(
-            counts.astype(np.int64), confidence, accuracy, float(sums[-1] / total) if total else float("nan")
-        )
+    def _of_sums(self, sums: NDArray[np.float64]) -> ReliabilityDiagram:
+        return _diagram(sums[:-1].reshape(3, self.bins), float(sums[-1]))
 
     def _compute_tensor(
         self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
@@ -148,6 +142,30 @@ class CalibrationMetric(MaskedMetric):
         at = (claimed * self.bins).long().clamp(max=self.bins - 1)
         parts = [torch.bincount(at, weights, self.bins) for weights in (torch.ones_like(p), claimed, right.double())]
         return torch.cat([*parts, squares[None]])
+
+
+def reliability_diagram(curve: ThresholdCurve, bins: int = 15) -> ReliabilityDiagram:
+    """Reliability of foreground's probability, from counts that are pooled over images.
+
+    Args:
+        curve: each probability is taken for the middle of its 16-bit level.
+        bins: number of bins of equal width.
+
+    Example:
+        >>> counts = ThresholdCurve()
+        >>> counts.add(torch.tensor([0.75, 0.75, 0.75, 0.75]), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+        >>> diagram = reliability_diagram(counts)
+        >>> round(diagram.expected_error, 4), round(diagram.brier, 4)
+        (0.0, 0.1875)
+    """
+    positives, negatives = curve.positives.astype(float), curve.negatives.astype(float)
+    levels = (np.arange(len(positives)) + 0.5) / len(positives)
+    at = np.minimum((levels * bins).astype(int), bins - 1)
+    parts = [
+        np.bincount(at, part, bins) for part in (positives + negatives, levels * (positives + negatives), positives)
+    ]
+    squares = (positives * (1 - levels) ** 2 + negatives * levels**2).sum()
+    return _diagram(np.array(parts), float(squares))
 
 
 def fit_temperature(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> float:
@@ -220,6 +238,18 @@ def negative_log_likelihood(curves: ThresholdCurve | Sequence[ThresholdCurve], t
     positives, negatives = _counts(curves)
     total = float(positives.sum() + negatives.sum())
     return _loss(positives, negatives, temperature) if total else float("nan")
+
+
+def _diagram(parts: NDArray[np.float64], squares: float) -> ReliabilityDiagram:
+    """Of pixels, claims and truths of each bin, shape (3, bins), and the sum of squared errors."""
+    counts, claimed, true = parts
+    confidence, accuracy = (
+        np.divide(part, counts, out=np.full(len(counts), np.nan), where=counts > 0) for part in (claimed, true)
+    )
+    total = counts.sum()
+    return ReliabilityDiagram(
+        counts.astype(np.int64), confidence, accuracy, float(squares / total) if total else float("nan")
+    )
 
 
 def _counts(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -16,6 +16,7 @@ from topolora_monai.metrics.image_metric import MaskedMetric
 from topolora_monai.metrics.overlap import ThresholdCurve, threshold_bin, to_16_bit
 
 __all__ = [
+    "BestClDice",
     "ClDiceCurveMetric",
     "PrecisionRecall",
     "ReceiverOperating",
@@ -142,7 +143,7 @@ class ClDiceCurveMetric(MaskedMetric):
 
     def best_threshold(self) -> float:
         """The threshold with the highest mean clDice, over classes and images; the one nearest to 0.5 of equals."""
-        means = self.aggregate().nanmean(dim=0).nan_to_num(nan=-1.0).tolist()
+        means = self._means().nan_to_num(nan=-1.0).tolist()
         # Means of equal scores may differ in their last digit.
         return min(zip(means, self.thresholds, strict=True), key=lambda one: (-round(one[0], 12), abs(one[1] - 0.5)))[1]
 
@@ -157,10 +158,30 @@ class ClDiceCurveMetric(MaskedMetric):
             values[at] = torch.tensor(self._row(stored[at], true[at] & inside[at], inside[at]), dtype=torch.float64)
         return values
 
+    def _means(self) -> Tensor:
+        return self.scored().nanmean(dim=0).nanmean(dim=0)
+
     def _row(self, stored: NDArray[np.int64], true: NDArray[np.bool_], inside: NDArray[np.bool_]) -> list[float]:
         skeleton = skeletonize(true)
         answers = (inside & (stored >= threshold_bin(threshold)) for threshold in self.thresholds)
         return [_cldice(answer, true, skeleton) for answer in answers]
+
+
+class BestClDice(ClDiceCurveMetric):
+    """clDice at the best of several thresholds, one number as engines want it; see :class:`ClDiceCurveMetric`.
+
+    Example:
+        >>> line = torch.zeros(1, 1, 9, 9)
+        >>> line[..., 4, 1:8] = 1
+        >>> metric = BestClDice([0.5, 0.75])
+        >>> _ = metric(y_pred=0.1 + 0.6 * line, y=line)
+        >>> metric.aggregate()
+        tensor([1.], dtype=torch.float64)
+    """
+
+    def aggregate(self) -> Tensor:
+        """Mean over classes and images at :meth:`best_threshold`, shape (1,)."""
+        return self._means()[[self.thresholds.index(self.best_threshold())]]
 
 
 def best_threshold(

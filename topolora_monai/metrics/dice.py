@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
+from numpy.typing import NDArray
 from torch import Tensor
 
+from topolora_monai.metrics.calibration import fit_temperature
 from topolora_monai.metrics.classes import ClassCounts, best_common_threshold, mean_scores, predicted_masks
 from topolora_monai.metrics.overlap import ThresholdCurve
 
@@ -77,16 +79,38 @@ class PooledDice(CumulativeIterationMetric):
         Raises:
             ValueError: if nothing was.
         """
-        buffer = self.get_buffer()
-        if not isinstance(buffer, Tensor):
-            raise ValueError("no image has been scored yet")
-        total = buffer.sum(dim=0).cpu().numpy().astype("int64")
+        total = self._total()
         if total.ndim == 2:
             counts = ClassCounts(len(total))
             counts.counts = total
             return BestDice(mean_scores(counts.scores()).dice, 0.5)
-        curves = [ThresholdCurve() for _ in total]
-        for curve, histogram in zip(curves, total, strict=True):
-            curve.positives, curve.negatives = histogram
+        curves = _curves(total)
         threshold = best_common_threshold(curves)
         return BestDice(mean_scores([curve.scores(threshold) for curve in curves]).dice, threshold)
+
+    def temperature(self) -> float:
+        """What :func:`fit_temperature` finds for everything seen since the last reset.
+
+        1, which leaves probabilities as they are, where classes exclude one another or only one class was seen.
+
+        Raises:
+            ValueError: if nothing was.
+        """
+        total = self._total()
+        if total.ndim == 2 or not total.sum(axis=(0, 2)).all():
+            return 1.0
+        return fit_temperature(_curves(total))
+
+    def _total(self) -> NDArray[np.int64]:
+        buffer = self.get_buffer()
+        if not isinstance(buffer, Tensor):
+            raise ValueError("no image has been scored yet")
+        total: NDArray[np.int64] = buffer.sum(dim=0).cpu().numpy().astype(np.int64)
+        return total
+
+
+def _curves(histograms: NDArray[np.int64]) -> list[ThresholdCurve]:
+    curves = [ThresholdCurve() for _ in histograms]
+    for curve, (positives, negatives) in zip(curves, histograms, strict=True):
+        curve.positives, curve.negatives = positives, negatives
+    return curves

@@ -121,8 +121,40 @@ class SamSegmenter(nn.Module):
             ConfigError: when the number of channels is not the one the network was built for.
         """
         size = (image.shape[-2], image.shape[-1])
+        return self.decode(
+            self.features(image),
+            size,
+            points=points,
+            point_labels=point_labels,
+            boxes=boxes,
+            mask_prompt=mask_prompt,
+        )
+
+    def decode(
+        self,
+        features: tuple[Tensor, ...],
+        size: tuple[int, int],
+        *,
+        points: Tensor | None = None,
+        point_labels: Tensor | None = None,
+        boxes: Tensor | None = None,
+        mask_prompt: Tensor | None = None,
+    ) -> Tensor:
+        """Answer from what :meth:`features` gave, as often as prompts change; arguments as of :meth:`forward`.
+
+        Args:
+            features: of images of one size.
+            size: height and width of those images in pixels.
+            points: see :meth:`forward`.
+            point_labels: see :meth:`forward`.
+            boxes: see :meth:`forward`.
+            mask_prompt: see :meth:`forward`.
+
+        Returns:
+            Logits of shape (B, K, *size).
+        """
         inner = self._inner_size(size)
-        embedding, *finer = self._encode(image)
+        embedding, *finer = features
         sparse = self._embed_points(points, point_labels, boxes, size, inner, embedding)
         dense = self._embed_mask(mask_prompt, inner, embedding)
         positions = self.prompt_encoder.pe_layer(embedding.shape[-2:]).unsqueeze(0)
@@ -135,10 +167,20 @@ class SamSegmenter(nn.Module):
 
     def encode(self, image: Tensor) -> Tensor:
         """Embed images; (B, C, H, W) in [0, 1] to (B, D, image_size / 16, image_size / 16)."""
-        return self._encode(image)[0]
+        return self.features(image)[0]
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The embedding, and the finer maps that some encoders have for their decoder."""
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """All that the mask decoder takes of images: the embedding, and finer maps where the encoder has some.
+
+        Args:
+            image: shape (B, C, H, W), floating point, values in [0, 1].
+
+        Returns:
+            The embedding as of :meth:`encode`; for SAM 2 also maps at an eighth and a quarter of ``image_size``.
+
+        Raises:
+            ConfigError: when the number of channels is not the one the network was built for.
+        """
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise ConfigError(
                 "image tensor does not fit the network",

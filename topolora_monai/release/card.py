@@ -76,7 +76,12 @@ def _scaling(header: dict[str, Any]) -> str:
 def _decision(header: dict[str, Any]) -> str:
     if header["out_channels"] > 1 and header.get("activation") == "softmax":
         return "Each pixel is of its most probable class; `NAME_mask.png` holds the numbers that `classes.json` names."
-    return f"Threshold {header['threshold']:.3f}, chosen on validation."
+    decision = f"Threshold {header['threshold']:.3f}, chosen on validation by {header.get('threshold_by', 'dice')}."
+    if header.get("temperature", 1.0) != 1.0:
+        decision += (
+            f" Logits are divided by {header['temperature']:.3f} first, fitted there to calibrate probabilities."
+        )
+    return decision
 
 
 def _table(record: dict[str, Any]) -> str:

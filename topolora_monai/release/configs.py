@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["inference_config", "metadata"]
 
-_FROM_RUN = ("header", "adapter", "weights", "adaptation", "seed")
+_FROM_RUN = ("header", "adapter", "weights", "adaptation")
 """Ids that only make sense beside a run."""
 _FROM_HEADER = re.compile(r"\$@header(?:\['(?P<name>\w+)'\]|\.get\('(?P<optional>\w+)', (?P<default>.+)\))")
 _MODEL = "$@bundle_root + '/models/model.pt'"
@@ -83,7 +83,8 @@ def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: 
     described["task"] = f"Segmentation of {', '.join(header['labels'][1:])}"
     described["description"] = (
         f"{header['network_name']} adapted by {header['adaptation']['preset']} to {header['dataset']}: a prompt-free"
-        f" segmenter of {', '.join(header['labels'][1:])}. Test Dice {test['dice']:.3f}, clDice {test['cldice']:.3f}."
+        f" segmenter of {', '.join(header['labels'][1:])}. Test Dice {test['dice']:.3f}"
+        + (f", clDice {test['cldice']:.3f}." if "cldice" in test else ".")
     )
     described["data_source"] = header["dataset"] + (f" ({header['partial']})" if "partial" in header else "")
     described["label_classes"] = ", ".join(f"{number} {label}" for number, label in labels.items())
@@ -94,7 +95,7 @@ def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: 
         for label, scores in test.get("classes", {}).items()
         for score, value in scores.items()
     }
-    described["threshold"] = header["threshold"]
+    described |= {"threshold": header["threshold"], "temperature": header.get("temperature", 1.0)}
     data_format = described["network_data_format"]
     channels = header["in_channels"]
     image = data_format["inputs"]["image"]

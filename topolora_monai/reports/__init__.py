@@ -3,12 +3,15 @@
 from topolora_monai.reports.curves import curve_points, curves_record
 from topolora_monai.reports.evaluation import EvaluationReport, SplitScores, write_summary
 from topolora_monai.reports.figures import comparison_figure
+from topolora_monai.reports.image_scores import IMAGE_SCORES, ImageScores
 from topolora_monai.reports.layers import ClassLayers, ImageLayers, find_layers, write_layers
 
 __all__ = [
+    "IMAGE_SCORES",
     "ClassLayers",
     "EvaluationReport",
     "ImageLayers",
+    "ImageScores",
     "SplitScores",
     "comparison_figure",
     "curve_points",

@@ -10,14 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topolora_monai.metrics import ClassCounts, ThresholdCurve, best_common_threshold, cldice, predicted_masks
+from topolora_monai.metrics import (
+    ClassCounts,
+    ThresholdCurve,
+    best_common_threshold,
+    predicted_masks,
+    reliability_diagram,
+)
 from topolora_monai.networks.activation import Activation
 
 __all__ = ["ClassScores"]
 
 
 class ClassScores:
-    """Overlap of K classes pooled over images, and the mean of their clDice over images.
+    """Overlap and calibration of K classes pooled over images, and means over images of scores of single ones.
 
     Args:
         classes: names, the background first.
@@ -38,7 +44,7 @@ class ClassScores:
         self.exclusive = activation == "softmax" and len(self.foreground) > 1
         self.curves = [ThresholdCurve() for _ in self.foreground]
         self.counts = ClassCounts(len(self.foreground))
-        self.cldices: list[list[float]] = [[] for _ in self.foreground]
+        self.of_images: list[list[Mapping[str, float]]] = [[] for _ in self.foreground]
 
     def add(self, probability: Tensor, label: Tensor, fov: Tensor | None = None) -> None:
         """Count one image.
@@ -55,18 +61,18 @@ class ClassScores:
         for curve, one, truth in zip(self.curves, probability, label, strict=True):
             curve.add(one, truth, fov)
 
-    def add_cldice(self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_], inside: NDArray[np.bool_]) -> None:
-        """Count one image's skeletons; masks of shape (K, H, W), the last of (H, W)."""
-        for values, one, true in zip(self.cldices, predicted, truth, strict=True):
-            values.append(cldice(one, true, inside))
+    def add_image_scores(self, scores: Sequence[Mapping[str, float]]) -> None:
+        """Count one image's own scores by name, of each class; see :class:`~topolora_monai.reports.ImageScores`."""
+        for collected, of_class in zip(self.of_images, scores, strict=True):
+            collected.append(of_class)
 
     def merge(self, other: ClassScores) -> None:
         """Add another one's images to this one."""
         self.counts.merge(other.counts)
         for curve, more in zip(self.curves, other.curves, strict=True):
             curve.merge(more)
-        for values, further in zip(self.cldices, other.cldices, strict=True):
-            values.extend(further)
+        for collected, more_images in zip(self.of_images, other.of_images, strict=True):
+            collected.extend(more_images)
 
     def predicted(self, probability: Tensor, threshold: float) -> NDArray[np.bool_]:
         """Masks (K, H, W) of probabilities of that shape."""
@@ -82,12 +88,13 @@ class ClassScores:
         """Scores by name.
 
         Returns:
-            ``dice``, ``iou``, ``precision`` and ``recall``; ``auc``, ``threshold`` and ``dice_at_half`` where there is
-            a threshold; ``cldice`` where it was counted. Of several classes these are means over the classes, those
-            left out for which a score is not defined, and ``classes`` has the scores of each by its name.
+            ``dice``, ``iou``, ``precision`` and ``recall``; ``auc``, ``threshold``, ``dice_at_half``, ``ece`` (expected
+            calibration error of foreground's probability) and ``brier`` where there is a threshold; the means of
+            single images' scores that were counted. Of several classes these are means over the classes, those left
+            out for which a score is not defined, and ``classes`` has the scores of each by its name.
         """
         each = {
-            name: self._of_class(number, threshold) | self._cldice_of_class(number)
+            name: self._of_class(number, threshold) | self._mean_of_images(number)
             for number, name in enumerate(self.foreground)
         }
         total = {score: _mean([scores[score] for scores in each.values()]) for score in next(iter(each.values()))}
@@ -103,15 +110,19 @@ class ClassScores:
         if self.exclusive:
             return dataclasses.asdict(self.counts.scores()[number])
         curve = self.curves[number]
+        diagram = reliability_diagram(curve)
         return {
             **dataclasses.asdict(curve.scores(threshold)),
             "auc": curve.auc(),
             "threshold": threshold,
             "dice_at_half": curve.scores(0.5).dice,
+            "ece": diagram.expected_error,
+            "brier": diagram.brier,
         }
 
-    def _cldice_of_class(self, number: int) -> dict[str, float]:
-        return {"cldice": _mean(self.cldices[number])} if self.cldices[number] else {}
+    def _mean_of_images(self, number: int) -> dict[str, float]:
+        images = self.of_images[number]
+        return {name: _mean([scores[name] for scores in images]) for name in images[0]} if images else {}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,28 +8,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.metrics import ThresholdCurve, average_precision
+from topolora_monai.engines import RiskCoverage
+from topolora_monai.metrics import ThresholdCurve, average_precision, reliability_diagram
 
 __all__ = ["curve_points", "curves_record"]
 
-_RELIABILITY_BINS = 15
 
-
-def curves_record(curves: Mapping[str, ThresholdCurve], threshold: float) -> dict[str, Any]:
+def curves_record(
+    curves: Mapping[str, ThresholdCurve], threshold: float, risks: Mapping[str, RiskCoverage] | None = None
+) -> dict[str, Any]:
     """Content of ``curves.json``.
 
     Args:
         curves: counts of each class by its name, the background left out.
         threshold: that of the masks.
+        risks: of each class that has one.
 
     Returns:
-        ``format`` (1), ``threshold``, and ``classes``: of each name what :func:`curve_points` gives.
+        ``format`` (1), ``threshold``, and ``classes``: of each name what :func:`curve_points` gives, and
+        ``risk_coverage`` with lists ``coverage`` and ``risk``, and ``area``.
     """
     return {
         "format": 1,
         "threshold": threshold,
-        "classes": {name: curve_points(curve) for name, curve in curves.items()},
+        "classes": {name: curve_points(curve) | _risk_points(risks, name) for name, curve in curves.items()},
     }
+
+
+def _risk_points(risks: Mapping[str, RiskCoverage] | None, name: str) -> dict[str, Any]:
+    if not risks or name not in risks:
+        return {}
+    coverage, risk = risks[name].points()
+    points = {"coverage": coverage.tolist(), "risk": [_known(value) for value in risk]}
+    return {"risk_coverage": {**points, "area": _known(risks[name].area())}}
 
 
 def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
@@ -52,21 +63,12 @@ def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
         >>> points["average_precision"], points["precision_recall"]["precision"][0] == 2 / 3
         (1.0, True)
     """
-    positives, negatives = curve.positives.astype(float), curve.negatives.astype(float)
-    counts, total = positives + negatives, float(positives.sum() + negatives.sum())
-    levels = (np.arange(len(counts)) + 0.5) / len(counts)
-    thresholds = _thresholds(positives)
+    thresholds = _thresholds(curve.positives)
     scores = [curve.scores(threshold) for threshold in thresholds]
-    bins = np.minimum((levels * _RELIABILITY_BINS).astype(int), _RELIABILITY_BINS - 1)
-    pixels = np.bincount(bins, counts)
-    mean, frequency = (
-        np.divide(np.bincount(bins, part), pixels, out=np.full(len(pixels), np.nan), where=pixels > 0)
-        for part in (levels * counts, positives)
-    )
-    squares = positives * (1 - levels) ** 2 + negatives * levels**2
+    diagram = reliability_diagram(curve)
     return {
-        "pixels": int(total),
-        "positives": int(positives.sum()),
+        "pixels": int(diagram.counts.sum()),
+        "positives": int(curve.positives.sum()),
         "precision_recall": {
             "threshold": thresholds,
             "precision": [_known(score.precision) for score in scores],
@@ -74,16 +76,16 @@ def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
         },
         "average_precision": _known(average_precision(curve)),
         "reliability": {
-            "probability": [_known(value) for value in mean],
-            "frequency": [_known(value) for value in frequency],
-            "pixels": [int(count) for count in pixels],
+            "probability": [_known(value) for value in diagram.confidence],
+            "frequency": [_known(value) for value in diagram.accuracy],
+            "pixels": [int(count) for count in diagram.counts],
         },
-        "expected_calibration_error": _known(np.nansum(pixels * np.abs(mean - frequency)) / total if total else np.nan),
-        "brier": _known(squares.sum() / total if total else np.nan),
+        "expected_calibration_error": _known(diagram.expected_error),
+        "brier": _known(diagram.brier),
     }
 
 
-def _thresholds(positives: NDArray[np.float64]) -> list[float]:
+def _thresholds(positives: NDArray[np.int64]) -> list[float]:
     """Even ones, and as many where the positive pixels are, which crowd at the ends of the scale."""
     passed = positives.cumsum() / max(1.0, positives.sum())
     levels = np.searchsorted(passed, np.arange(1, 100) / 100) / len(positives)

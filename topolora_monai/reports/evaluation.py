@@ -10,15 +10,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
+from torch import Tensor
 
-from topolora_monai.engines import image_names, provenance, write_json
-from topolora_monai.metrics import ThresholdCurve
+from topolora_monai.engines import (
+    RiskCoverage,
+    UncertaintyInferer,
+    check_threshold_by,
+    image_names,
+    provenance,
+    write_json,
+)
+from topolora_monai.metrics import ClDiceCurveMetric, ThresholdCurve
 from topolora_monai.networks.activation import Activation
 from topolora_monai.reports.class_scores import ClassScores
 from topolora_monai.reports.curves import curves_record
 from topolora_monai.reports.figures import comparison_figure
+from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
 
 __all__ = ["EvaluationReport", "SplitScores", "write_summary"]
@@ -30,13 +40,22 @@ class SplitScores:
     Args:
         classes: names, the background first.
         activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
+        threshold_by: what the threshold is best for, ``"dice"``, pooled over images, or ``"cldice"``, mean over images.
+
+    Raises:
+        ConfigError: for another name.
     """
 
     def __init__(
-        self, classes: Sequence[str] = ("background", "foreground"), activation: Activation = "sigmoid"
+        self,
+        classes: Sequence[str] = ("background", "foreground"),
+        activation: Activation = "sigmoid",
+        threshold_by: str = "dice",
     ) -> None:
         self._empty = partial(ClassScores, classes, activation)
         self.scores = self._empty()
+        self.threshold_by = check_threshold_by(threshold_by)
+        self._cldice = ClDiceCurveMetric()
 
     def attach(self, engine: Engine) -> None:
         """Act after each image, and start afresh with each run."""
@@ -45,7 +64,9 @@ class SplitScores:
 
     def threshold(self) -> float:
         """Best threshold on the images seen; 0.5 before any was, and where there is none to choose."""
-        return self.scores.best_threshold()
+        if self.threshold_by == "dice" or self.scores.exclusive or self._cldice.get_buffer() is None:
+            return self.scores.best_threshold()
+        return self._cldice.best_threshold()
 
     def summary(self) -> dict[str, Any]:
         """Pooled scores, at the chosen threshold where there is one; see :meth:`ClassScores.summary`."""
@@ -53,10 +74,14 @@ class SplitScores:
 
     def _reset(self, engine: Engine) -> None:
         self.scores = self._empty()
+        self._cldice.reset()
 
     def _collect(self, engine: Engine) -> None:
         for one in engine.state.output:
-            self.scores.add(one[Keys.PRED], one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"])
+            probability, label, fov = one[Keys.PRED].float(), one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"]
+            self.scores.add(probability, label, fov)
+            if self.threshold_by == "cldice" and not self.scores.exclusive:
+                self._cldice(y_pred=probability[None], y=label[None], mask=fov[None])
 
 
 class EvaluationReport:
@@ -65,8 +90,8 @@ class EvaluationReport:
     An image's pictures are ``pictures/NAME.png``, all side by side, and the files of
     :func:`~topolora_monai.reports.write_layers` in ``images/NAME``, which the HTML report lays over one another.
 
-    Overlap scores are pooled over the pixels of all images inside the field of view, at native size; clDice
-    is the mean over images, on exact skeletons. Of several classes there are the scores of each and their mean.
+    Overlap and calibration are pooled over the pixels of all images inside the field of view, at native size; what
+    ``scores`` names is the mean over images. Of several classes there are the scores of each and their mean.
 
     Args:
         folder: where the table and the pictures go.
@@ -75,6 +100,13 @@ class EvaluationReport:
         pictures: draw those of each image.
         classes: names, the background first.
         activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
+        scores: of single images, some of :data:`~topolora_monai.reports.IMAGE_SCORES`.
+        spacing: size of a pixel, for distances.
+        boundary_tolerance: how far off a boundary may lie, in the same unit.
+        uncertainty: the inferer of the engine, whose maps are drawn and compared with where the answer is wrong.
+
+    Raises:
+        ConfigError: for a score that is not one of them.
     """
 
     def __init__(
@@ -84,10 +116,16 @@ class EvaluationReport:
         pictures: bool = True,
         classes: Sequence[str] = ("background", "foreground"),
         activation: Activation = "sigmoid",
+        scores: Sequence[str] = ("cldice",),
+        spacing: float = 1.0,
+        boundary_tolerance: float = 2.0,
+        uncertainty: UncertaintyInferer | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._choose = threshold
         self.pictures = pictures
+        self.uncertainty = uncertainty
+        self._image_scores = ImageScores(scores, spacing, boundary_tolerance)
         self._empty = partial(ClassScores, classes, activation)
         self._reset()
 
@@ -104,6 +142,7 @@ class EvaluationReport:
     def _reset(self) -> None:
         self.scores = self._empty()
         self.curves = [ThresholdCurve() for _ in self.scores.foreground]
+        self.risks = [RiskCoverage() for _ in self.scores.foreground if self.uncertainty is not None]
         self.rows: list[dict[str, Any]] = []
         self.threshold = 0.5
 
@@ -113,29 +152,49 @@ class EvaluationReport:
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
 
     def _score(self, engine: Engine) -> None:
-        for one, name in zip(engine.state.output, image_names(engine.state.batch), strict=True):
+        doubts = self._doubts(len(engine.state.output))
+        for one, name, doubt in zip(engine.state.output, image_names(engine.state.batch), doubts, strict=True):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
             scores = self._empty()
             scores.add(probability, label, fov)
             predicted = scores.predicted(probability, self.threshold)
-            truth, inside = label.numpy() > 0.5, fov[0].numpy() > 0.5
-            scores.add_cldice(predicted, truth, inside)
+            scores.add_image_scores(self._image_scores.of(probability, predicted, label, fov))
             self.scores.merge(scores)
             for curve, one_class, true in zip(self.curves, probability, label, strict=True):
                 curve.add(one_class, true, fov)
+            truth, inside = label.numpy() > 0.5, fov[0].numpy() > 0.5
+            if doubt is not None:
+                for risk, one_class, wrong in zip(self.risks, doubt, predicted != truth, strict=True):
+                    risk.add(one_class, torch.from_numpy(wrong), fov)
             row = {"name": name, **scores.row(self.threshold)}
             self.rows.append(row)
             if self.pictures:
-                caption = f"{name}   Dice {row['dice']:.3f}   clDice {row['cldice']:.3f}"
-                if "threshold" in row:
-                    caption += f"   threshold {self.threshold:.2f}"
                 image = one[Keys.IMAGE].float().cpu().numpy()
-                figure = comparison_figure(image, truth, predicted, inside, caption, scores.foreground)
+                figure = comparison_figure(image, truth, predicted, inside, self._caption(row), scores.foreground)
                 figure.save(self.folder / "pictures" / f"{name}.png")
                 write_layers(
-                    self.folder / "images" / name, image, truth, predicted & inside, probability.numpy(), inside
+                    self.folder / "images" / name,
+                    image,
+                    truth,
+                    predicted & inside,
+                    probability.numpy(),
+                    inside,
+                    None if doubt is None else doubt.numpy(),
                 )
+
+    def _doubts(self, images: int) -> Sequence[Tensor | None]:
+        """Entropy of each image of the batch, shape (K, H, W); classes that exclude one another share theirs."""
+        if self.uncertainty is None or self.uncertainty.latest is None:
+            return [None] * images
+        return list(self.uncertainty.latest.entropy.float().cpu().expand(-1, len(self.risks), -1, -1))
+
+    def _caption(self, row: Mapping[str, Any]) -> str:
+        shown = [
+            f"{title} {row[score]:.3f}" for score, title in (("dice", "Dice"), ("cldice", "clDice")) if score in row
+        ]
+        shown += [f"threshold {self.threshold:.2f}"] if "threshold" in row else []
+        return "   ".join([row["name"], *shown])
 
     def _write(self) -> None:
         if not self.rows:
@@ -148,12 +207,18 @@ class EvaluationReport:
                 {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows
             )
         os.replace(beside, self.folder / "per_image.csv")
-        curves = dict(zip(self.scores.foreground, self.curves, strict=True))
-        write_json(curves_record(curves, self.threshold), self.folder / "curves.json")
+        names = self.scores.foreground
+        risks = dict(zip(names, self.risks, strict=True)) if self.risks else {}
+        record = curves_record(dict(zip(names, self.curves, strict=True)), self.threshold, risks)
+        write_json(record, self.folder / "curves.json")
 
 
 def write_summary(
-    output_dir: str | Path, report: EvaluationReport, validation: SplitScores, data: Mapping[str, Any]
+    output_dir: str | Path,
+    report: EvaluationReport,
+    validation: SplitScores,
+    data: Mapping[str, Any],
+    temperature: float = 1.0,
 ) -> None:
     """Write ``summary.json``: the run's own description, and its scores on validation and test.
 
@@ -162,6 +227,7 @@ def write_summary(
         report: after its engine has run.
         validation: likewise.
         data: what was scored, as the data set describes itself; a part of one is said to be one.
+        temperature: what the logits were divided by.
     """
     training = Path(output_dir) / "training.json"
     record: dict[str, Any] = json.loads(training.read_text()) if training.is_file() else {}
@@ -170,6 +236,7 @@ def write_summary(
     else:
         record = provenance()
     record["evaluated_on"] = dict(data)
+    record |= {"temperature": temperature, "threshold_by": validation.threshold_by}
     record |= {"validation": validation.summary(), "test": report.summary()}
     write_json(record, Path(output_dir) / "evaluation" / "summary.json")
     test = {name: value for name, value in record["test"].items() if name != "classes"}

@@ -47,11 +47,13 @@ def write_layers(
     prediction: NDArray[np.bool_],
     probability: NDArray[np.float32],
     fov: NDArray[np.bool_],
+    uncertainty: NDArray[np.float32] | None = None,
 ) -> None:
     """Write ``input.png``, ``truth.png``, ``prediction.png`` and ``probability.png`` of one image.
 
-    They are to look at: 8 bits each, masks black and white. ``fov.png`` is there when some pixels were not scored. Of
-    several classes the last three have a number each, as ``truth_1.png``.
+    They are to look at: 8 bits each, masks black and white. ``fov.png`` is there when some pixels were not scored, and
+    ``uncertainty.png`` when it is known. Of several classes all but the input and the field of view have a number, as
+    ``truth_1.png``.
 
     Args:
         folder: the image's own; created.
@@ -60,6 +62,7 @@ def write_layers(
         prediction: same shape.
         probability: same shape, values in [0, 1].
         fov: shape (H, W).
+        uncertainty: shape (K, H, W), values in [0, 1].
 
     Raises:
         OSError: if they cannot be written.
@@ -77,13 +80,14 @@ def write_layers(
     write_png(_eight_bits(shown), folder / "input.png")
     if not fov.all():
         write_png(_eight_bits(fov), folder / "fov.png")
-    for number, masks in enumerate(zip(truth, prediction, probability, strict=True), start=1):
-        for name, layer in zip(_PER_CLASS, masks, strict=False):
+    layers = dict(zip(_PER_CLASS, (truth, prediction, probability, uncertainty), strict=True))
+    for name, of_classes in layers.items():
+        for number, layer in enumerate(() if of_classes is None else of_classes, start=1):
             write_png(_eight_bits(layer), folder / _file_name(name, number, len(truth)))
 
 
 def find_layers(folder: str | Path, classes: int = 1) -> ImageLayers:
-    """Files of one image, as :func:`write_layers` and whoever adds ``uncertainty.png`` left them.
+    """Files of one image, as :func:`write_layers` left them.
 
     Args:
         folder: the image's own; it may be missing.

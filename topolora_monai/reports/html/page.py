@@ -14,7 +14,8 @@ from markupsafe import Markup
 import topolora_monai
 from topolora_monai.reports.html.charts import DASHES, as_svg
 from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
-from topolora_monai.reports.html.content import Content, show_score
+from topolora_monai.reports.html.content import Content
+from topolora_monai.reports.html.scores import best_value, lower_is_better, score_title, show_score
 
 __all__ = ["render_page"]
 
@@ -39,7 +40,13 @@ def render_page(content: Content, has_pdf: bool) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": show_score, "change": _change, "hex": as_hex}
+    environment.filters |= {
+        "score": show_score,
+        "change": _change,
+        "hex": as_hex,
+        "title": score_title,
+        "best": best_value,
+    }
     environment.tests["missing"] = _missing
     numbered = iter(range(10_000))
     return environment.get_template("page").render(
@@ -48,6 +55,7 @@ def render_page(content: Content, has_pdf: bool) -> str:
         has_pdf=has_pdf,
         version=topolora_monai.__version__,
         style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+        hidden_columns=_hidden_columns(content),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         svg=lambda chart: as_svg(chart, next(numbered)),
@@ -65,7 +73,7 @@ def _data(content: Content) -> dict[str, Any]:
     return {
         "runs": list(content.labels),
         "classes": [list(classes) for classes in content.classes],
-        "lower": [score for score in content.scores if content.lower_is_better(score)],
+        "lower": [score for score in content.scores if lower_is_better(score)],
         "images": [
             {
                 "run": image.run,
@@ -80,6 +88,13 @@ def _data(content: Content) -> dict[str, Any]:
             for image in content.images
         ],
     }
+
+
+def _hidden_columns(content: Content) -> Markup:
+    """A rule that leaves columns out of the table of images, as the page's script writes it once others are chosen."""
+    before = 2 if len(content.labels) > 1 else 1  # the name and the run
+    places = [before + place for place, score in enumerate(content.scores, start=1) if score not in content.shown]
+    return Markup("".join(f"#table tr > :nth-child({place}) {{ display: none; }}" for place in places))
 
 
 def _missing(value: float | None) -> bool:

@@ -20,6 +20,7 @@ __all__ = ["Run", "Scalars", "open_runs"]
 
 _CURVES_FORMAT = 1
 _NO_SCORE = ("name", "threshold")
+_SCORE_TAGS = ("test/", "validation/")  # evaluation's, which are no curves
 _EVALUATE = "score it first: python -m monai.bundle run evaluating --config_file configs/evaluate.yaml --output_dir RUN"
 
 
@@ -64,7 +65,13 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, the background left out."""
         several = self.record.get("test", {}).get("classes", {})
-        return tuple(several or self.curves.get("classes", {}) or ("foreground",))
+        return tuple(several or self.of_classes or ("foreground",))
+
+    @property
+    def of_classes(self) -> dict[str, dict[str, Any]]:
+        """Curves of each class by its name; empty where there are none."""
+        found: dict[str, dict[str, Any]] = self.curves.get("classes", {})
+        return found
 
     def layers(self, name: str) -> ImageLayers:
         """Picture files of one image."""
@@ -175,7 +182,7 @@ def _read_scalars(folder: Path) -> tuple[Scalars, ...]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     curves = []
-    for tag in sorted(events.Tags()["scalars"]):
+    for tag in sorted(tag for tag in events.Tags()["scalars"] if not tag.startswith(_SCORE_TAGS)):
         points = {event.step: event.value for event in events.Scalars(tag)}  # the last, of a step taken up again
         known = sorted((step, value) for step, value in points.items() if math.isfinite(value))
         if known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 
 from topolora_monai.metrics.statistics import bootstrap_interval, paired_test
 from topolora_monai.reports.html.runs import Run
+from topolora_monai.reports.html.scores import lower_is_better
 
-__all__ = ["Comparison", "Difference", "Interval", "compare_runs", "lower_is_better", "mean_interval"]
-
-_LOWER = re.compile(r"(^|_)(betti\w*|hd95|hausdorff|assd|ece|brier|ber|mae|error|errors|breaks|loss)(_|$)")
+__all__ = ["Comparison", "Difference", "Interval", "compare_runs", "mean_interval"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +67,6 @@ class Comparison:
     left_out: int
     differences: tuple[Difference, ...]
     each: dict[str, NDArray[np.float64]]
-
-
-def lower_is_better(score: str) -> bool:
-    """Whether a score counts errors, going by its name.
-
-    Example:
-        >>> lower_is_better("betti0_error"), lower_is_better("cldice"), lower_is_better("dice_number")
-        (True, False, False)
-    """
-    return bool(_LOWER.search(score))
 
 
 def mean_interval(values: NDArray[np.float64]) -> Interval:

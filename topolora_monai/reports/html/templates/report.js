@@ -67,6 +67,23 @@
   filter.addEventListener("submit", (event) => event.preventDefault());
   filter.addEventListener("reset", () => setTimeout(applyFilter));
 
+  // ---- columns of the table
+  const boxes = [...document.querySelectorAll("#columns input")];
+  const showColumns = () => {
+    const left = boxes.filter((box) => !box.checked);
+    byId("hidden-columns").textContent = left
+      .map((box) => `#table tr > :nth-child(${Number(box.value) + columnOffset + 1}) { display: none; }`).join("");
+    byId("columns-shown").textContent = `${boxes.length - left.length} of ${boxes.length} scores`;
+  };
+  const checkColumns = (wanted) => {
+    for (const box of boxes) box.checked = wanted(box);
+    showColumns();
+  };
+  for (const box of boxes) box.addEventListener("change", showColumns);
+  byId("columns-all")?.addEventListener("click", () => checkColumns(() => true));
+  byId("columns-first")?.addEventListener("click", () => checkColumns((box) => box.hasAttribute("data-first")));
+  if (boxes.length) checkColumns((box) => box.hasAttribute("data-first"));  // whatever the browser remembers
+
   // ---- viewer
   const wanted = { base: "input", top: "errors" };  // what was chosen last, whether or not this image has it
   const state = { image: -1, base: "", top: "", className: 0 };
@@ -265,7 +282,7 @@
     cards.splice(0, cards.length, ...keyed.map(([, card]) => card));
     for (const card of cards) {
       const cell = rowOf.get(card.dataset.image).cells[choice.selectedIndex + columnOffset];
-      card.querySelector(".card-score").textContent = `${choice.value} ${cell.textContent}`;
+      card.querySelector(".card-score").textContent = `${choice.selectedOptions[0].text} ${cell.textContent}`;
     }
     gallery.append(...cards);
     showCards();

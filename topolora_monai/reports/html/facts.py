@@ -1,0 +1,135 @@
+"""What was trained on what, and how the probabilities did, as lines that compare runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from topolora_monai.reports.html.runs import Run
+from topolora_monai.reports.html.scores import best_value, score_title
+
+__all__ = ["Fact", "calibration_facts", "known_number", "run_facts"]
+
+_KNOWN_FACTS = {
+    "dataset": "Data set",
+    "evaluated_on": "Evaluated on",
+    "protocol": "Protocol",
+    "split_scheme": "Split",
+    "network_name": "Network",
+    "preset": "Method",
+    "seed": "Seed",
+    "image_size": "Image size of the network",
+    "crop_size": "Crop size",
+    "batch_size": "Batch size",
+    "learning_rate": "Learning rate",
+    "epochs": "Epochs",
+    "seconds": "Training time",
+    "validation": "Validation",
+    "threshold": "Threshold",
+    "threshold_by": "Threshold chosen by",
+    "temperature": "Temperature",
+    "trainable": "Trainable parameters",
+    "commit": "Code",
+    "hardware": "Hardware",
+    "peak_memory_bytes": "Peak memory",
+    "command": "Training command",
+    "evaluation_command": "Evaluation command",
+    "base_sha256": "SHA-256 of the base weights",
+}
+_SCORES = ("validation", "test")  # they have tables of their own
+_CALIBRATION = ("average_precision", "expected_calibration_error", "brier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One line about the runs: a value for each, and whether they differ in it."""
+
+    name: str
+    values: tuple[str, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether not all runs agree."""
+        return len(set(self.values)) > 1
+
+
+def run_facts(runs: Sequence[Run]) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+    """Those with a title of their own, in its order, and all others by their dotted names."""
+    flat = [_record(run) for run in runs]
+    known = [Fact(title, tuple(_told(key, record) for record in flat)) for key, title in _KNOWN_FACTS.items()]
+    keys = list(dict.fromkeys(key for record in flat for key in record))
+    prefixes = tuple(f"{key}." for key in _KNOWN_FACTS)
+    others = [key for key in keys if key not in _KNOWN_FACTS and not key.startswith(prefixes)]
+    return (
+        tuple(fact for fact in known if any(value != "" for value in fact.values)),
+        tuple(Fact(key, tuple(_plain(record.get(key)) for record in flat)) for key in others),
+    )
+
+
+def calibration_facts(runs: Sequence[Run]) -> tuple[Fact, ...]:
+    """Numbers that go with the charts of the probabilities; left out where no run has one."""
+    facts = []
+    names = dict.fromkeys(name for run in runs for name in run.of_classes)
+    for name in names:
+        each = [run.of_classes.get(name, {}) for run in runs]
+        rows = {key: [points.get(key) for points in each] for key in _CALIBRATION}
+        rows["risk_coverage_area"] = [points.get("risk_coverage", {}).get("area") for points in each]
+        for key, values in rows.items():
+            title = f"{score_title(key)}{f' of {name}' if len(names) > 1 else ''} ({best_value(key)} is good)"
+            facts.append(Fact(title, tuple(_four_decimals(value) for value in values)))
+    return tuple(fact for fact in facts if any(fact.values))
+
+
+def known_number(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    usable = isinstance(value, (int, float)) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """What the run's files say, scores left out but for a line about validation and the threshold of the test."""
+    flat = _flat({key: value for key, value in run.record.items() if key not in _SCORES})
+    threshold = known_number(run.record.get("test", {}).get("threshold"))
+    return {"validation": _shown_scores(run.record.get("validation", {})), "threshold": threshold} | flat
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _told(key: str, record: Mapping[str, Any]) -> str:
+    value = record.get(key)
+    if value is None:
+        parts = {name[len(key) + 1 :]: part for name, part in record.items() if name.startswith(f"{key}.")}
+        return "; ".join(f"{name} {_plain(part)}" for name, part in parts.items() if part is not None)
+    if key == "seconds":
+        hours, minutes = divmod(round(value / 60), 60)
+        return (f"{hours} h " if hours else "") + f"{minutes} min" if value >= 60 else f"{value:.0f} s"
+    if key == "peak_memory_bytes":
+        return f"{value / 1e9:.2f} GB"
+    if key == "threshold_by":
+        return score_title(str(value))
+    return f"{value:,}" if key == "trainable" else _plain(value)
+
+
+def _shown_scores(scores: Any) -> str:
+    if not isinstance(scores, dict):
+        return ""
+    numbers = {name: known_number(value) for name, value in scores.items()}
+    return "; ".join(f"{score_title(name)} {value:.4g}" for name, value in numbers.items() if value is not None)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(part) for part in value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _four_decimals(value: Any) -> str:
+    number = known_number(value)
+    return "" if number is None else f"{number:.4f}"

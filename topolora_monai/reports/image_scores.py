@@ -1,0 +1,101 @@
+"""Scores that are taken of each image by itself, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from topolora_monai.errors import unknown_choice
+from topolora_monai.metrics import (
+    ASSDMetric,
+    BalancedErrorRateMetric,
+    BettiErrorMetric,
+    BettiMatchingErrorMetric,
+    BoundaryF1Metric,
+    ClDiceMetric,
+    EMeasureMetric,
+    HD95Metric,
+    ImageMetric,
+    MeanAbsoluteErrorMetric,
+    ProbabilityMetric,
+    SMeasureMetric,
+    WeightedFMeasureMetric,
+)
+
+__all__ = ["IMAGE_SCORES", "ImageScores"]
+
+PATCH_SIZE = 64
+"""Side in pixels of the patches that Betti errors are averaged over, as in Hu et al., NeurIPS 2019."""
+
+IMAGE_SCORES: Mapping[str, Callable[[float, float], ImageMetric]] = {
+    "cldice": lambda spacing, tolerance: ClDiceMetric(),
+    "betti_0_error": lambda spacing, tolerance: BettiErrorMetric(0),
+    "betti_1_error": lambda spacing, tolerance: BettiErrorMetric(1),
+    "betti_0_patch_error": lambda spacing, tolerance: BettiErrorMetric(0, PATCH_SIZE),
+    "betti_1_patch_error": lambda spacing, tolerance: BettiErrorMetric(1, PATCH_SIZE),
+    "betti_matching_error": lambda spacing, tolerance: BettiMatchingErrorMetric(),
+    "boundary_f1": lambda spacing, tolerance: BoundaryF1Metric(tolerance, spacing),
+    "hd95": lambda spacing, tolerance: HD95Metric(spacing),
+    "assd": lambda spacing, tolerance: ASSDMetric(spacing),
+    "s_measure": lambda spacing, tolerance: SMeasureMetric(),
+    "e_measure": lambda spacing, tolerance: EMeasureMetric(),
+    "weighted_f": lambda spacing, tolerance: WeightedFMeasureMetric(),
+    "mae": lambda spacing, tolerance: MeanAbsoluteErrorMetric(),
+    "ber": lambda spacing, tolerance: BalancedErrorRateMetric(),
+}
+"""What makes the metric of a name, given the size of a pixel and the tolerance of boundaries in the same unit.
+
+The last five judge the probabilities, the others the masks.
+"""
+
+
+class ImageScores:
+    """Scores of single images of one or several classes.
+
+    Args:
+        names: some of :data:`IMAGE_SCORES`.
+        spacing: size of a pixel, for distances.
+        tolerance: how far off a boundary may lie, in the same unit.
+
+    Raises:
+        ConfigError: for a name that is not one of them.
+
+    Example:
+        >>> line = torch.zeros(1, 9, 9)
+        >>> line[:, 4] = 1
+        >>> broken = line.clone()
+        >>> broken[..., 4] = 0
+        >>> ImageScores(["betti_0_error", "betti_1_error"]).of(broken, broken.numpy() > 0.5, line, None)
+        [{'betti_0_error': 1.0, 'betti_1_error': 0.0}]
+    """
+
+    def __init__(self, names: Sequence[str], spacing: float = 1.0, tolerance: float = 2.0) -> None:
+        for name in names:
+            if name not in IMAGE_SCORES:
+                raise unknown_choice("score", name, IMAGE_SCORES)
+        self.metrics = {name: IMAGE_SCORES[name](spacing, tolerance) for name in names}
+
+    def of(
+        self, probability: Tensor, predicted: NDArray[np.bool_], label: Tensor, fov: Tensor | None
+    ) -> list[dict[str, float]]:
+        """Scores of one image by name, for each of its K classes; NaN where a score is not defined.
+
+        Args:
+            probability: shape (K, H, W).
+            predicted: masks, same shape.
+            label: same shape, foreground above 0.5.
+            fov: shape (1, H, W); only pixels above 0.5 count.
+        """
+        mask = torch.from_numpy(predicted.astype(np.float32))
+        scores: list[dict[str, float]] = [{} for _ in label]
+        for name, metric in self.metrics.items():
+            answer = probability if isinstance(metric, ProbabilityMetric) else mask
+            values = metric(y_pred=answer[None], y=label[None], mask=None if fov is None else fov[None])
+            metric.reset()
+            for of_class, value in zip(scores, values[0].tolist(), strict=True):
+                of_class[name] = value
+        return scores
