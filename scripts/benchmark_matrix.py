@@ -5,15 +5,20 @@
 A matrix is a YAML file: ``training`` and ``evaluating`` hold options that all runs share, ``runs`` the options of each
 by its name, ``seeds`` the seeds of all runs, ``more_seeds`` those that single runs have besides. Runs that are finished
 are not repeated, one that was killed resumes: give the same command again. The table is written after every run.
+Scores are those of ``scores``. With ``compare_to``, the name of a run, each row also has the bootstrap 95 % interval of
+every score's mean over images, and its paired test against that run, both on the means of an image over seeds.
 """
 
 import argparse
+import csv
+import dataclasses
 import json
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("matrix", type=Path)
     parser.add_argument("--output_dir", type=Path, help="folder of the runs, runs/NAME_OF_MATRIX when not given")
     parser.add_argument("--json", type=Path, help="also write the table to this file")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the processor's cores")
     parser.add_argument("--only", nargs="+", default=[], metavar="RUN", help="these runs only")
     parser.add_argument("--table_only", action="store_true", help="train nothing, collect what is there")
     return parser.parse_args()
@@ -48,7 +54,7 @@ def planned(matrix: dict[str, Any], only: list[str]) -> Iterator[tuple[str, int,
             yield name, seed, {**matrix["training"], **matrix["runs"][name], "seed": seed}
 
 
-def bundle(run_id: str, config: str, log: Path, **options: Any) -> None:
+def bundle(run_id: str, config: str, log: Path, threads: int, **options: Any) -> None:
     """One workflow of the bundle in a process of its own.
 
     Raises:
@@ -58,7 +64,7 @@ def bundle(run_id: str, config: str, log: Path, **options: Any) -> None:
     words = [word for key, value in options.items() for word in (f"--{key}", _text(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(configs / config), *words]
     with log.open("a") as file:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{run_id} failed, see {log}")
@@ -68,20 +74,21 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list | bool) else str(value)
 
 
-def complete(folder: Path, options: dict[str, Any], evaluation: dict[str, Any]) -> None:
+def complete(folder: Path, options: dict[str, Any], evaluation: dict[str, Any], threads: int) -> None:
     """Train and evaluate one run unless that is done."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "training.json").is_file():
-        bundle("training", "train.yaml", folder / "training.log", **options, output_dir=folder)
+        bundle("training", "train.yaml", folder / "training.log", threads, **options, output_dir=folder)
     if not (folder / "evaluation/summary.json").is_file():
         shared = {key: options[key] for key in ("dataset_dir", "weights") if key in options}
-        bundle("evaluating", "evaluate.yaml", folder / "evaluation.log", **shared, **evaluation, output_dir=folder)
+        log = folder / "evaluation.log"
+        bundle("evaluating", "evaluate.yaml", log, threads, **shared, **evaluation, output_dir=folder)
 
 
-def row(folders: list[Path]) -> dict[str, Any]:
+def row(folders: list[Path], scores: list[str]) -> dict[str, Any]:
     """A run's scores, averaged over its seeds, and what it was."""
     records = [json.loads((folder / "evaluation/summary.json").read_text()) for folder in folders]
-    values = {name: [record["test"][name] for record in records] for name in SCORES}
+    values = {name: [record["test"][name] for record in records] for name in scores}
     spread = {name: statistics.stdev(of) for name, of in values.items() if len(of) > 1}
     return {
         "seeds": [record["seed"] for record in records],
@@ -91,31 +98,63 @@ def row(folders: list[Path]) -> dict[str, Any]:
         "peak_memory_bytes": max(record["peak_memory_bytes"] for record in records),
         **{name: records[0][name] for name in SETTINGS if name in records[0]},
         "commands": [record["command"] for record in records],
-        "each": [{"seed": record["seed"], **{name: record["test"][name] for name in SCORES}} for record in records],
+        "each": [{"seed": record["seed"], **{name: record["test"][name] for name in scores}} for record in records],
     }
+
+
+def per_image(folders: list[Path], scores: list[str]) -> dict[str, Any]:
+    """Of each score the values of all images, averaged over seeds; scores of the split alone are left out."""
+    tables = []
+    for folder in folders:
+        with (folder / "evaluation/per_image.csv").open(newline="") as file:
+            tables.append(sorted(csv.DictReader(file), key=lambda one: one["name"]))
+    names = [[one["name"] for one in table] for table in tables]
+    if any(these != names[0] for these in names):
+        raise SystemExit(f"runs were scored on different images: {', '.join(map(str, folders))}")
+    return {
+        score: [statistics.mean(float(one[score]) for one in of_image) for of_image in zip(*tables, strict=True)]
+        for score in scores
+        if score in tables[0][0]
+    }
+
+
+def compared(values: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
+    """Intervals of a run's scores, and its differences from the reference unless it is the reference."""
+    from topolora_monai.metrics import bootstrap_interval, paired_test
+
+    intervals = {score: dataclasses.asdict(bootstrap_interval(of)) for score, of in values.items()}
+    if reference is None:
+        return {"intervals": intervals}
+    tests = {score: dataclasses.asdict(paired_test(of, reference[score])) for score, of in values.items()}
+    return {"intervals": intervals, "against_reference": tests}
 
 
 def collect(matrix: dict[str, Any], output_dir: Path) -> dict[str, Any]:
     """Table of what is finished."""
-    rows = {}
+    scores, rows, values = matrix.get("scores", list(SCORES)), {}, {}
     for name in matrix["runs"]:
         folders = sorted(output_dir.glob(f"{name}_seed[0-9]*"))
         finished = [folder for folder in folders if (folder / "evaluation/summary.json").is_file()]
         if finished:
-            rows[name] = row(finished)
+            rows[name] = row(finished, scores)
+            values[name] = per_image(finished, scores) if "compare_to" in matrix else {}
+    reference = matrix.get("compare_to")
+    if reference in rows:
+        for name, one in rows.items():
+            one.update(compared(values[name], None if name == reference else values[reference]))
     return rows
 
 
-def show(rows: dict[str, Any]) -> None:
+def show(rows: dict[str, Any], scores: list[str]) -> None:
     from topolora_monai.cli.tables import new_table, show_table
 
-    columns = ("trainable", "seeds", *SCORES, "minutes", "GB")
+    columns = ("trainable", "seeds", *scores, "minutes", "GB")
     table = new_table("run", *columns, numbers=columns)
     for name, one in rows.items():
         spread = one.get("standard_deviation", {})
-        scores = [f"{one['test'][key]:.4f}" + (f" ± {spread[key]:.4f}" if key in spread else "") for key in SCORES]
+        shown = [f"{one['test'][key]:.4f}" + (f" ± {spread[key]:.4f}" if key in spread else "") for key in scores]
         resources = f"{one['seconds'] / 60:.1f}", f"{one['peak_memory_bytes'] / 1e9:.1f}"
-        table.add_row(name, f"{one['trainable']:,}", str(len(one["seeds"])), *scores, *resources)
+        table.add_row(name, f"{one['trainable']:,}", str(len(one["seeds"])), *shown, *resources)
     show_table(table)
 
 
@@ -127,12 +166,19 @@ def main() -> None:
     matrix = yaml.safe_load(arguments.matrix.read_text())
     output_dir = (arguments.output_dir or ROOT / "runs" / arguments.matrix.stem).absolute()
     if not arguments.table_only:
-        for name, seed, options in tqdm(list(planned(matrix, arguments.only)), desc=arguments.matrix.stem):
-            complete(output_dir / f"{name}_seed{seed}", options, matrix.get("evaluating", {}))
-            if arguments.json:
-                write_json({"note": matrix["note"], "runs": collect(matrix, output_dir)}, arguments.json)
+        runs = list(planned(matrix, arguments.only))
+        threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            waiting = [
+                pool.submit(complete, output_dir / f"{name}_seed{seed}", options, matrix.get("evaluating", {}), threads)
+                for name, seed, options in runs
+            ]
+            for done in tqdm(as_completed(waiting), desc=arguments.matrix.stem, total=len(runs)):
+                done.result()
+                if arguments.json:
+                    write_json({"note": matrix["note"], "runs": collect(matrix, output_dir)}, arguments.json)
     rows = collect(matrix, output_dir)
-    show(rows)
+    show(rows, matrix.get("scores", list(SCORES)))
     if arguments.json:
         write_json({"note": matrix["note"], "runs": rows}, arguments.json)
 

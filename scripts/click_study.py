@@ -74,9 +74,9 @@ def main() -> None:
     for item in items:
         loaded = load(item)
         truth, valid = loaded["label"][0].numpy() > 0, loaded["fov"][0].numpy() > 0
-        for name in courses:
-            courses[name].append(study(segmenter, name, item, truth, valid, seconds[name]))
-            dice = courses[name][-1].dice
+        for name, done in courses.items():
+            done.append(study(segmenter, name, item, truth, valid, seconds[name]))
+            dice = done[-1].dice
             print(item["name"], name, *(f"{dice[count]:.4f}" for count in COUNTS), flush=True)
     result = {
         "dataset": arguments.dataset,

@@ -7,15 +7,18 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.bundles.helpers import BUNDLE, SMALL, flatten
 from tests.conftest import ROOT
 from tests.data.fakes import draw
 from topolora_monai.cli import main
 from topolora_monai.data import BENCHMARKS
+from topolora_monai.reports import IMAGE_SCORES
 
 DATA = (ROOT / "docs/data.md").read_text()
 METHODS = (ROOT / "docs/methods.md").read_text()
+TOPOLOGY = (ROOT / "docs/topology.md").read_text()
 
 
 def printed_commands(page: str) -> list[list[str]]:
@@ -49,6 +52,37 @@ def test_method_commands_run_as_printed(tmp_path):
     assert adaptation["lora"]["use_dora"] is True
     assert adaptation["decoder_lora"] is not None
     assert adaptation["train_decoder"] is False
+
+
+def test_topology_commands_run_as_printed(tmp_path, fake_drive):
+    *workflows, report = printed_commands(TOPOLOGY)
+    assert [words[4] for words in workflows] == ["training", "evaluating", "inferring"]
+    placed = {"RUN": str(tmp_path / "run"), "MASKS": str(tmp_path / "masks"), "REPORT": str(tmp_path / "report")}
+    for words in [*workflows, report]:
+        for at, word in enumerate(words):
+            name, slash, rest = word.partition("/")
+            words[at] = placed.get(name, name) + slash + rest
+    for words, more in zip(
+        workflows,
+        (SMALL | {"dataset_name": "drive", "dataset_dir": fake_drive, "allow_partial": True},
+         {"dataset_dir": fake_drive, "precision": "fp32"}, {"precision": "fp32"}), strict=True,
+    ):  # fmt: skip
+        done = subprocess.run([sys.executable, *words[1:], *flatten(more)], cwd=BUNDLE, capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "masks").glob("*_uncertainty.png"))
+    assert main(report[1:]) == 0
+    assert "risk" in next((tmp_path / "report").glob("*.html")).read_text().lower()
+
+
+def test_knobs_and_scores_of_topology_are_those_of_the_bundle():
+    losses = set(re.findall(r"`(\w+_weight)`", TOPOLOGY))
+    knobs = yaml.safe_load((BUNDLE / "configs/train.yaml").read_text())
+    assert losses == {name for name in knobs if name.endswith("_weight")} - {"conv_lora_balance_weight",
+                                                                            "adalora_orthogonality_weight"}  # fmt: skip
+    table = TOPOLOGY.partition("## Scores")[2].partition("Foreground pixels")[0]
+    named = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE))))
+    assert named >= set(IMAGE_SCORES)
 
 
 def test_table_of_data_sets_is_that_of_the_package():

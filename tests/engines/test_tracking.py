@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from types import SimpleNamespace
 from urllib.parse import unquote
 
@@ -247,3 +248,11 @@ class TestSettings:
         monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
         train(Tracker("tensorboard", tmp_path))
         assert list(tmp_path.iterdir()) == []
+
+    def test_nothing_is_told_to_the_makers_of_mlflow(self, tracked, tmp_path, monkeypatch):
+        from mlflow.telemetry import get_telemetry_client
+
+        monkeypatch.delenv("PYTEST_CURRENT_TEST", raising=False)
+        Tracker("mlflow", tmp_path).scalars({"a": 1.0}, step=1)
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        assert get_telemetry_client() is None

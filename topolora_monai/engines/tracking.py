@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -239,6 +240,7 @@ class _MLflowRun:
             import_extra(module, extra="tracking", user="MLflow")
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - an extra
 
+        _no_telemetry()
         self._uri = uri
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -306,3 +308,11 @@ def _safe(name: str) -> str:
     """
     parts = [re.sub(r"[^\w. -]", "_", part) for part in name.split("/") if part not in ("", ".", "..")]
     return "/".join(parts)
+
+
+def _no_telemetry() -> None:
+    """Nothing about hospitals' work goes to MLflow's makers, unless MLFLOW_DISABLE_TELEMETRY=false asks for it."""
+    from mlflow.telemetry import set_telemetry_client  # noqa: PLC0415 - an extra
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    set_telemetry_client()  # read anew: MONAI has imported MLflow already
