@@ -1,0 +1,283 @@
+"""Answers equal the bundle's; clicks are obeyed, local, limited by boxes, and cost no second encoding."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests.annotation.conftest import PROPERTIES
+from tests.bundles.helpers import CONFIGS
+from topolora_monai.adapters import adapt, preset_config, save_adapter
+from topolora_monai.annotation import AnnotationSegmenter, Prompts, annotate, mean_course, next_click
+from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.networks import SamSegmenter, build_network
+
+
+@pytest.fixture(scope="module")
+def segmenter(adapter):
+    return AnnotationSegmenter({"vessels": adapter}, precision="fp32")
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """Counts runs of the image encoder."""
+    runs, original = [], SamSegmenter.features
+    monkeypatch.setattr(
+        SamSegmenter, "features", lambda self, image: (runs.append(len(image)), original(self, image))[1]
+    )
+    return runs
+
+
+def truth_of(pair):
+    return np.array(Image.open(pair[1])) > 0
+
+
+def by_bundle(adapter, image):
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "inference.yaml")
+    parser.update({"adapter": str(adapter), "input": str(image), "precision": "fp32", "device": torch.device("cpu")})
+    for key in ("clahe", "pixel_values", "percentiles", "value_range", "despeckle_looks"):
+        parser[key] = {"pixel_values": "linear", "percentiles": [1.0, 99.0]}.get(key)
+    parser["clahe"] = False
+    item = parser.get_parsed_content("dataset")[0]
+    with torch.no_grad():
+        logits = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))
+    return logits[0].sigmoid()
+
+
+@pytest.mark.parametrize("size", [(128, 128), (50, 100)])  # the second is smaller than a tile along one side
+def test_automatic_equals_the_bundles_inferer(segmenter, adapter, tmp_path, size):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)).save(path)
+    answer, expected = segmenter.automatic(path), by_bundle(adapter, path)
+    assert answer.shape == (1, *size)
+    assert expected.std() > 1e-3  # or equality would tell little
+    torch.testing.assert_close(answer, torch.as_tensor(expected).as_subclass(torch.Tensor), rtol=0, atol=1e-5)
+
+
+def with_header(adapter, path, **changes):
+    with safe_open(adapter, framework="pt") as file:
+        header = json.loads(file.metadata()["topolora_monai"])
+    save_file(load_file(adapter), path, metadata={"topolora_monai": json.dumps(header | changes)})
+    return path
+
+
+def test_temperature_and_threshold_of_the_header(segmenter, adapter, samples, tmp_path):
+    path = with_header(adapter, tmp_path / "warm.safetensors", temperature=2.0, threshold=0.3)
+    warm = AnnotationSegmenter({"warm": path}, precision="fp32")
+    plain, warmed = segmenter.automatic(samples[0][0]), warm.automatic(samples[0][0])
+    torch.testing.assert_close(warmed, (plain.logit() / 2).sigmoid(), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(warm.masks(warmed)[0], (warmed[0] >= 0.3).numpy())
+
+
+class TestClicks:
+    def test_are_obeyed_and_local(self, segmenter, samples):
+        image = samples[5][0]
+        before = segmenter.automatic(image)
+        mask = segmenter.masks(before)[0]
+        missed, spurious = np.argwhere(~mask)[40], np.argwhere(mask)[200]
+        prompts = Prompts.from_lists([missed[::-1]], [spurious[::-1]])
+        after = segmenter.interactive(image, prompts)
+        assert segmenter.masks(after)[0][tuple(missed)]
+        assert not segmenter.masks(after)[0][tuple(spurious)]
+        rows, columns = np.mgrid[:128, :128]
+        far = np.ones((128, 128), bool)
+        for click in (missed, spurious):
+            far &= np.maximum(abs(rows - click[0]), abs(columns - click[1])) > 60
+        changed = (after != before)[0].numpy()
+        assert 2 <= changed.sum() < 2500
+        assert far.any()
+        assert not changed[far].any()
+
+    def test_that_say_what_is_there_change_nothing(self, segmenter, samples):
+        image = samples[0][0]
+        before = segmenter.automatic(image)
+        mask = segmenter.masks(before)[0]
+        prompts = Prompts.from_lists([np.argwhere(mask)[10][::-1]], [np.argwhere(~mask)[10][::-1]])
+        assert torch.equal(segmenter.interactive(image, prompts), before)
+
+    def test_one_by_one_is_as_all_at_once_when_far_apart(self, segmenter, samples):
+        image = samples[0][0]
+        mask = segmenter.masks(segmenter.automatic(image))[0]
+        left, right = np.argwhere(~mask[:, :3])[30], np.argwhere(~mask[:, 124:])[30] + (0, 124)
+        points = [left[::-1], right[::-1]]
+        first = segmenter.masks(segmenter.interactive(image, Prompts.from_lists(points[:1])))
+        both = segmenter.masks(segmenter.interactive(image, Prompts.from_lists(points)))
+        np.testing.assert_array_equal(
+            segmenter.masks(segmenter.interactive(image, Prompts.from_lists(points), first)), both
+        )
+
+    def test_previous_mask_is_respected(self, segmenter, samples):
+        previous = np.zeros((128, 128), np.uint8)
+        previous[100:110, 100:120] = 1
+        after = segmenter.masks(segmenter.interactive(samples[0][0], Prompts(), previous))[0]
+        np.testing.assert_array_equal(after, previous > 0)
+
+    def test_box_limits_the_change(self, segmenter, samples):
+        image = samples[0][0]
+        before = segmenter.automatic(image)
+        mask = segmenter.masks(before)[0]
+        row, column = np.argwhere(mask)[300]
+        box = (column - 1, row - 1, column + 1, row + 1)
+        changed = (segmenter.interactive(image, Prompts.from_lists([], [(column, row)], box)) != before)[0].numpy()
+        assert changed[row, column]
+        changed[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = False
+        assert not changed.any()
+
+    def test_box_alone_changes_only_inside(self, segmenter, samples):
+        image = samples[0][0]
+        nothing = np.zeros((128, 128), np.uint8)
+        after = segmenter.masks(segmenter.interactive(image, Prompts(box=(30, 30, 100, 90)), nothing))[0]
+        assert after[30:91, 30:101].any()
+        after[30:91, 30:101] = False
+        assert not after.any()
+
+    def test_simulated_annotator_improves_the_masks(self, segmenter, samples):
+        courses = []
+        for image, _ in samples[2:]:
+
+            def answer(prompts, previous, image=image):
+                return segmenter.masks(segmenter.interactive(image, prompts, previous))[0]
+
+            courses.append(annotate(answer, truth_of((image, image.with_name(f"{image.stem}_label.png"))), 10))
+        mean = mean_course(courses, (0, 1, 3, 5, 10))
+        assert mean[0] > 0.5
+        assert list(mean.values()) == sorted(mean.values())
+        assert mean[10] > mean[0] + 0.005
+        assert all(course.dice[10] > course.dice[0] for course in courses)
+
+    @pytest.mark.parametrize(
+        ("prompts", "previous", "error", "message"),
+        [
+            (Prompts.from_lists([(128, 5)]), None, ConfigError, "outside of the image"),
+            (Prompts.from_lists([(3, 5)], label=2), None, ConfigError, "no such class"),
+            (Prompts(box=(200, 200, 210, 210)), None, ConfigError, "box outside"),
+            (Prompts(), np.zeros((5, 5)), DataError, "differ in size"),
+        ],
+    )
+    def test_impossible_ones_are_refused(self, segmenter, samples, prompts, previous, error, message):
+        with pytest.raises(error, match=message):
+            segmenter.interactive(samples[0][0], prompts, previous)
+
+
+class TestEmbeddings:
+    def test_of_an_image_are_made_once(self, adapter, samples, encodings):
+        segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32")
+        image = samples[0][0]
+        segmenter.automatic(image)
+        assert sum(encodings) == 9  # 3 x 3 tiles that overlap by half
+        segmenter.interactive(image, Prompts.from_lists([(5, 5)], [(60, 60)]))
+        segmenter.interactive(image, Prompts(box=(5, 5, 60, 60)))
+        assert sum(encodings) == 9
+
+    def test_follow_content_and_adapter(self, adapter, samples, tmp_path, encodings):
+        segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32")
+        path = tmp_path / "image.png"
+        path.write_bytes(samples[0][0].read_bytes())
+        first = segmenter.automatic(path)
+        segmenter.automatic(samples[0][0])  # the same content elsewhere
+        assert sum(encodings) == 9
+        path.write_bytes(samples[1][0].read_bytes())
+        assert not torch.equal(segmenter.automatic(path), first)
+        assert sum(encodings) == 18
+        segmenter.load("vessels", with_header(adapter, tmp_path / "other.safetensors", temperature=3.0))
+        assert not torch.equal(segmenter.automatic(samples[0][0]), first)
+
+    def test_stay_within_their_memory(self, adapter, samples, encodings):
+        segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32")
+        segmenter.automatic(samples[0][0])
+        segmenter.cache.capacity = int(2.5 * segmenter.cache.nbytes)
+        for image, _ in samples[1:4]:
+            segmenter.automatic(image)
+        assert len(segmenter.cache) == 2
+        assert segmenter.cache.nbytes <= segmenter.cache.capacity
+        segmenter.automatic(samples[3][0])
+        assert sum(encodings) == 36
+        segmenter.automatic(samples[0][0])  # forgotten
+        assert sum(encodings) == 45
+
+
+def test_clients_meet_in_the_network(adapter, samples, monkeypatch):
+    """Two requests to one adapter are inside the encoder at the same moment."""
+    segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32")
+    alone = [segmenter.automatic(image) for image, _ in samples[:2]]
+    segmenter.cache.clear()
+    meeting, original = threading.Barrier(2, timeout=20), SamSegmenter.features
+    seen = threading.local()
+
+    def features(self, image):
+        if not getattr(seen, "met", False):
+            seen.met = True
+            meeting.wait()  # breaks if one has to wait for the other to finish
+        return original(self, image)
+
+    monkeypatch.setattr(SamSegmenter, "features", features)
+    answers = [None, None]
+
+    def ask(index):
+        answers[index] = segmenter.automatic(samples[index][0])
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for answer, expected in zip(answers, alone, strict=True):
+        torch.testing.assert_close(answer, expected, rtol=0, atol=1e-5)
+
+
+def test_threads_share_the_weights(segmenter):
+    model = segmenter._named("vessels")
+    with model.borrow() as one, model.borrow() as other:
+        assert one is not other
+        assert {p.data_ptr() for p in one.parameters()} == {p.data_ptr() for p in other.parameters()}
+
+
+def test_an_image_asked_for_by_many_is_encoded_once(adapter, samples, encodings):
+    segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32")
+    threads = [threading.Thread(target=segmenter.automatic, args=(samples[0][0],)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(encodings) == 9
+
+
+def test_base_can_be_asked_and_unknown_ones_not(segmenter, samples):
+    assert segmenter.names == ("base", "vessels")
+    assert not torch.equal(segmenter.automatic(samples[0][0], "base"), segmenter.automatic(samples[0][0]))
+    with pytest.raises(ConfigError, match="vessels"):
+        segmenter.automatic(samples[0][0], "vesels")
+    with pytest.raises(DataError):
+        segmenter.automatic("nowhere.png")
+
+
+def test_of_exclusive_classes_a_click_takes_the_pixel_from_the_others(tmp_path, samples):
+    adaptation = adapt(build_network("vit_tiny_test", image_size=128, out_channels=2), preset_config("lora"))
+    path = tmp_path / "classes.safetensors"
+    save_adapter(adaptation, path, **PROPERTIES | {"out_channels": 2, "activation": "softmax"})
+    segmenter = AnnotationSegmenter({"classes": path}, precision="fp32")
+    previous = np.full((128, 128), 1, np.uint8)
+    answer = segmenter.interactive(samples[0][0], Prompts.from_lists([(20, 30)], label=2), previous)
+    masks = segmenter.masks(answer)
+    assert masks[:, 30, 20].tolist() == [False, True]
+    assert masks[:, 100, 100].tolist() == [True, False]
+    assert float(answer.sum(dim=0).max()) <= 1 + 1e-6
+
+
+def test_next_click_is_in_the_largest_error():
+    truth = np.zeros((40, 60), bool)
+    truth[5:8, 5:40] = True
+    prediction = np.zeros_like(truth)
+    prediction[20:30, 50:58] = True
+    assert next_click(prediction, truth)[:] == (22.0, 6.0, True)  # 105 pixels missed, 80 spurious
+    prediction[5:8, 5:40] = True
+    assert not next_click(prediction, truth).positive
+    assert next_click(truth, truth) is None
+    assert next_click(prediction, truth, valid=truth) is None

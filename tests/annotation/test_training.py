@@ -1,0 +1,121 @@
+"""Fine-tuning teaches the adapter, is judged on images it never saw, and never harms the current version."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from topolora_monai.adapters import read_adapter_header
+from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune, split_pairs
+from topolora_monai.errors import ConfigError, DataError
+
+QUICK = TrainingSettings(epochs=2, crops_per_image=1, batch_size=2, learning_rate=2e-3, validation_fraction=0.2)
+
+
+@pytest.fixture
+def history(tmp_path, adapter):
+    history = AdapterVersions(tmp_path / "history")
+    history.add(adapter, "start")
+    return history
+
+
+def test_better_adapter_becomes_current(history, samples, adapter):
+    seen = []
+    done = fine_tune(samples, history, settings=QUICK, precision="fp32", author="night", progress=seen.append)
+    assert done.after > done.before
+    assert history.current() == done.version
+    assert (done.version.parent, done.version.author) == (1, "night")
+    assert done.version.scores["validation_dice"] == done.after
+    old, new = load_file(adapter), load_file(done.version.path)
+    assert old.keys() == new.keys()
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+    header = read_adapter_header(done.version.path)
+    assert header["crop_size"] == 64
+    assert header["base_sha256"] == read_adapter_header(adapter)["base_sha256"]
+    fractions = [step.fraction for step in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert seen[-1].seconds_left == 0
+    assert all(np.isfinite(step.loss) and step.seconds_left >= 0 for step in seen)
+
+
+def test_worse_adapter_is_not_kept(history, samples):
+    harmful = TrainingSettings(epochs=1, crops_per_image=1, learning_rate=10.0)
+    done = fine_tune(samples, history, settings=harmful, precision="fp32")
+    assert done.version is None
+    assert done.after <= done.before
+    assert history.current().number == 1
+    assert len(history.history()) == 1
+
+
+def test_improvement_is_demanded(history, samples):
+    settings = TrainingSettings(**{**QUICK.__dict__, "improvement": 0.9})
+    done = fine_tune(samples, history, settings=settings, precision="fp32")
+    assert done.after > done.before
+    assert done.version is None
+
+
+def test_cancelled_one_keeps_the_old(history, samples):
+    steps = []
+    done = fine_tune(
+        samples, history, settings=QUICK, precision="fp32", progress=steps.append, cancelled=lambda: len(steps) >= 2
+    )
+    assert done.cancelled
+    assert len(steps) == 2
+    assert done.version is None
+    assert history.current().number == 1
+
+
+def test_killed_one_keeps_the_old(history, samples, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\nfrom topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune\n"
+        f"pairs = {[(str(i), str(m)) for i, m in samples]!r}\n"
+        "report = lambda progress: print(progress.fraction, flush=True)\n"
+        "fine_tune(pairs, AdapterVersions(sys.argv[1]), settings=TrainingSettings(epochs=500), progress=report)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, str(script), str(history.folder)], stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert 0 < float(child.stdout.readline()) < 1
+    time.sleep(0.2)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert [version.number for version in AdapterVersions(history.folder).history()] == [1]
+    assert AdapterVersions(history.folder).current().number == 1
+
+
+class TestSplit:
+    PAIRS = tuple((f"{n % 5}.png", f"label_{n}.png") for n in range(12))
+
+    def test_keeps_labels_of_an_image_together(self):
+        training, validation = split_pairs(self.PAIRS, 0.4)
+        images = [{item["image"] for item in side} for side in (training, validation)]
+        assert [len(side) for side in images] == [3, 2]
+        assert not images[0] & images[1]
+        assert len(training) + len(validation) == 12
+
+    def test_is_seeded_and_blind_to_order(self):
+        assert split_pairs(self.PAIRS, 0.4) == split_pairs(self.PAIRS[::-1], 0.4)
+        others = [split_pairs(self.PAIRS, 0.4, seed)[1] for seed in range(1, 6)]
+        assert any(other != split_pairs(self.PAIRS, 0.4)[1] for other in others)
+
+    def test_needs_two_images(self):
+        with pytest.raises(DataError, match="too few"):
+            split_pairs([("a.png", "1.png"), ("a.png", "2.png")], 0.2)
+
+
+def test_without_an_adapter_or_with_bad_settings_nothing_starts(tmp_path, samples):
+    with pytest.raises(DataError, match="no adapter"):
+        fine_tune(samples, AdapterVersions(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="epochs"):
+        TrainingSettings(epochs=0)
+    with pytest.raises(ConfigError, match="validation_fraction"):
+        TrainingSettings(validation_fraction=1.0)

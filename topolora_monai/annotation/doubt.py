@@ -1,0 +1,142 @@
+"""Which image to annotate next: how unsure a network is of each, in one number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
+from topolora_monai.errors import ConfigError, unknown_choice
+from topolora_monai.metrics import betti_numbers, skeleton_breaks
+
+__all__ = ["Doubt", "TopologicalDoubt", "doubt_score", "mean_entropy", "random_score", "topological_doubt"]
+
+Doubt = Literal["entropy", "dropout", "topology", "random"]
+"""Kinds of :func:`doubt_score`."""
+
+_FAINT = 0.5
+"""Share of the threshold above which a pixel may belong to a structure after all."""
+
+
+class TopologicalDoubt(NamedTuple):
+    """Doubts about how structures hang together.
+
+    Args:
+        breaks: gaps of the mask in the centreline of what is at least half as probable as the threshold.
+        betti_change: mean over pairs of answers of the difference of their numbers of components and of holes.
+    """
+
+    breaks: int
+    betti_change: float
+
+    @property
+    def score(self) -> float:
+        """Both together: what an annotator might have to mend."""
+        return self.breaks + self.betti_change
+
+
+def mean_entropy(entropy: Tensor, valid: ArrayLike | None = None) -> float:
+    """Mean of an entropy map over the pixels that count.
+
+    Args:
+        entropy: shape (..., H, W), in [0, 1], of :class:`~topolora_monai.engines.Uncertainty`.
+        valid: shape (H, W); None counts all.
+
+    Returns:
+        In [0, 1]; 0 without pixels.
+
+    Example:
+        >>> mean_entropy(torch.tensor([[0.0, 1.0]]), [[False, True]])
+        1.0
+    """
+    inside = torch.ones(entropy.shape[-2:], dtype=torch.bool)
+    inside = inside if valid is None else torch.from_numpy(np.asarray(valid, bool))
+    values = entropy[..., inside]
+    return float(values.mean()) if values.numel() else 0.0
+
+
+def topological_doubt(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalDoubt:
+    """Predicted breaks, and how topology changes between answers to the same image.
+
+    Args:
+        answers: probabilities of one class, each of shape (H, W), put back in the image's orientation; the first is
+            that to the image itself.
+        threshold: of the mask.
+
+    Raises:
+        ConfigError: without an answer.
+
+    Example:
+        >>> whole = np.zeros((15, 60))
+        >>> whole[6:9, 5:55] = 0.9
+        >>> broken = whole.copy()
+        >>> broken[:, 28:33] *= 0.4
+        >>> topological_doubt([whole, whole]), topological_doubt([broken, whole])
+        (TopologicalDoubt(breaks=0, betti_change=0.0), TopologicalDoubt(breaks=1, betti_change=1.0))
+    """
+    if not answers:
+        raise ConfigError("topological doubt needs an answer", expected="at least one", found="none")
+    maps = [np.asarray(answer) for answer in answers]
+    masks = [answer >= threshold for answer in maps]
+    breaks = len(skeleton_breaks(masks[0], maps[0] >= _FAINT * threshold))
+    numbers = [betti_numbers(mask) for mask in masks]
+    pairs = [(a, b) for index, a in enumerate(numbers) for b in numbers[index + 1 :]]
+    changes = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in pairs]
+    return TopologicalDoubt(breaks, float(np.mean(changes)) if changes else 0.0)
+
+
+def random_score(name: str, seed: int = 0) -> float:
+    """A number in [0, 1) for a name, the same in every process.
+
+    Example:
+        >>> random_score("a") == random_score("a"), random_score("a") == random_score("a", seed=1)
+        (True, False)
+    """
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def doubt_score(
+    segmenter: AnnotationSegmenter,
+    image: ImageSource,
+    kind: Doubt = "topology",
+    adapter: str | None = None,
+    passes: int = 4,
+    seed: int = 0,
+) -> float:
+    """How much an image promises to teach, higher for more; the same for the same image and seed.
+
+    Args:
+        segmenter: with the adapter.
+        image: what to judge.
+        kind: ``"entropy"`` of the mean answer to the image and its mirror images; ``"dropout"``, the same with
+            dropout in the adapter; ``"topology"``, :func:`topological_doubt` of the image and its mirror images,
+            summed over classes; ``"random"``.
+        adapter: name; by default the first.
+        passes: with dropout.
+        seed: of dropout, or of the random order.
+
+    Raises:
+        ConfigError: for an unknown kind, or ``"dropout"`` of an adapter without dropout.
+        DataError: for an image that cannot be used.
+    """
+    if kind not in get_args(Doubt):
+        raise unknown_choice("kind of doubt", kind, get_args(Doubt))
+    if kind == "random":
+        name = image["image"] if isinstance(image, Mapping) else str(image)
+        return random_score(str(name), seed)
+    if kind == "topology":
+        answers = segmenter.mirrored(image, adapter)
+        threshold = float(segmenter.header(adapter).get("threshold") or 0.5)
+        per_class = (topological_doubt([answer[k] for answer in answers], threshold) for k in range(len(answers[0])))
+        return float(sum(doubt.score for doubt in per_class))
+    maps = segmenter.uncertainty(
+        image, adapter, passes if kind == "dropout" else 0, 2 if kind == "entropy" else 0, seed
+    )
+    return mean_entropy(maps.entropy, segmenter.valid(image, adapter))

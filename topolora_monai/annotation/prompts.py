@@ -1,0 +1,140 @@
+"""What an annotator says about an image: clicks and a box, in its own pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topolora_monai.errors import ConfigError
+
+__all__ = ["Click", "Prompts"]
+
+
+class Click(NamedTuple):
+    """A pixel whose class an annotator has told.
+
+    Args:
+        x: column; 0 is the centre of the first.
+        y: row, likewise.
+        positive: whether it belongs to the class in question.
+    """
+
+    x: float
+    y: float
+    positive: bool
+
+    @property
+    def pixel(self) -> tuple[int, int]:
+        """(row, column) of the pixel that was hit."""
+        return math.floor(self.y + 0.5), math.floor(self.x + 0.5)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Clicks in the order they were made, and a box.
+
+    Args:
+        clicks: on one class; of two on one pixel the later holds.
+        box: (x0, y0, x1, y1), outside of which nothing changes; both corners are inside. Without clicks it asks the
+            network what it sees there.
+        label: number of the class, from 1.
+
+    Raises:
+        ConfigError: for a coordinate that is not finite, a box without area, or a label below 1.
+
+    Example:
+        >>> Prompts.from_lists([[12, 5]], [[3, 4]]).clicks
+        (Click(x=12.0, y=5.0, positive=True), Click(x=3.0, y=4.0, positive=False))
+    """
+
+    clicks: tuple[Click, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    label: int = 1
+
+    def __post_init__(self) -> None:
+        numbers = [number for click in self.clicks for number in click[:2]] + list(self.box or ())
+        if not all(math.isfinite(number) for number in numbers):
+            raise ConfigError("coordinates of prompts must be finite numbers", found=numbers)
+        if self.box is not None and not (self.box[0] <= self.box[2] and self.box[1] <= self.box[3]):
+            raise ConfigError(
+                "box of a prompt is empty", expected="(x0, y0, x1, y1), x0 <= x1, y0 <= y1", found=self.box
+            )
+        if self.label < 1:
+            raise ConfigError(
+                "label of a prompt must be that of a foreground class", expected="1 or more", found=self.label
+            )
+
+    @classmethod
+    def from_lists(
+        cls,
+        foreground: Iterable[Sequence[float]] = (),
+        background: Iterable[Sequence[float]] = (),
+        box: Sequence[float] | None = None,
+        label: int = 1,
+    ) -> Prompts:
+        """From lists of (x, y), as clients send them, whose common order is not known: foreground first.
+
+        Raises:
+            ConfigError: as the class, and for a point without two coordinates or a box without four.
+        """
+        clicks = [_click(point, True) for point in foreground] + [_click(point, False) for point in background]
+        if box is not None and len(box) != 4:
+            raise ConfigError("box of a prompt must have four numbers", expected="x0, y0, x1, y1", found=list(box))
+        corners = None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+        return cls(tuple(clicks), corners, label)
+
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Make sure that every click hits a pixel, and the box at least one.
+
+        Args:
+            size: (height, width) of the image.
+
+        Raises:
+            ConfigError: for the first that does not.
+        """
+        height, width = size
+        for click in self.clicks:
+            row, column = click.pixel
+            if not (0 <= row < height and 0 <= column < width):
+                raise ConfigError(
+                    "click outside of the image",
+                    expected=f"x from 0 to {width - 1}, y from 0 to {height - 1}",
+                    found=(click.x, click.y),
+                )
+        if self.box is not None and not self.allowed(size).any():
+            raise ConfigError("box outside of the image", expected=f"{width}x{height} pixels", found=self.box)
+
+    def allowed(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Where the answer may change, shape (height, width): in the box, or everywhere without one."""
+        inside = np.ones(size, bool)
+        if self.box is not None:
+            x0, y0, x1, y1 = (math.floor(number + 0.5) for number in self.box)
+            inside[:] = False
+            inside[max(0, y0) : max(0, y1 + 1), max(0, x0) : max(0, x1 + 1)] = True
+        return inside
+
+    def nearer(self, click: Click, like: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Pixels that lie nearer to a click than to any that says the opposite; shape of ``like``, (H, W)."""
+        against = [other.pixel for other in self.clicks if other.positive != click.positive]
+        rows, columns = np.ogrid[: like.shape[0], : like.shape[1]]
+
+        def squared(pixel: tuple[int, int]) -> NDArray[np.int64]:
+            return np.asarray((rows - pixel[0]) ** 2 + (columns - pixel[1]) ** 2)
+
+        own = squared(click.pixel)
+        inside = np.ones_like(like)
+        for pixel in against:
+            if pixel != click.pixel:  # of two on one pixel the later holds
+                inside &= own < squared(pixel)
+        return inside
+
+
+def _click(point: Sequence[float], positive: bool) -> Click:
+    if len(point) < 2:
+        raise ConfigError("a click needs two coordinates", expected="x, y", found=list(point))
+    return Click(float(point[0]), float(point[1]), positive)

@@ -1,0 +1,500 @@
+"""Answers to an annotator: a first mask of an image, and what becomes of it click by click."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.utils import compute_importance_map
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from topolora_monai.adapters import AdapterLibrary
+from topolora_monai.adapters.header import network_settings
+from topolora_monai.annotation.correction import apply_click
+from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding, Tiles
+from topolora_monai.annotation.evidence import local_contrast
+from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.data import file_sha256
+from topolora_monai.engines import (
+    AutocastInferer,
+    TemperatureInferer,
+    Uncertainty,
+    UncertaintyInferer,
+    default_precision,
+)
+from topolora_monai.engines.inferers import Precision
+from topolora_monai.errors import ConfigError, DataError, unknown_choice
+from topolora_monai.metrics import class_masks, predicted_masks
+from topolora_monai.networks import SamSegmenter, build_network, probabilities
+from topolora_monai.networks.activation import Activation
+from topolora_monai.transforms import GreenClahed, IntensityScaling, LoadItem, RefinedLeed
+
+__all__ = ["AnnotationSegmenter", "loading_transforms"]
+
+_BASE = AdapterLibrary.BASE
+_RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator
+
+ImageSource = str | Path | Mapping[str, Any]
+"""Path of a picture, or an item with ``image`` and, for volumes, ``axis`` and ``slice``."""
+
+
+class AnnotationSegmenter:
+    """One base in memory, adapters by name, and an annotator's questions to any of them.
+
+    An image is loaded, tiled and judged as the adapter's header says, as the bundles' ``inference.yaml`` does. What
+    the encoder saw is kept, so that later clicks on an image cost neither reading nor encoding. Any number of
+    threads may ask at once: each works on network objects of its own, which share all weights.
+
+    Args:
+        adapters: adapter files by name, all for one base.
+        weights: base checkpoint, as a path or the name of a fetched one; None keeps seeded random weights.
+        base: what a header would say of the base without adapter: ``network_name``, ``image_size``, ``crop_size``,
+            ``in_channels``, ...; by default what the first adapter's says, with one class and threshold 0.5.
+        device: that networks run on.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
+        overlap: of the tiles, in [0, 1); less is faster.
+        tile_batch: tiles encoded at a time.
+        cache_bytes: memory for embeddings.
+
+    Raises:
+        ConfigError: if nothing says which base to build, or a setting is not possible.
+        AdapterFileError: for a damaged adapter, or one for another base.
+        CheckpointError: for weights that cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = Path(tempfile.mkdtemp()) / "image.png"
+        >>> Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(path)
+        >>> settings = {"network_name": "vit_tiny_test", "image_size": 64, "crop_size": 32}
+        >>> segmenter = AnnotationSegmenter(base=settings, precision="fp32")
+        >>> segmenter.automatic(path).shape
+        torch.Size([1, 40, 50])
+        >>> answer = segmenter.interactive(path, Prompts.from_lists([[20, 10]], [[40, 30]]))
+        >>> bool(answer[0, 10, 20] > 0.5 > answer[0, 30, 40])
+        True
+    """
+
+    def __init__(
+        self,
+        adapters: Mapping[str, str | Path] | None = None,
+        *,
+        weights: str | Path | None = None,
+        base: Mapping[str, Any] | None = None,
+        device: str | torch.device = "cpu",
+        precision: Precision | None = None,
+        overlap: float = 0.5,
+        tile_batch: int = 4,
+        cache_bytes: int = 1_000_000_000,
+    ) -> None:
+        if not 0 <= overlap < 1:
+            raise ConfigError("overlap of tiles must be in [0, 1)", found=overlap)
+        self.device = torch.device(device)
+        self.precision: Precision = precision or default_precision(self.device)
+        self.overlap = overlap
+        self.tile_batch = tile_batch
+        self.cache = EmbeddingCache(cache_bytes)
+        self._digest = ContentDigest()
+        settings = dict(base) if base is not None else _base_settings(adapters or {})
+        network = build_network(**network_settings(settings), weights=weights).requires_grad_(False)
+        self._library = AdapterLibrary(network.to(self.device), build_network)
+        identity = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self._models = {_BASE: self._model(_BASE, settings, identity)}
+        for name, path in (adapters or {}).items():
+            self.load(name, path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be asked, ``"base"`` first."""
+        return tuple(self._models)
+
+    def header(self, name: str | None = None) -> dict[str, Any]:
+        """What the adapter's file says; of the first adapter without a name.
+
+        Raises:
+            ConfigError: for an unknown name.
+        """
+        return dict(self._named(name).header)
+
+    def load(self, name: str, path: str | Path) -> None:
+        """Load an adapter, or replace the one of that name; requests under way finish on the old one.
+
+        Raises:
+            ConfigError: if the name is that of the base.
+            AdapterFileError: if the file is damaged or belongs to another base; what was loaded stays.
+        """
+        self._library.load(name, path)
+        self._models[name] = self._model(name, self._library.header(name), file_sha256(path))
+
+    def drop(self, name: str) -> None:
+        """Forget an adapter.
+
+        Raises:
+            ConfigError: for an unknown name or the base.
+        """
+        self._library.drop(name)
+        self._models.pop(name, None)
+
+    def automatic(self, image: ImageSource, adapter: str | None = None) -> Tensor:
+        """Probabilities without any prompt.
+
+        Args:
+            image: what to segment.
+            adapter: name, or ``"base"``; by default the first adapter.
+
+        Returns:
+            Of the K foreground classes, float32 (K, H, W), at the image's size, on the CPU.
+
+        Raises:
+            ConfigError: for an unknown adapter.
+            DataError: for an image that cannot be used.
+        """
+        return self._embedding(image, self._named(adapter)).probability.clone()
+
+    def interactive(
+        self, image: ImageSource, prompts: Prompts, previous: ArrayLike | None = None, adapter: str | None = None
+    ) -> Tensor:
+        """Probabilities that agree with an annotator.
+
+        Every click's pixel is on its side of the threshold afterwards, and the missed or wrongly added piece around
+        it has followed (see :func:`~topolora_monai.annotation.correction.apply_click`); what is far from clicks, or
+        outside of the box, stays exactly as it was. A click that the mask agrees with already changes nothing, so
+        that clients may send all clicks each time, with or without the previous mask. A box without clicks takes the
+        network's answer to that box inside it.
+
+        Args:
+            image: as of :meth:`automatic`.
+            prompts: in pixels of the image.
+            previous: mask to go on from, (H, W) with class numbers, or (K, H, W), foreground where not 0; None goes
+                on from the automatic one.
+            adapter: as of :meth:`automatic`.
+
+        Returns:
+            Float32 (K, H, W); the automatic probabilities wherever the mask is the automatic one.
+
+        Raises:
+            ConfigError: for prompts outside of the image, an unknown class or adapter.
+            DataError: for an image that cannot be used, or a previous mask of another size.
+        """
+        model = self._named(adapter)
+        embedding = self._embedding(image, model)
+        classes, *size = embedding.probability.shape
+        height, width = size
+        prompts.check_inside((height, width))
+        if prompts.label > classes:
+            raise ConfigError("no such class", expected=f"label 1 to {classes}", found=prompts.label)
+        automatic = model.masks(embedding.probability)
+        masks = automatic.copy() if previous is None else _as_masks(previous, classes, (height, width))
+        index, allowed = prompts.label - 1, prompts.allowed((height, width))
+        target = masks[index].copy()
+        if prompts.box is not None and not prompts.clicks:
+            seen = self._answer_to_box(model, embedding, prompts)[index]
+            target = np.where(allowed, seen, target)
+        evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
+        for click in prompts.clicks:
+            target = apply_click(
+                target, evidence, click.pixel, click.positive, allowed & prompts.nearer(click, allowed)
+            )
+        for click in prompts.clicks:  # a later piece may have run over an earlier click
+            target[click.pixel] = click.positive
+        if model.exclusive:
+            masks &= ~(target & ~masks[index])
+        masks[index] = target
+        return model.agreeing(embedding.probability, automatic, masks)
+
+    def masks(self, probability: Tensor, adapter: str | None = None) -> NDArray[np.bool_]:
+        """Masks of the K foreground classes, (K, H, W), at the adapter's threshold, or the most probable class."""
+        return self._named(adapter).masks(probability)
+
+    def valid(self, image: ImageSource, adapter: str | None = None) -> NDArray[np.bool_]:
+        """Where the image holds data, (H, W)."""
+        return np.array(self._embedding(image, self._named(adapter)).valid)
+
+    def uncertainty(
+        self, image: ImageSource, adapter: str | None = None, passes: int = 0, axes: int = 2, seed: int = 0
+    ) -> Uncertainty:
+        """What answers with dropout in the adapter and to mirror images say together.
+
+        Args:
+            image: as of :meth:`automatic`.
+            adapter: as of :meth:`automatic`.
+            passes: with dropout, for each copy of the image; 0 leaves dropout off.
+            axes: spatial axes to mirror, 0 to 2.
+            seed: of the dropout.
+
+        Returns:
+            Maps with a batch axis of 1, on the CPU; see :class:`~topolora_monai.engines.Uncertainty`.
+
+        Raises:
+            ConfigError: for settings that leave one answer, or passes of an adapter without dropout.
+            DataError: for an image that cannot be used.
+        """
+        model = self._named(adapter)
+        tensor = model.load(_item(image))["image"][None].to(self.device)
+        inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.activation, seed)
+        with _RANDOM_NUMBERS, model.borrow() as network, torch.inference_mode():
+            maps = inferer.estimate(tensor, network)
+        return Uncertainty(*(part.cpu() for part in maps))
+
+    def mirrored(self, image: ImageSource, adapter: str | None = None) -> list[NDArray[np.float32]]:
+        """Probabilities of the image and of its three mirror images, mirrored back; each of shape (K, H, W)."""
+        model = self._named(adapter)
+        answers = [self._embedding(image, model).probability.numpy()]
+        tensor = model.load(_item(image))["image"][None].to(self.device)
+        with model.borrow() as network, torch.inference_mode():
+            for axes in ((-1,), (-2,), (-2, -1)):
+                logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
+                answers.append(_plain(probabilities(logits, model.activation)).numpy())
+        return answers
+
+    def _named(self, name: str | None) -> _Model:
+        names = list(self._models)
+        chosen = name if name is not None else names[min(1, len(names) - 1)]
+        model = self._models.get(chosen)
+        if model is None:
+            raise unknown_choice("adapter", chosen, names)
+        return model
+
+    def _model(self, name: str, header: Mapping[str, Any], digest: str) -> _Model:
+        with self._library.use(name) as network:
+            return _Model(network, header, digest)
+
+    def _inferer(self, model: _Model, **options: Any) -> TemperatureInferer:
+        """As the bundles' ``inference.yaml`` has it."""
+        tiles = SlidingWindowInferer(
+            [model.crop_size] * 2, sw_batch_size=self.tile_batch, overlap=self.overlap, mode="gaussian", **options
+        )
+        return TemperatureInferer(AutocastInferer(tiles, self.precision), model.temperature)
+
+    def _embedding(self, image: ImageSource, model: _Model) -> ImageEmbedding:
+        item = _item(image)
+        try:
+            content = self._digest(item)
+        except OSError as error:
+            raise DataError("image cannot be read", path=item["image"], found=error.strerror or error) from error
+        key = (content, model.digest, model.crop_size, self.overlap)
+        embedding: ImageEmbedding = self.cache.get(key, lambda: self._embed(item, model))
+        return embedding
+
+    @torch.inference_mode()
+    def _embed(self, item: Mapping[str, Any], model: _Model) -> ImageEmbedding:
+        loaded = model.load(item)
+        tensor = loaded["image"][None].to(self.device)
+        with model.borrow() as network:
+            recorder = _Recorder(network)
+            logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
+        probability = probabilities(logits, model.activation)
+        guess = np.asarray(model.masks(probability).any(axis=0))
+        contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
+        valid = np.asarray(loaded["fov"][0] > 0)
+        tiles = recorder.tiles(_padding(probability.shape[-2:], model.crop_size), model.crop_size)
+        return ImageEmbedding(_plain(probability), _plain(logits), contrast, valid, tiles)
+
+    @torch.inference_mode()
+    def _answer_to_box(self, model: _Model, embedding: ImageEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
+        """Masks (K, H, W) that the network sees when asked for the box, right inside it."""
+        tiles, box = embedding.tiles, prompts.box
+        if tiles is None or box is None:
+            return model.masks(embedding.probability)
+        blended = _Blend(embedding.logits.shape, tiles.size)
+        with model.borrow() as network:
+            for number, (row, column) in enumerate(tiles.corners):
+                inside = _clipped(box, row, column, tiles.size)
+                if inside is None:
+                    continue
+                features = tuple(feature[number : number + 1].float().to(self.device) for feature in tiles.features)
+                size = (tiles.size, tiles.size)
+                corners = torch.tensor([inside], device=self.device)
+                answer = network.decode(features, size, boxes=corners)[0].float().cpu() / model.temperature
+                blended.add(answer, row, column)
+        return model.masks(probabilities(blended.logits(embedding.logits), model.activation))
+
+
+class _Model:
+    """A network with what its header says, and copies of it for threads to work on."""
+
+    def __init__(self, network: nn.Module, header: Mapping[str, Any], digest: str) -> None:
+        self.header = dict(header)
+        self.digest = digest
+        self.crop_size = int(header.get("crop_size") or header.get("image_size") or 0)
+        self.threshold = float(header["threshold"]) if header.get("threshold") is not None else 0.5
+        self.temperature = float(header.get("temperature") or 1.0)
+        self.activation: Activation = header.get("activation") or "sigmoid"
+        self.load = loading_transforms(header)
+        self._network = network
+        self._lock = threading.Lock()
+        self._idle: list[Any] = []
+        if self.crop_size < 1:
+            raise ConfigError("nothing says how large tiles are", hint="give crop_size with the base's settings")
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a pixel is of one class at most."""
+        return self.activation == "softmax" and int(self.header.get("out_channels") or 1) > 1
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[Any]:
+        """A network object that nobody else uses meanwhile: networks keep results between their layers."""
+        with self._lock:
+            network = self._idle.pop() if self._idle else None
+        network = network if network is not None else _sharing_copy(self._network)
+        try:
+            yield network
+        finally:
+            with self._lock:
+                self._idle.append(network)
+
+    def masks(self, probability: Tensor) -> NDArray[np.bool_]:
+        return predicted_masks(probability, None if self.exclusive else self.threshold)
+
+    def agreeing(self, probability: Tensor, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Tensor:
+        """Probabilities whose masks are ``after``, unchanged where they are already."""
+        changed = torch.from_numpy(before != after)
+        wanted = torch.from_numpy(after)
+        if self.exclusive:
+            told = 0.25 * probability + 0.75 * wanted
+            return torch.where(changed.any(dim=0), told, probability)
+        above, below = (1 + self.threshold) / 2, self.threshold / 2
+        return torch.where(changed, torch.where(wanted, above, below), probability)
+
+
+class _Recorder:
+    """Runs a network on tiles and keeps what its encoder saw and where."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._features: list[tuple[Tensor, ...]] = []
+        self._corners: list[tuple[int, int]] = []
+
+    def __call__(self, windows: Tensor, places: list[list[slice]]) -> Tensor:
+        if not isinstance(self._network, SamSegmenter):
+            answer: Tensor = self._network(windows)
+            return answer
+        features = self._network.features(windows)
+        self._features.append(tuple(feature.to(torch.float16) for feature in features))
+        self._corners += [(place[2].start, place[3].start) for place in places]
+        return self._network.decode(features, (windows.shape[-2], windows.shape[-1]))
+
+    def tiles(self, padding: tuple[int, int], size: int) -> Tiles | None:
+        if not self._features:
+            return None
+        features = tuple(_plain(torch.cat(parts)) for parts in zip(*self._features, strict=True))
+        top, left = padding
+        return Tiles(features, tuple((row - top, column - left) for row, column in self._corners), size)
+
+
+class _Blend:
+    """Answers of overlapping tiles, weighted by MONAI's Gaussian window."""
+
+    def __init__(self, shape: torch.Size, size: int) -> None:
+        self._sum, self._weight = torch.zeros(shape), torch.zeros(shape[-2:])
+        self._window = compute_importance_map((size, size), mode="gaussian")
+        self._size = size
+
+    def add(self, answer: Tensor, row: int, column: int) -> None:
+        height, width = self._weight.shape
+        top, left = max(0, row), max(0, column)
+        bottom, right = min(height, row + self._size), min(width, column + self._size)
+        part = (slice(top - row, bottom - row), slice(left - column, right - column))
+        self._sum[:, top:bottom, left:right] += answer[:, part[0], part[1]] * self._window[part]
+        self._weight[top:bottom, left:right] += self._window[part]
+
+    def logits(self, elsewhere: Tensor) -> Tensor:
+        return torch.where(self._weight > 0, self._sum / self._weight.clamp(min=1e-12), elsewhere)
+
+
+def loading_transforms(header: Mapping[str, Any], **label_options: Any) -> Compose:
+    """How an adapter's images are read and prepared, as the bundles' ``inference.yaml`` does.
+
+    Args:
+        header: of an adapter file.
+        **label_options: ``label_values`` and ``label_channels`` of :class:`~topolora_monai.transforms.LoadItem`.
+
+    Raises:
+        ConfigError: for settings that are not possible.
+    """
+    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range") if header.get(name)}
+    scaling = IntensityScaling(**known)
+    decibels = scaling.pixel_values != "linear"
+    steps: list[Any] = [LoadItem(int(header.get("in_channels") or 3), scaling, **label_options)]
+    if header.get("clahe"):
+        steps.append(GreenClahed(keys="image", mask_key="fov"))
+    if header.get("despeckle_looks"):
+        steps.append(
+            RefinedLeed(
+                keys="image",
+                looks=header["despeckle_looks"],
+                pixel_values="db" if decibels else "amplitude",
+                db_range="limits" if decibels else None,
+                mask_key="fov",
+            )
+        )
+    return Compose(steps)
+
+
+def _base_settings(adapters: Mapping[str, str | Path]) -> dict[str, Any]:
+    from topolora_monai.adapters import read_adapter_header  # noqa: PLC0415 - only where no base is described
+
+    if not adapters:
+        raise ConfigError(
+            "nothing says which base to build", expected="an adapter, or base settings", hint="give network_name"
+        )
+    header = read_adapter_header(next(iter(adapters.values())))
+    left_out = ("adaptation", "threshold", "temperature", "labels", "out_channels", "activation", "multiclass_head")
+    return {name: value for name, value in header.items() if name not in (*left_out, "mask_tokens")}
+
+
+def _sharing_copy(network: nn.Module) -> nn.Module:
+    """A network of its own modules and the other's parameters and buffers."""
+    shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
+    return copy.deepcopy(network, shared)
+
+
+def _item(image: ImageSource) -> dict[str, Any]:
+    return dict(image) if isinstance(image, Mapping) else {"image": str(image)}
+
+
+def _padding(size: tuple[int, ...], tile: int) -> tuple[int, int]:
+    """Rows above and columns to the left that MONAI's tiling adds to an image smaller than a tile."""
+    return max(0, tile - size[0]) // 2, max(0, tile - size[1]) // 2
+
+
+def _clipped(
+    box: tuple[float, float, float, float], row: int, column: int, size: int
+) -> tuple[float, float, float, float] | None:
+    """The part of a box inside a tile, in its pixels; None if there is none."""
+    x0, y0 = max(0.0, box[0] - column), max(0.0, box[1] - row)
+    x1, y1 = min(size - 1.0, box[2] - column), min(size - 1.0, box[3] - row)
+    return (x0, y0, x1, y1) if x0 <= x1 and y0 <= y1 else None
+
+
+def _as_masks(mask: ArrayLike, classes: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+    values = np.asarray(mask)
+    if values.shape == (classes, *size):
+        return np.asarray(values != 0)
+    if values.shape != size:
+        raise DataError(
+            "previous mask and image differ in size",
+            expected=f"{size[1]}x{size[0]} (width x height)",
+            found=values.shape,
+            hint="send the mask at the image's own size",
+        )
+    return class_masks(values.astype(np.uint8), classes) if classes > 1 else np.asarray(values[None] != 0)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor of its own memory, without MONAI's metadata, that may be used outside of inference mode."""
+    plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+    with torch.inference_mode(False):
+        return plain.detach().clone()
