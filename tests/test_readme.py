@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from topolora_monai.networks import build_network
 
 README = (ROOT / "README.md").read_text()
 SMALL = {"image_size": 64, "crop_size": 32, "epochs": 1, "crops_per_image": 1, "precision": "fp32", "overlap": 0.0}
+AFTER_A_RUN = ("release", "report", "compare")
 
 
 def blocks(language: str) -> list[str]:
@@ -41,11 +43,15 @@ def test_bundle_commands_run_as_printed(tmp_path):
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/drive/evaluation/summary.json").is_file()
     assert len(list((tmp_path / "masks").glob("*_mask.png"))) == 20
-    (released,) = [words for words in commands() if words[:2] == ["topolora", "release"]]
-    done = subprocess.run([sys.executable, "-m", "topolora_monai.cli", *released[1:]], cwd=tmp_path,
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(tmp_path / "runs/drive", tmp_path / "runs/other")
+    looked_at = [words for words in commands() if words[:2] in (["topolora", what] for what in AFTER_A_RUN)]
+    assert [words[1] for words in looked_at] == list(AFTER_A_RUN)
+    for words in looked_at:
+        done = subprocess.run([sys.executable, "-m", "topolora_monai.cli", *words[1:]], cwd=tmp_path,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / "vessels/models/model.pt").is_file()
+    assert list((tmp_path / "report").glob("*.html"))
 
 
 def test_make_targets_exist():
@@ -63,6 +69,7 @@ def test_python_example_runs():
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/data.md", "docs/methods.md", "docs/export.md"),
+    "docs/topology.md",
     *("bundles/topolora_sam_segmentation/docs/README.md", "bundles/conv_lora_sam_segmentation/docs/README.md"),
 ]
 
