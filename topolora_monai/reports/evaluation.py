@@ -18,70 +18,20 @@ from torch import Tensor
 from topolora_monai.engines import (
     RiskCoverage,
     UncertaintyInferer,
-    check_threshold_by,
     image_names,
     provenance,
     write_json,
 )
-from topolora_monai.metrics import ClDiceCurveMetric, ThresholdCurve
+from topolora_monai.metrics import ThresholdCurve
 from topolora_monai.networks.activation import Activation
 from topolora_monai.reports.class_scores import ClassScores
 from topolora_monai.reports.curves import curves_record
 from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
+from topolora_monai.reports.split_scores import SplitScores
 
-__all__ = ["EvaluationReport", "SplitScores", "write_summary"]
-
-
-class SplitScores:
-    """Pooled scores of a split, to choose a threshold from; attach it to the evaluation engine of validation.
-
-    Args:
-        classes: names, the background first.
-        activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
-        threshold_by: what the threshold is best for, ``"dice"``, pooled over images, or ``"cldice"``, mean over images.
-
-    Raises:
-        ConfigError: for another name.
-    """
-
-    def __init__(
-        self,
-        classes: Sequence[str] = ("background", "foreground"),
-        activation: Activation = "sigmoid",
-        threshold_by: str = "dice",
-    ) -> None:
-        self._empty = partial(ClassScores, classes, activation)
-        self.scores = self._empty()
-        self.threshold_by = check_threshold_by(threshold_by)
-        self._cldice = ClDiceCurveMetric()
-
-    def attach(self, engine: Engine) -> None:
-        """Act after each image, and start afresh with each run."""
-        engine.add_event_handler(Events.STARTED, self._reset)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-
-    def threshold(self) -> float:
-        """Best threshold on the images seen; 0.5 before any was, and where there is none to choose."""
-        if self.threshold_by == "dice" or self.scores.exclusive or self._cldice.get_buffer() is None:
-            return self.scores.best_threshold()
-        return self._cldice.best_threshold()
-
-    def summary(self) -> dict[str, Any]:
-        """Pooled scores, at the chosen threshold where there is one; see :meth:`ClassScores.summary`."""
-        return self.scores.summary(self.threshold())
-
-    def _reset(self, engine: Engine) -> None:
-        self.scores = self._empty()
-        self._cldice.reset()
-
-    def _collect(self, engine: Engine) -> None:
-        for one in engine.state.output:
-            probability, label, fov = one[Keys.PRED].float(), one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"]
-            self.scores.add(probability, label, fov)
-            if self.threshold_by == "cldice" and not self.scores.exclusive:
-                self._cldice(y_pred=probability[None], y=label[None], mask=fov[None])
+__all__ = ["EvaluationReport", "write_summary"]
 
 
 class EvaluationReport:
