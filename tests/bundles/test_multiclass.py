@@ -131,7 +131,7 @@ def mask_for_applications(bundle, image):
         logits = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))
     mask = parser.get_parsed_content("postprocessing")({"pred": logits[0]})["pred"]
     assert mask.dtype == torch.uint8
-    return mask.numpy()
+    return mask.numpy().swapaxes(-1, -2)  # columns come first
 
 
 def test_public_data_set_of_several_classes(tmp_path):

@@ -145,13 +145,14 @@ def test_applications_get_a_mask(released, tmp_path):
     parser = ConfigParser()
     parser.read_config(released / "vessels/configs/inference.yaml")
     parser["bundle_root"], parser["device"], parser["precision"] = str(released / "vessels"), "cpu", "fp32"
-    item = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "a.png")})
+    item = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "a.png"), "asked_by": "a client"})
+    assert item["asked_by"] == "a client"
     with torch.no_grad():
         logits = parser.get_parsed_content("inferer")(item["image"][None], parser.get_parsed_content("network"))
     mask = parser.get_parsed_content("postprocessing")({"pred": logits[0]})["pred"]
-    assert mask.shape == (50, 70)
+    assert mask.shape == (70, 50)
     assert mask.dtype == torch.uint8
-    expected = torch.sigmoid(logits[0, 0]) >= 0.4
+    expected = torch.sigmoid(logits[0, 0]).T >= 0.4
     assert (mask.bool() != expected).sum() <= 1
     assert 0 < expected.sum() < expected.numel()
 

@@ -12,14 +12,16 @@ __all__ = ["inference_config", "metadata"]
 _FROM_RUN = ("header", "adapter", "weights", "adaptation")
 """Ids that only make sense beside a run."""
 _FROM_HEADER = re.compile(r"\$@header(?:\['(?P<name>\w+)'\]|\.get\('(?P<optional>\w+)', (?P<default>.+)\))")
+_KEEPING_KEYS = "$[lambda item: {**item, **monai.transforms.Compose(@loading)(item)}]"
+"""Applications find what they added to an item again."""
 _MODEL = "$@bundle_root + '/models/model.pt'"
 
 
 def inference_config(source: dict[str, Any], header: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
     """Values in place of what was read from the adapter file, the merged network in place of base and adapter.
 
-    ``postprocessing`` gives masks, as applications that read this file alone expect; the bundle's own run keeps
-    probabilities under ``probability_postprocessing``.
+    ``postprocessing`` gives masks of columns by rows, as MONAI's own loaders give images and as applications that read
+    this file alone expect; the bundle's own run keeps probabilities under ``probability_postprocessing``.
 
     Args:
         source: the source bundle's ``inference.yaml``.
@@ -40,6 +42,7 @@ def inference_config(source: dict[str, Any], header: dict[str, Any], network: di
         **{name: f"@{name}" for name in network},
     }
     config["network"] = "$topolora_monai.release.load_model(@network_def, @model).to(@device)"
+    config["preprocessing"]["transforms"] = _KEEPING_KEYS
     config["probability_postprocessing"] = config["postprocessing"]
     config["postprocessing"] = {
         "_target_": "Compose",
@@ -56,14 +59,18 @@ def _to_mask(header: dict[str, Any]) -> list[dict[str, Any]]:
     if header["out_channels"] > 1 and header.get("activation") == "softmax":
         stored = "topolora_monai.metrics.to_16_bit(p).cpu().numpy()"
         numbers = f"$lambda p: torch.from_numpy(topolora_monai.metrics.class_indices({stored}))"
-        return [{"_target_": "Lambdad", "keys": "pred", "func": numbers}]
+        return [{"_target_": "Lambdad", "keys": "pred", "func": numbers}, _columns_first(1, 0)]
     transforms: list[dict[str, Any]] = [
         {"_target_": "AsDiscreted", "keys": "pred", "threshold": "@threshold"},
         {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
     ]
     if header["out_channels"] == 1:
-        transforms.append({"_target_": "SqueezeDimd", "keys": "pred", "dim": 0})
-    return transforms
+        return [*transforms, {"_target_": "SqueezeDimd", "keys": "pred", "dim": 0}, _columns_first(1, 0)]
+    return [*transforms, _columns_first(0, 2, 1)]
+
+
+def _columns_first(*axes: int) -> dict[str, Any]:
+    return {"_target_": "Transposed", "keys": "pred", "indices": list(axes)}
 
 
 def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:

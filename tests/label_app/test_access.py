@@ -1,0 +1,217 @@
+"""Signing in with OpenID Connect: a server of its own, and an issuer on this machine."""
+
+import base64
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
+
+import jwt
+import requests
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+CLIENT = "monailabel-app"
+USER, ANNOTATOR, ADMIN = "monailabel-user", "monailabel-annotator", "monailabel-admin"
+
+
+class Issuer:
+    """Publishes a configuration and keys, and gives tokens for one password."""
+
+    def __init__(self):
+        self.key = rsa.generate_private_key(65537, 2048)
+        self.stranger = rsa.generate_private_key(65537, 2048)
+        issuer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+            def do_GET(self):
+                if self.path.endswith("/openid-configuration"):
+                    self.answer(
+                        {
+                            "issuer": issuer.url,
+                            "jwks_uri": f"{issuer.url}/keys",
+                            "token_endpoint": f"{issuer.url}/token",
+                        }
+                    )
+                else:
+                    self.answer({"keys": [issuer.public_key()]})
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                right = "password=right" in body and "grant_type=password" in body
+                token = {"access_token": issuer.token(USER), "token_type": "Bearer"}
+                self.answer(token if right else {"error": "invalid_grant"}, 200 if right else 401)
+
+            def answer(self, content, status=200):
+                body = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/realms/clinic"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def public_key(self):
+        numbers = self.key.public_key().public_numbers()
+
+        def encoded(number):
+            data = number.to_bytes((number.bit_length() + 7) // 8, "big")
+            return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+        return {
+            "kty": "RSA",
+            "use": "sig",
+            "alg": "RS256",
+            "kid": "1",
+            "n": encoded(numbers.n),
+            "e": encoded(numbers.e),
+        }
+
+    def claims(self, *roles, **changed):
+        claims = {
+            "iss": self.url, "exp": int(time.time()) + 600, "azp": CLIENT, "aud": "account",
+            "preferred_username": "ann", "realm_access": {"roles": list(roles)},
+        } | changed  # fmt: skip
+        return {name: value for name, value in claims.items() if value is not None}
+
+    def token(self, *roles, key=None, algorithm="RS256", kid="1", **changed):
+        return jwt.encode(self.claims(*roles, **changed), key or self.key, algorithm, headers={"kid": kid})
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    made = Issuer()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def guarded(issuer, bundle, tmp_path_factory):
+    """A server that wants tokens."""
+    from tests.label_app.conftest import Server, draw_studies
+
+    root = tmp_path_factory.mktemp("guarded")
+    command = [sys.executable, "-m", "topolora_monai.cli", "label", "--studies", str(draw_studies(root / "studies"))]
+    command += ["--bundle", f"vessels={bundle}", "--auth", issuer.url]
+    server = Server(command, root / "log").wait()
+    yield server
+    server.kill()
+
+
+def bearer(token):
+    return {"Authorization": f"Bearer {token}"}
+
+
+PATHS = (
+    ("GET", "/info/"), ("GET", "/"), ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/static/favicon.ico"),
+    ("GET", "/datastore/"), ("GET", "/datastore/image?image=im0"), ("PUT", "/datastore/label?image=im0"),
+    ("PUT", "/datastore/"), ("POST", "/infer/vessels?image=im0"), ("POST", "/train/vessels"), ("GET", "/train/"),
+    ("POST", "/batch/infer/vessels"), ("POST", "/scoring/topology"), ("POST", "/activelearning/random"),
+    ("GET", "/logs/"), ("GET", "/ohif/"), ("GET", "/proxy/dicom/wado/x"), ("PUT", "/session/"),
+    ("GET", "/model/vessels"), ("POST", "/reload"),
+    ("GET", "/auth/token/valid"), ("GET", "/nothing"), ("GET", "/topolora/api/images"),
+    ("GET", "/topolora/api/picture?image=im0"), ("POST", "/infer/wsi_v2/vessels"), ("GET", "/topolora/../info/"),
+    ("OPTIONS", "/info/"), ("HEAD", "/datastore/image?image=im0"), ("GET", "//info/"),
+    ("GET", "/topolora/%2e%2e/info/"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+def test_nothing_without_a_token(guarded, method, path):
+    response = requests.request(method, guarded.url + path, allow_redirects=False, timeout=30)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_only_being_there_and_how_to_sign_in(guarded, issuer):
+    assert requests.get(f"{guarded.url}/health", timeout=30).json()["status"] == "ok"
+    told = requests.get(f"{guarded.url}/auth/", timeout=30).json()
+    assert told == {"enabled": True, "client_id": CLIENT, "realm": issuer.url}
+
+
+def test_valid_token(guarded, issuer):
+    headers = bearer(issuer.token(USER))
+    assert requests.get(f"{guarded.url}/info/", headers=headers, timeout=30).json()["name"] == "topolora_monai"
+    user = requests.get(f"{guarded.url}/auth/token/valid", headers=headers, timeout=30).json()
+    assert user["username"] == "ann"
+    assert user["roles"] == [USER]
+    response = requests.post(f"{guarded.url}/infer/vessels?image=im0", headers=headers, timeout=120)
+    assert response.status_code == 200
+    audience = bearer(issuer.token(USER, azp=None, aud=[CLIENT]))
+    assert requests.get(f"{guarded.url}/info/", headers=audience, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"exp": int(time.time()) - 60}, {"exp": None}, {"iss": "http://127.0.0.1/other"}, {"iss": None},
+        {"azp": "another", "aud": "another"}, {"azp": None, "aud": None}, {"preferred_username": None}, {"kid": "2"},
+        {"key": "stranger"}, {"algorithm": "HS256", "key": "x" * 64}, {"algorithm": "none"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_tokens(guarded, issuer, wrong):
+    wrong = dict(wrong)
+    if wrong.get("key") == "stranger":
+        wrong["key"] = issuer.stranger
+    if wrong.get("algorithm") == "none":
+        token = jwt.encode(issuer.claims(USER, ADMIN), None, "none", headers={"kid": "1"})
+    else:
+        token = issuer.token(USER, ADMIN, **wrong)
+    for path in ("/info/", "/topolora/api/images", "/openapi.json"):
+        assert requests.get(guarded.url + path, headers=bearer(token), timeout=30).status_code == 401
+    for header in ("Basic YTpi", "Bearer", "Bearer ", "bearer x.y.z", f"Token {issuer.token(USER)}"):
+        response = requests.get(f"{guarded.url}/info/", headers={"Authorization": header}, timeout=30)
+        assert response.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role", "weaker"),
+    [
+        ("GET", "/info/", USER, "stranger"),
+        ("GET", "/topolora/api/images", USER, "stranger"),
+        ("DELETE", "/datastore/label?id=im3&tag=final", ADMIN, ANNOTATOR),
+        ("POST", "/topolora/api/labels/restore", ANNOTATOR, USER),
+        ("PUT", "/datastore/image/info?image=im3", ANNOTATOR, USER),
+        ("GET", "/logs/?html=false", ADMIN, ANNOTATOR),
+    ],
+)
+def test_roles(guarded, issuer, method, path, role, weaker):
+    refused = requests.request(method, guarded.url + path, headers=bearer(issuer.token(weaker)), timeout=30)
+    assert refused.status_code in (403, 422) if "restore" in path else refused.status_code == 403
+    allowed = requests.request(method, guarded.url + path, headers=bearer(issuer.token(role)), timeout=30)
+    assert allowed.status_code not in (401, 403)
+
+
+def test_user_is_recorded(guarded, issuer, mask_file):
+    headers = bearer(issuer.token(ANNOTATOR, USER))
+    files, data = {"label": ("mask.png", mask_file.read_bytes())}, {"params": json.dumps({"user": "somebody else"})}
+    url = f"{guarded.url}/datastore/label?image=im1"
+    response = requests.put(url, files=files, data=data, headers=headers, timeout=30)
+    assert response.json()["user"] == "ann"
+
+
+def test_signing_in(guarded):
+    url = f"{guarded.url}/auth/token"
+    form = {"username": "ann", "password": "right", "grant_type": "password"}
+    token = requests.post(url, data=form, timeout=30).json()
+    headers = {"Authorization": f"{token['token_type']} {token['access_token']}"}
+    assert requests.get(f"{guarded.url}/info/", headers=headers, timeout=30).status_code == 200
+    assert requests.post(url, data=form | {"password": "wrong"}, timeout=30).status_code == 401
+
+
+def test_upstream_refuses_a_valid_token(issuer):
+    """What the cure is for: without its algorithm named, no token is taken."""
+    key = issuer.key.public_key()
+    with pytest.raises(jwt.DecodeError, match="algorithms"):
+        jwt.decode(issuer.token(USER), key, options={"verify_signature": True, "verify_aud": False})

@@ -1,0 +1,248 @@
+"""Every cure: the defect without it, and nothing of it with it."""
+
+import hashlib
+import importlib.metadata
+import io
+import tarfile
+
+import pytest
+
+from topolora_monai.cli import main
+from topolora_monai.errors import ConfigError
+from topolora_monai.label_app import cures
+
+
+class TestVersion:
+    def test_another_version_is_refused(self, monkeypatch):
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9.0")
+        with pytest.raises(ConfigError, match=r"expected: 0\.8\.5\n  found:    0\.9\.0"):
+            cures.apply_cures()
+
+    def test_missing(self, monkeypatch, capsys):
+        def version(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        assert main(["label", "--studies", "nowhere"]) == 1
+        assert "MONAI Label is not installed" in capsys.readouterr().err
+
+
+class TestCommand:
+    """What is refused before the server starts."""
+
+    @pytest.fixture(autouse=True)
+    def installed(self, monkeypatch):
+        monkeypatch.setattr(cures, "check_version", lambda: None)
+
+    def test_open_to_other_machines(self, tmp_path, capsys):
+        assert main(["label", "--studies", str(tmp_path), "--host", "0.0.0.0"]) == 1
+        assert "without signing in" in capsys.readouterr().err
+
+    def test_no_such_adapter(self, tmp_path, capsys):
+        assert main(["label", "--studies", str(tmp_path), "--adapter", str(tmp_path / "a.safetensors")]) == 1
+        assert "check --adapter" in capsys.readouterr().err
+
+    def test_name_of_an_adapter(self, tmp_path, capsys):
+        (tmp_path / "a.safetensors").touch()
+        assert main(["label", "--studies", str(tmp_path), "--adapter", f"../x={tmp_path / 'a.safetensors'}"]) == 1
+        assert "refused" in capsys.readouterr().err
+
+
+def test_each_says_what_upstream_would_need():
+    names = [cure.name for cure in cures.CURES]
+    assert len(set(names)) == len(names)
+    for cure in cures.CURES:
+        assert cure.defect
+        assert cure.upstream
+        assert "http" not in cure.defect + cure.upstream
+
+
+def test_coroutines_become_plain_functions():
+    async def endpoint(image: str, size: int = 0) -> str:
+        return f"{image} {size}"
+
+    async def waiting():
+        import asyncio
+
+        await asyncio.sleep(0)
+
+    assert cures.in_threads(endpoint)("im1", size=3) == "im1 3"
+    with pytest.raises(RuntimeError, match="waits"):
+        cures.in_threads(waiting)()
+
+
+class TestMonaiLabel:
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
+        import topolora_monai.label_app.main  # noqa: F401 - applies the cures
+
+    @pytest.fixture
+    def without(self, monkeypatch):
+        """Takes one cure back for the test: puts the originals in the place of its replacements."""
+
+        def take_back(name):
+            cure = next(cure for cure in cures.CURES if cure.name == name)
+            for place, attribute, replacement in cure.patches():
+                monkeypatch.setattr(place, attribute, replacement.original)
+
+        return take_back
+
+    def test_batch_without_gpu(self, without):
+        from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+
+        class Store:
+            def list_images(self):
+                return ["im0"]
+
+        devices = []
+
+        def infer(request, store):
+            devices.append(request["device"])
+            return {}
+
+        BatchInferTask()({"images": "all", "multi_gpu": True}, Store(), infer)
+        assert devices == ["cpu"]
+        without("batch_without_gpu")
+        with pytest.raises(ZeroDivisionError):
+            BatchInferTask()({"images": "all", "multi_gpu": True}, Store(), infer)
+
+    def test_training_from_scratch(self, without):
+        from monailabel.tasks.train.bundle import BundleTrainTask
+
+        task = object.__new__(BundleTrainTask)
+        handlers = []
+        task._load_checkpoint("model.pt", False, handlers)
+        assert handlers == []
+        without("training_from_scratch")
+        with pytest.raises(TypeError):
+            task._load_checkpoint("model.pt", False, handlers)
+
+    def test_training_goes_on_from_a_checkpoint_still(self, tmp_path):
+        from monailabel.tasks.train.bundle import BundleConstants, BundleTrainTask
+
+        task = object.__new__(BundleTrainTask)
+        task.const, task.model_dict_key, task.load_strict = BundleConstants(), "model", False
+        (tmp_path / "model.pt").touch()
+        handlers = []
+        task._load_checkpoint(str(tmp_path / "model.pt"), True, handlers)
+        assert handlers[0]["_target_"] == "CheckpointLoader"
+
+    def test_scoring_storm(self, without, client, monkeypatch):
+        from monailabel.interfaces import app as interface
+        from monailabel.interfaces.utils.app import app_instance
+
+        started = []
+
+        class Tasks:
+            @staticmethod
+            def run(method, request=None, **options):
+                started.append(request["method"])
+                return {}, None
+
+        monkeypatch.setattr(interface, "AsyncTask", Tasks)
+        app = app_instance()
+        app._server_mode = app._auto_update_scoring = True
+        for _ in range(3):
+            client.post("/activelearning/random", json={})
+        assert started == []
+        app.async_scoring("topology")
+        assert started == ["topology"]
+        without("scoring_storm")
+        client.post("/activelearning/random", json={})
+        assert len(started) == 4
+
+    def test_checksum(self, without, client, studies):
+        """Of an image whose digest begins with a figure of the algorithm's name."""
+        for number in range(300):
+            content = (studies / "im0.png").read_bytes() + str(number).encode()
+            digest = hashlib.sha256(content).hexdigest()
+            if digest[0] in "256":
+                break
+        (studies / "im0.png").write_bytes(content)
+
+        def status(checksum):
+            return client.head("/datastore/image", params={"image": "im0", "check_sum": checksum}).status_code
+
+        assert status(f"SHA256:{digest}") == 200
+        assert status(digest) == 200
+        assert status(f"SHA256:{digest[1:]}") == 404
+        without("checksum")
+        assert status(f"SHA256:{digest}") == 404
+
+    def test_empty_archive(self, without, client, mask_file, tmp_path, monkeypatch):
+        import tempfile
+        import zipfile
+
+        from tests.label_app.conftest import upload
+
+        assert client.get("/datastore/dataset").status_code == 404
+        client.put("/datastore/label?image=im1", **upload(mask_file))
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+        archive = zipfile.ZipFile(io.BytesIO(client.get("/datastore/dataset").content))
+        assert sorted(archive.namelist()) == ["image/im1.png", "label/im1.png"]
+        assert list((tmp_path / "temporary").iterdir()) == []
+        without("empty_archive")
+        assert client.get("/datastore/dataset").status_code == 200
+        assert len(list((tmp_path / "temporary").iterdir())) == 1
+
+    def test_archives(self, client, tmp_path):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            member = tarfile.TarInfo("../../outside.png")
+            member.size = 1
+            archive.addfile(member, io.BytesIO(b"x"))
+        files = {"files": ("a.tar", stream.getvalue())}
+        assert client.put("/session/?uncompress=true", files=files).status_code == 400
+        assert not list(tmp_path.rglob("outside.png"))
+
+    def test_upstream_unpacks_anywhere(self, tmp_path):
+        from monailabel.utils.sessions import Sessions
+
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            member = tarfile.TarInfo(str(tmp_path / "outside.png"))
+            member.size = 1
+            archive.addfile(member, io.BytesIO(b"x"))
+        Sessions(str(tmp_path / "sessions")).add_session(str(tmp_path / "a.tar"), uncompress=True)
+        assert (tmp_path / "outside.png").exists()
+
+
+class TestProxy:
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
+
+    @pytest.fixture
+    def dicom(self):
+        """A DICOM server that says which of its pages was asked for."""
+        import threading
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+            def do_GET(self):
+                body = f"{self.path} {self.headers.get('authorization')}".encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/dicom-web"
+        server.shutdown()
+
+    def test_dicomweb_alone(self, client, dicom, monkeypatch):
+        from monailabel.config import settings
+
+        assert client.get("/proxy/dicom/qido/studies").status_code == 404
+        monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", dicom)
+        monkeypatch.setattr("topolora_monai.label_app.requests_check._check_known", lambda request: None)
+        found = client.get("/proxy/dicom/qido/studies?limit=3", headers={"authorization": "Bearer mine"})
+        assert found.text == "/dicom-web/studies?limit=3 None"
+        for path in ("..%2fsystem", "%2e%2e/system", "a/..%2f..%2fsystem", "..%5csystem", "%252e%252e%252fsystem"):
+            assert client.get(f"/proxy/dicom/wado/{path}").status_code in (400, 404)
+            assert "system" not in client.get(f"/proxy/dicom/wado/{path}").text.replace("'", "")

@@ -1,0 +1,154 @@
+"""``topolora label``: start MONAI Label's server with the package's app."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topolora_monai.label_app.options import LabelOptions
+
+__all__ = ["add_commands"]
+
+_APP = '"""Found by MONAI Label."""\n\nfrom topolora_monai.label_app.main import LabelApp\n\n__all__ = ["LabelApp"]\n'
+
+
+def add_commands(commands: Any) -> None:
+    """Add the subcommand to a parser."""
+    label = commands.add_parser("label", help="annotate images with adapted networks: MONAI Label's server")
+    label.add_argument("--studies", required=True, help="folder of images, or address of a DICOMweb server")
+    label.add_argument(
+        "--adapter", action="append", default=[], metavar="[NAME=]FILE", help="adapter file; may be repeated"
+    )
+    label.add_argument(
+        "--bundle", action="append", default=[], metavar="[NAME=]DIR", help="released bundle; may be repeated"
+    )
+    label.add_argument("--weights", help="base checkpoint of the adapters, path or name")
+    label.add_argument("--workspace", type=Path, help="folder for adapter versions and logs, by default in the studies")
+    label.add_argument("--host", default="127.0.0.1", help="address to listen on, by default this machine alone")
+    label.add_argument("--port", type=int, default=8000)
+    label.add_argument("--allow_host", action="append", default=[], help="further name that the server answers to")
+    label.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help="site whose pages may use it")
+    label.add_argument("--auth", metavar="URL", help="OpenID Connect issuer; without it nobody has to sign in")
+    label.add_argument("--client_id", default="monailabel-app", help="of this server with the issuer")
+    label.add_argument("--anyone", action="store_true", help="let other machines in without signing in")
+    label.add_argument("--max_upload_mb", type=float, default=500, help="most that a request may carry")
+    label.add_argument("--max_megapixels", type=float, default=300, help="largest image")
+    label.add_argument("--ssl_certfile", help="certificate, to be reached by https")
+    label.add_argument("--ssl_keyfile", help="its key")
+    label.set_defaults(run=_label)
+
+
+def _label(options: argparse.Namespace) -> int:
+    from topolora_monai.label_app.cures import check_version, set_defaults  # noqa: PLC0415 - only here
+
+    check_version()
+    _check_reach(options)
+    settings = _settings(options)
+    app = _app_folder(settings.folder)
+    set_defaults()
+    if options.auth:
+        os.environ["MONAI_LABEL_AUTH_ENABLE"] = "true"
+        os.environ["MONAI_LABEL_AUTH_REALM_URI"] = options.auth
+        os.environ["MONAI_LABEL_AUTH_CLIENT_ID"] = options.client_id
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for dcmqi's tools
+    return _start(options, settings, app)
+
+
+def _start(options: argparse.Namespace, settings: LabelOptions, app: Path) -> int:
+    from topolora_monai.extras import import_extra  # noqa: PLC0415
+
+    arguments = ["start_server", "--app", str(app), "--studies", options.studies]
+    arguments += ["--host", options.host, "--port", str(options.port)]
+    arguments += ["--uvicorn_app", "topolora_monai.label_app.asgi:app"]
+    for name, value in settings.to_conf().items():
+        arguments += ["--conf", name, value]
+    for name in ("ssl_certfile", "ssl_keyfile"):
+        if getattr(options, name):
+            arguments += [f"--{name}", getattr(options, name)]
+    scheme = "https" if options.ssl_certfile else "http"
+    print(f"starting on {scheme}://{options.host}:{options.port}/topolora/ (about 10 s; Ctrl-C ends it)", flush=True)
+    server = import_extra("monailabel.main", "label", "topolora label").Main()
+    server.action_start_server(server.args_parser().parse_args(arguments))
+    return 0
+
+
+def _check_reach(options: argparse.Namespace) -> None:
+    from topolora_monai.errors import ConfigError  # noqa: PLC0415
+
+    if not (_is_loopback(options.host) or options.auth or options.anyone):
+        raise ConfigError(
+            "other machines could use the server without signing in",
+            found=f"--host {options.host}",
+            hint="give --auth the address of an OpenID Connect issuer, or --anyone if the network is trusted",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _settings(options: argparse.Namespace) -> LabelOptions:
+    from topolora_monai.label_app.options import LabelOptions  # noqa: PLC0415
+
+    hosts = ["localhost", "127.0.0.1", "[::1]", options.host, *options.allow_host]
+    everywhere = options.host in ("0.0.0.0", "::")
+    return LabelOptions(
+        workspace=str((options.workspace or _default_workspace(options.studies)).absolute()),
+        adapters=_named(options.adapter, "--adapter"),
+        bundles=_named(options.bundle, "--bundle"),
+        weights=options.weights,
+        max_upload_mb=options.max_upload_mb,
+        max_megapixels=options.max_megapixels,
+        allowed_hosts=[] if everywhere and not options.allow_host else hosts,
+        cors_origins=options.cors,
+    )
+
+
+def _named(texts: list[str], option: str) -> dict[str, str]:
+    """Paths by name, which is that of the file or folder where none is given."""
+    from topolora_monai.errors import ConfigError  # noqa: PLC0415
+    from topolora_monai.label_app.names import checked_name  # noqa: PLC0415
+
+    named: dict[str, str] = {}
+    for text in texts:
+        name, given, place = text.partition("=")
+        path = Path(place if given else text)
+        name = checked_name(name if given else path.name.removesuffix(".safetensors"), "model")
+        if not path.exists():
+            raise ConfigError("file or folder not found", path=path, hint=f"check {option}")
+        if name in named:
+            raise ConfigError(f"two of {option} have one name", found=name, hint=f"use {option} NAME=PATH")
+        named[name] = str(path.absolute())
+    return named
+
+
+def _default_workspace(studies: str) -> Path:
+    from topolora_monai.io.places import user_cache  # noqa: PLC0415
+
+    if studies.startswith(("http://", "https://")):
+        return user_cache() / "label" / hashlib.sha256(studies.encode()).hexdigest()[:16]
+    return Path(studies) / ".topolora" / "server"
+
+
+def _app_folder(workspace: Path) -> Path:
+    """The folder that MONAI Label takes for the app; it keeps logs and sessions there."""
+    from topolora_monai.errors import OutputError  # noqa: PLC0415
+
+    folder = workspace / "app"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "main.py").write_text(_APP)
+    except OSError as error:
+        raise OutputError(
+            "cannot write to the workspace", path=folder, found=error.strerror, hint="give another --workspace"
+        ) from error
+    return folder

@@ -1,0 +1,157 @@
+"""Who may do what: OpenID Connect tokens of an issuer, and the roles in them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jwt
+import requests
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.endpoints.user import auth
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+__all__ = ["PUBLIC_PATHS", "RequireToken", "fetch_token", "issuer_configuration", "user_from_token"]
+
+PUBLIC_PATHS = ("/health", "/auth/", "/auth/token")
+"""What is answered without a token: whether the server is there, and how to get one."""
+
+_ALGORITHMS = ["RS256"]
+
+
+@lru_cache(maxsize=4)
+def issuer_configuration(realm: str) -> dict[str, Any]:
+    """The issuer's OpenID Connect configuration.
+
+    Raises:
+        HTTPException: status 503 if the issuer cannot be asked.
+    """
+    try:
+        response = requests.get(
+            f"{realm.rstrip('/')}/.well-known/openid-configuration", timeout=settings.MONAI_LABEL_AUTH_TIMEOUT
+        )
+        response.raise_for_status()
+        configuration: dict[str, Any] = response.json()
+        if not isinstance(configuration.get("jwks_uri"), str) or not isinstance(configuration.get("issuer"), str):
+            raise ValueError("it names no keys or no issuer")
+    except (requests.RequestException, ValueError) as error:
+        raise HTTPException(503, f"the issuer of tokens cannot be asked: {error}") from error
+    return configuration
+
+
+@lru_cache(maxsize=4)
+def _keys(uri: str) -> jwt.PyJWKClient:
+    return jwt.PyJWKClient(uri, cache_keys=True, lifespan=300, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
+
+
+def user_from_token(token: str) -> auth.User:
+    """The user that a token speaks for.
+
+    Signature (RS256, by the issuer's published keys), issuer, expiry, and that the token was made for this
+    application's client id are checked.
+
+    Raises:
+        jwt.InvalidTokenError: if one of these is wrong.
+        HTTPException: status 503 if the issuer cannot be asked for its keys.
+    """
+    if not settings.MONAI_LABEL_AUTH_ENABLE:
+        return auth.DEFAULT_USER
+    configuration = issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI)
+    try:
+        key = _keys(configuration["jwks_uri"]).get_signing_key_from_jwt(token)
+    except jwt.PyJWKClientConnectionError as error:
+        raise HTTPException(503, f"the issuer's keys cannot be fetched: {error}") from error
+    except jwt.PyJWKClientError as error:
+        raise jwt.InvalidTokenError(str(error)) from error
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        key.key,
+        algorithms=_ALGORITHMS,
+        issuer=configuration["issuer"],
+        options={"require": ["exp", "iss"], "verify_aud": False},
+    )
+    audience = claims.get("aud", [])
+    made_for = [audience] if isinstance(audience, str) else list(audience)
+    if settings.MONAI_LABEL_AUTH_CLIENT_ID not in [*made_for, claims.get("azp")]:
+        raise jwt.InvalidAudienceError("the token was made for another client")
+    username = claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME)
+    if not isinstance(username, str) or not username:
+        raise jwt.InvalidTokenError("the token names no user")
+    return auth.User(
+        username=username,
+        email=claims.get(settings.MONAI_LABEL_AUTH_TOKEN_EMAIL),
+        name=claims.get(settings.MONAI_LABEL_AUTH_TOKEN_NAME),
+        roles=_roles(claims),
+    )
+
+
+def _roles(claims: dict[str, Any]) -> list[str]:
+    found: Any = claims
+    for part in settings.MONAI_LABEL_AUTH_TOKEN_ROLES.split("#"):
+        found = found.get(part) if isinstance(found, dict) else None
+    return [role for role in found if isinstance(role, str)] if isinstance(found, list) else []
+
+
+def fetch_token(username: str, password: str) -> dict[str, Any]:
+    """Ask the issuer for a token.
+
+    Raises:
+        HTTPException: 401 for a wrong password, 503 if the issuer cannot be asked.
+    """
+    configuration = issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI)
+    form = {
+        "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID,
+        "username": username,
+        "password": password,
+        "grant_type": "password",
+    }
+    try:
+        response = requests.post(configuration["token_endpoint"], data=form, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
+        answer: dict[str, Any] = response.json()
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise HTTPException(503, "the issuer of tokens does not answer") from error
+    if response.status_code != 200 or "access_token" not in answer:
+        raise HTTPException(401, "name or password is wrong")
+    return {"access_token": answer["access_token"], "token_type": answer.get("token_type", "Bearer")}
+
+
+class RequireToken:
+    """Answers 401 to every request without a valid token, whatever the path; an ASGI middleware.
+
+    Upstream guards single endpoints and leaves its pages, its interface's description and ``/reload`` open.
+
+    Args:
+        app: what to guard.
+        public_folder: beginning of paths that need none.
+        private_folder: beginning of those among them that do.
+    """
+
+    def __init__(self, app: Any, public_folder: str, private_folder: str) -> None:
+        self._app = app
+        self._public_folder = public_folder
+        self._private_folder = private_folder
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "lifespan" or not settings.MONAI_LABEL_AUTH_ENABLE or self._is_public(scope["path"]):
+            return await self._app(scope, receive, send)
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        refusal = JSONResponse({"detail": "sign in first"}, 401, headers={"WWW-Authenticate": "Bearer"})
+        if kind.lower() != "bearer" or not token:
+            return await refusal(scope, receive, send)
+        try:
+            await run_in_threadpool(user_from_token, token.strip())
+        except jwt.InvalidTokenError:
+            return await refusal(scope, receive, send)
+        except HTTPException as error:
+            return await JSONResponse({"detail": error.detail}, error.status_code)(scope, receive, send)
+        return await self._app(scope, receive, send)
+
+    def _is_public(self, path: str) -> bool:
+        if path in PUBLIC_PATHS:
+            return True
+        in_folder = path.startswith(self._public_folder) and not path.startswith(self._private_folder)
+        return in_folder and ".." not in path

@@ -1,0 +1,7 @@
+"""What uvicorn loads: ``topolora_monai.label_app.asgi:app``."""
+
+from topolora_monai.label_app.server import create_application
+
+__all__ = ["app"]
+
+app = create_application()

@@ -1,0 +1,287 @@
+"""What is mended in MONAI Label while it runs; nothing of it is needed once upstream has the change.
+
+Each cure replaces single functions of MONAI Label's modules and says what upstream would need. They are written
+against one version of MONAI Label and refuse to be applied to another. Whatever starts the app imports
+:mod:`topolora_monai.label_app.main`, which applies them: the server, and the processes it starts for training,
+scoring and batches.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from topolora_monai.errors import ConfigError
+from topolora_monai.extras import import_extra
+
+__all__ = ["CURED_VERSION", "CURES", "Cure", "Patch", "apply_cures", "check_version", "in_threads", "set_defaults"]
+
+CURED_VERSION = "0.8.5"
+"""The version of MONAI Label that the cures are for."""
+
+Patch = tuple[Any, str, Any]
+"""Object, name of its attribute, and what replaces it."""
+
+
+@dataclass(frozen=True)
+class Cure:
+    """One defect: what it is, what upstream would need, and the replacements."""
+
+    name: str
+    defect: str
+    upstream: str
+    patches: Callable[[], list[Patch]]
+
+
+def check_version() -> None:
+    """Make sure that MONAI Label is installed, and in the version the cures are for.
+
+    Raises:
+        ConfigError: if it is missing or another version.
+    """
+    install = f"run `make label`, or install monailabel=={CURED_VERSION} as docs/label.md says"
+    try:
+        found = importlib.metadata.version("monailabel")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ConfigError("MONAI Label is not installed", expected=CURED_VERSION, hint=install) from error
+    if found != CURED_VERSION:
+        raise ConfigError(
+            "the label app mends defects of one version of MONAI Label and would do harm to another",
+            expected=CURED_VERSION,
+            found=found,
+            hint=install,
+        )
+
+
+def apply_cures() -> None:
+    """Apply every cure, once for each process.
+
+    Raises:
+        ConfigError: as :func:`check_version`.
+    """
+    check_version()
+    for cure in CURES:
+        for place, name, replacement in cure.patches():
+            if getattr(place, name) is not replacement:
+                setattr(place, name, replacement)
+
+
+def set_defaults(environment: dict[str, str] | None = None) -> None:
+    """Settings of MONAI Label that are safe; to be called before it is imported, what is set already stays.
+
+    Scoring by itself after every request, experiment tracking in a place MLflow refuses, and downloads are off; the
+    folder of images is not watched, since the app looks for itself.
+
+    Args:
+        environment: variables of the process, by default those of this one.
+    """
+    variables = os.environ if environment is None else environment
+    defaults = {
+        "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
+        "MONAI_LABEL_TRACKING_ENABLED": "false",
+        "MONAI_LABEL_DATASTORE_AUTO_RELOAD": "false",
+        "MONAI_ZOO_SOURCE": "local",
+    }
+    for name, value in defaults.items():
+        variables.setdefault(name, value)
+
+
+def in_threads(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """A plain function from an endpoint that is a coroutine but never waits, so that FastAPI gives it a thread.
+
+    Upstream's endpoints are declared ``async`` and then compute for seconds: every other request waits. Upstream
+    would need ``def`` in the place of ``async def``.
+
+    Args:
+        endpoint: a coroutine function, or one that is plain already.
+
+    Returns:
+        A function of the same signature.
+    """
+    if not inspect.iscoroutinefunction(endpoint):
+        return endpoint
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        coroutine = endpoint(*args, **kwargs)
+        try:
+            coroutine.send(None)
+        except StopIteration as finished:
+            return finished.value
+        coroutine.close()
+        raise RuntimeError(f"{endpoint.__name__} waits for something and cannot run in a thread")
+
+    run.__name__ = endpoint.__name__
+    run.__doc__ = endpoint.__doc__
+    # Not functools.wraps: FastAPI would look through it and find the coroutine.
+    run.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined]
+    return run
+
+
+def _tokens() -> list[Patch]:
+    from topolora_monai.label_app import access  # noqa: PLC0415 - after the version is checked
+
+    return [(_module("endpoints.user.auth"), "from_token", access.user_from_token)]
+
+
+def _batch_without_gpu() -> list[Patch]:
+    task = _module("interfaces.tasks.batch_infer").BatchInferTask
+    return [(task, "__call__", _wrapped(task.__call__, _run_batch))]
+
+
+def _run_batch(original: Callable[..., Any], task: Any, request: dict[str, Any], *args: Any) -> Any:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    several = torch.cuda.device_count() > 0 and request.get("multi_gpu", True)
+    return original(task, request | {"multi_gpu": several}, *args)
+
+
+def _training_from_scratch() -> list[Patch]:
+    task = _module("tasks.train.bundle").BundleTrainTask
+    return [(task, "_load_checkpoint", _wrapped(task._load_checkpoint, _load_checkpoint))]
+
+
+def _load_checkpoint(original: Callable[..., Any], task: Any, path: str, pretrained: bool, handlers: list[Any]) -> None:
+    if pretrained:
+        original(task, path, pretrained, handlers)
+
+
+def _scoring_storm() -> list[Patch]:
+    app = _module("interfaces.app").MONAILabelApp
+    return [(app, "async_scoring", _wrapped(app.async_scoring, _score_when_asked))]
+
+
+def _score_when_asked(original: Callable[..., Any], app: Any, method: str | None, params: Any = None) -> Any:
+    return original(app, method, params) if method else {}
+
+
+def _checksum() -> list[Patch]:
+    endpoints = _module("endpoints.datastore")
+    return [(endpoints, "download_image", _wrapped(endpoints.download_image, _download_image))]
+
+
+def _download_image(original: Callable[..., Any], image: str, check_only: bool = False, check_sum: Any = None) -> Any:
+    if not (check_only and check_sum):
+        return original(image, check_only, check_sum)
+    found = original(image, True)
+    algorithm, _, digest = check_sum.rpartition(":")
+    path = _module("interfaces.utils.app").app_instance().datastore().get_image_uri(image)
+    computed = _module("utils.others.generic").file_checksum(path, algo=algorithm or "SHA256")
+    if computed.partition(":")[2] != digest.lower():
+        raise import_extra("fastapi", "label", "the label app").HTTPException(404, "image has another checksum")
+    return found
+
+
+def _empty_archive() -> list[Patch]:
+    endpoints = _module("endpoints.datastore")
+    return [(endpoints, "download_dataset", _wrapped(endpoints.download_dataset, _download_dataset))]
+
+
+def _download_dataset(original: Callable[..., Any], limit_cases: int | None = None) -> Any:
+    if not _module("interfaces.utils.app").app_instance().datastore().datalist():
+        raise import_extra("fastapi", "label", "the label app").HTTPException(404, "no image has a final label yet")
+    response = original(limit_cases)
+    tasks = import_extra("starlette.background", "label", "the label app")
+    response.background = tasks.BackgroundTask(os.unlink, response.path)
+    return response
+
+
+def _submissions() -> list[Patch]:
+    from topolora_monai.label_app import submissions  # noqa: PLC0415
+
+    return [
+        (_module("endpoints.datastore"), "save_label", submissions.save_label),
+        (_module("endpoints.datastore"), "add_image", submissions.add_image),
+    ]
+
+
+def _archives() -> list[Patch]:
+    from topolora_monai.label_app import submissions  # noqa: PLC0415
+
+    return [(_module("endpoints.session"), "create_session", submissions.create_session)]
+
+
+def _proxy() -> list[Patch]:
+    from topolora_monai.label_app import dicom_proxy  # noqa: PLC0415
+
+    return [(_module("endpoints.proxy"), "proxy_dicom", dicom_proxy.forward)]
+
+
+CURES = (
+    Cure(
+        "tokens",
+        "every token is refused, since its algorithm is not named when it is decoded; issuer and audience are not"
+        " looked at, and keys only come from Keycloak's own page",
+        "`algorithms=['RS256']` in `jwt.decode`, keys by `jwks_uri` of the issuer's configuration",
+        _tokens,
+    ),
+    Cure(
+        "batch_without_gpu",
+        "a batch on a machine without GPU divides by the number of GPUs",
+        "`multi_gpu` only where `torch.cuda.device_count()` is not 0",
+        _batch_without_gpu,
+    ),
+    Cure(
+        "training_from_scratch",
+        "training a bundle with `pretrained: false` ends with a TypeError",
+        "no `os.path.exists` of None in `BundleTrainTask._load_checkpoint`",
+        _training_from_scratch,
+    ),
+    Cure(
+        "scoring_storm",
+        "every start, every next image and every training starts all scoring methods, each in a process of its own",
+        "scoring only when asked for, or when none is running",
+        _scoring_storm,
+    ),
+    Cure(
+        "checksum",
+        "an image whose checksum begins with a character of the algorithm's name is said to be another",
+        "`str.removeprefix` in the place of `str.lstrip` in `download_image`",
+        _checksum,
+    ),
+    Cure(
+        "empty_archive",
+        "downloading a data set without labels fails with status 500; each download leaves an archive behind",
+        "status 404, and a background task that removes the archive",
+        _empty_archive,
+    ),
+    Cure(
+        "submissions",
+        "who submits a label is not kept, and a damaged or wrongly sized file is taken for a label",
+        "`user` into the record, and a look at the file before it is taken",
+        _submissions,
+    ),
+    Cure(
+        "archives",
+        "an uploaded archive may write outside of its session's folder or fill the disk",
+        "`filter='data'` in `shutil.unpack_archive`, and a limit",
+        _archives,
+    ),
+    Cure(
+        "proxy",
+        "the proxy reaches every page of the DICOM server, not only DICOMweb, has no time limit, and blocks",
+        "no `..` in the path, `timeout=`, a thread",
+        _proxy,
+    ),
+)
+"""All of them; :func:`in_threads` and the rules of :mod:`~topolora_monai.label_app.server` are applied there."""
+
+
+def _module(name: str) -> Any:
+    return import_extra(f"monailabel.{name}", "label", "the label app")
+
+
+def _wrapped(original: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls the replacement with the original before its arguments; wraps only once."""
+    if getattr(original, "cured", False):
+        return original
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return replacement(original, *args, **kwargs)
+
+    call.cured = True  # type: ignore[attr-defined]
+    call.original = original  # type: ignore[attr-defined]
+    return call

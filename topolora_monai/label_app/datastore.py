@@ -1,0 +1,414 @@
+"""A folder of images as MONAI Label's datastore: labels in versions, nothing overwritten, nothing outside."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
+
+from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.images import IMAGE_SUFFIXES
+from topolora_monai.label_app.files import copy_durably, read_json, write_json_durably
+from topolora_monai.label_app.history import LabelHistory, LabelVersion
+from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_name, checked_suffix, inside
+from topolora_monai.label_app.sizes import image_shape
+
+__all__ = ["FINAL", "KEPT_FOLDER", "StudyFolder"]
+
+FINAL = "final"
+"""Tag of labels that a person submitted."""
+KEPT_FOLDER = ".topolora"
+"""Folder beside the images in which everything is kept that is not for other tools."""
+
+_LABEL_SUFFIXES = (*RESULT_SUFFIXES, ".seg.nrrd")
+_logger = logging.getLogger(__name__)
+
+
+class _Image(NamedTuple):
+    path: Path
+    suffix: str
+
+
+class StudyFolder(Datastore):
+    """Images of a folder, not of folders in it; labels below ``labels/TAG`` named as their images.
+
+    It is the layout of MONAI Label's own datastore, so other tools find images and newest labels where they expect
+    them. In the place of its one JSON file, which several processes write over each other, each label's history and
+    each image's notes are files of their own in :data:`KEPT_FOLDER`.
+
+    Args:
+        folder: of the images.
+
+    Raises:
+        DataError: if two images have the same name but for their endings.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.history = LabelHistory(self.folder / KEPT_FOLDER / "labels")
+        self._notes_folder = self.folder / KEPT_FOLDER / "images"
+        self._lock = threading.RLock()
+        self._seen: tuple[int, dict[str, _Image]] | None = None
+        ambiguous = self._scan(self.folder)[1]
+        if ambiguous:
+            raise DataError(
+                "images have the same name but for their endings",
+                path=self.folder,
+                found=", ".join(sorted(ambiguous)),
+                hint="rename one of them",
+            )
+        self._mend()
+
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def set_name(self, name: str) -> None:
+        """Not possible: it is the folder's."""
+        raise ConfigError("the datastore has the name of its folder", found=name)
+
+    def description(self) -> str:
+        """What it is."""
+        return "images of a folder"
+
+    def set_description(self, description: str) -> None:
+        """Not possible."""
+        raise ConfigError("the datastore's description is fixed", found=description)
+
+    def list_images(self) -> list[str]:
+        """Names of all images, in order."""
+        return list(self._images())
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of an image, empty for an unknown one."""
+        image = self._images().get(image_id)
+        return str(image.path) if image and inside(self.folder, image.path) else ""
+
+    def get_image(self, image_id: str, params: Any = None) -> Any:
+        """Bytes of an image, None for an unknown one."""
+        path = self.get_image_uri(image_id)
+        return Path(path).read_bytes() if path else None
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """Notes on an image, with its ``name``, ``path`` and ``shape``; empty for an unknown one."""
+        image = self._images().get(image_id)
+        if image is None:
+            return {}
+        facts: dict[str, Any] = {
+            "name": image.path.name,
+            "path": str(image.path),
+            "ts": int(image.path.stat().st_mtime),
+        }
+        try:
+            facts["shape"] = list(image_shape(image.path))
+        except DataError as error:
+            facts["error"] = str(error)
+        return facts | self._notes(image_id)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to the notes on an image.
+
+        Raises:
+            ImageNotFoundException: for an unknown one.
+        """
+        self._known(image_id)
+        with self.history.turn():
+            write_json_durably(self._notes(image_id) | info, self._notes_folder / f"{image_id}.json")
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Copy an image into the folder.
+
+        Raises:
+            ConfigError: if there is one of this name.
+        """
+        checked_name(image_id, "image")
+        suffix = checked_suffix(image_filename, IMAGE_SUFFIXES, "image")
+        with self.history.turn():
+            if image_id in self._images():
+                raise ConfigError("there is an image of this name already", found=image_id, hint="choose another name")
+            copy_durably(Path(image_filename), self.folder / f"{image_id}{suffix}")
+            self._seen = None
+            write_json_durably(image_info, self._notes_folder / f"{image_id}.json")
+        return image_id
+
+    def remove_image(self, image_id: str) -> None:
+        """Take an image and its labels out of the list; their files are moved aside, not deleted.
+
+        Raises:
+            ImageNotFoundException: for an unknown one.
+        """
+        image = self._known(image_id)
+        for tag in self.get_labels_by_image_id(image_id):
+            self.remove_label(image_id, tag)
+        aside = self.folder / KEPT_FOLDER / "removed"
+        with self.history.turn():
+            number = len(list(aside.glob("*"))) + 1
+            target = aside / f"{number:06d}" / image.path.name
+            target.parent.mkdir(parents=True)
+            os.replace(image.path, target)
+            self._seen = None
+
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
+        """Tags that an image has labels of, each with the name of the image."""
+        return {tag: image_id for tag in self._tags() if self._label(image_id, tag)}
+
+    def get_label_by_image_id(self, image_id: str, tag: str) -> str:
+        """Name of an image's label, which is that of the image; empty without one."""
+        return image_id if self._label(image_id, tag) else ""
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """Path of a label, empty without one."""
+        path = self._label(label_id, label_tag)
+        return str(path) if path else ""
+
+    def get_label(self, label_id: str, label_tag: str, params: Any = None) -> Any:
+        """Bytes of a label, None without one."""
+        path = self._label(label_id, label_tag)
+        return path.read_bytes() if path else None
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """Who submitted the newest version and when, and what was noted on it; empty without a label."""
+        path = self._label(label_id, label_tag)
+        if path is None:
+            return {}
+        found = {"name": path.name, "ts": int(path.stat().st_mtime)}
+        version = self.history.latest(label_id, label_tag)
+        recorded = {} if version is None else {**version.info, **_summary(version)}
+        return {**found, **recorded, **self._label_notes(label_id, label_tag)}
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to the notes on a label.
+
+        Raises:
+            LabelNotFoundException: without one.
+        """
+        if self._label(label_id, label_tag) is None:
+            raise LabelNotFoundException(f"image {label_id} has no label {label_tag}")
+        with self.history.turn():
+            path = self._notes_folder / f"{label_id}.{label_tag}.label.json"
+            write_json_durably(self._label_notes(label_id, label_tag) | info, path)
+
+    def submit(
+        self,
+        image_id: str,
+        label: Path,
+        tag: str,
+        info: dict[str, Any],
+        user: str | None = None,
+    ) -> LabelVersion:
+        """Keep a label as the newest version; when this returns, it is on the disk.
+
+        Args:
+            image_id: name of its image.
+            label: file to copy.
+            tag: to keep it under.
+            info: whatever is to be noted; ``client_id`` names the program.
+            user: who submits it.
+
+        Raises:
+            ImageNotFoundException: for an unknown image.
+        """
+        self._known(image_id)
+        checked_name(tag, "tag")
+        suffix = checked_suffix(label.name, _LABEL_SUFFIXES, "label")
+        with self.history.turn():
+            self._adopt(image_id, tag)
+            noted = {name: value for name, value in info.items() if name != "client_id"}
+            client = info.get("client_id")
+            version = self.history.add(
+                image_id, tag, label, suffix, user, None if client is None else str(client), noted
+            )
+            self._show(version)
+        return version
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """As :meth:`submit`, by the server itself; returns the label's name, which is that of the image."""
+        self.submit(image_id, Path(label_filename), label_tag, label_info, user=label_info.get("user"))
+        return image_id
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Take a label away; its versions stay, and that it was removed is one more.
+
+        Raises:
+            LabelNotFoundException: without one.
+        """
+        if self._label(label_id, label_tag) is None:
+            raise LabelNotFoundException(f"image {label_id} has no label {label_tag}")
+        with self.history.turn():
+            self._adopt(label_id, label_tag)
+            self._show(self.history.add(label_id, label_tag, None))
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Names of images that have a label."""
+        return [name for name in self._images() if self._label(name, label_tag or FINAL)]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Names of images that have none."""
+        return [name for name in self._images() if not self._label(name, label_tag or FINAL)]
+
+    def datalist(self) -> list[dict[str, Any]]:
+        """Paths of images and their final labels, for training."""
+        pairs = ((image.path, self._label(name, FINAL)) for name, image in self._images().items())
+        return [{"image": str(image), "label": str(label)} for image, label in pairs if label]
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """Path of a new ZIP archive of images and final labels, which the caller removes."""
+        pairs = self.datalist()[: limit_cases or None]
+        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file, zipfile.ZipFile(file, "w") as archive:
+            for pair in pairs:
+                for kind, path in pair.items():
+                    archive.write(path, f"{kind}/{Path(path).name}")
+            return file.name
+
+    def refresh(self) -> None:
+        """Nothing to do: the folder is looked at again whenever it has changed."""
+
+    def status(self) -> dict[str, Any]:
+        """Numbers of images and labels."""
+        tags = {tag: len(self.get_labeled_images(tag)) for tag in self._tags()}
+        completed = tags.get(FINAL, 0)
+        return {
+            "total": len(self._images()),
+            "completed": completed,
+            "label_tags": {tag: count for tag, count in tags.items() if count},
+        }
+
+    def json(self) -> dict[str, Any]:
+        """Everything, in the shape of MONAI Label's own datastore."""
+        return {
+            "name": self.name(),
+            "description": self.description(),
+            "images_dir": ".",
+            "labels_dir": "labels",
+            "objects": {name: self._described(name, image) for name, image in self._images().items()},
+        }
+
+    def _described(self, name: str, image: _Image) -> dict[str, Any]:
+        labels = {tag: self._label(name, tag) for tag in self._tags()}
+        return {
+            "image": {
+                "ext": image.suffix,
+                "info": {
+                    "ts": int(image.path.stat().st_mtime),
+                    "name": image.path.name,
+                    **self._notes(name),
+                },
+            },
+            "labels": {
+                tag: {"ext": path.name[len(name) :], "info": self.get_label_info(name, tag)}
+                for tag, path in labels.items()
+                if path
+            },
+        }
+
+    def _images(self) -> dict[str, _Image]:
+        with self._lock:
+            state = self.folder.stat().st_mtime_ns
+            if self._seen is None or self._seen[0] != state:
+                images, ambiguous = self._scan(self.folder)
+                for name in sorted(ambiguous):
+                    _logger.error("%s: left out, since several files have this name", name)
+                self._seen = (state, images)
+            return self._seen[1]
+
+    def _scan(self, folder: Path) -> tuple[dict[str, _Image], set[str]]:
+        found: dict[str, _Image] = {}
+        ambiguous = set()
+        for path in sorted(folder.iterdir()):
+            suffix = max((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), key=len, default="")
+            name = path.name[: -len(suffix)] if suffix else ""
+            try:
+                usable = name and checked_name(name, "image") and path.is_file()
+            except ConfigError:
+                usable = False
+            if not usable:
+                continue
+            if not inside(folder, path):
+                _logger.error("%s: left out, since it is a link out of the folder", path.name)
+                continue
+            if name in found:
+                ambiguous.add(name)
+            found[name] = _Image(path, path.name[len(name) :])
+        return {name: image for name, image in found.items() if name not in ambiguous}, ambiguous
+
+    def _known(self, image_id: str) -> _Image:
+        image = self._images().get(image_id)
+        if image is None:
+            raise ImageNotFoundException(f"there is no image {image_id!r}")
+        return image
+
+    def _tags(self) -> list[str]:
+        labels = self.folder / "labels"
+        return sorted(path.name for path in labels.iterdir() if path.is_dir()) if labels.is_dir() else []
+
+    def _label(self, image_id: str, tag: str) -> Path | None:
+        checked_name(tag, "tag")
+        checked_name(image_id, "image")
+        folder = self.folder / "labels" / tag
+        for suffix in _LABEL_SUFFIXES:
+            path = folder / f"{image_id}{suffix}"
+            if path.is_file() and inside(self.folder, path):
+                return path
+        return None
+
+    def _notes(self, image_id: str) -> dict[str, Any]:
+        path = self._notes_folder / f"{image_id}.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    def _label_notes(self, image_id: str, tag: str) -> dict[str, Any]:
+        path = self._notes_folder / f"{image_id}.{tag}.label.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    def _adopt(self, image_id: str, tag: str) -> None:
+        """Make a label that came into the folder by other means a version, before it is replaced."""
+        path = self._label(image_id, tag)
+        if path is None:
+            return
+        known = {version.sha256 for version in self.history.versions(image_id, tag)}
+        if hashlib.sha256(path.read_bytes()).hexdigest() not in known:
+            suffix = path.name[len(image_id) :]
+            self.history.add(image_id, tag, path, suffix, info={"origin": "found in the folder"})
+
+    def _show(self, version: LabelVersion) -> None:
+        """Put the newest version where other tools look for it."""
+        folder = self.folder / "labels" / version.tag
+        wanted = None if version.file is None else f"{version.image}{version.file[6:]}"
+        if wanted is not None:
+            copy_durably(self.history.path(version), folder / wanted)
+        for suffix in _LABEL_SUFFIXES:
+            if f"{version.image}{suffix}" != wanted:
+                (folder / f"{version.image}{suffix}").unlink(missing_ok=True)
+
+    def _mend(self) -> None:
+        """Show the newest version of every label, where a crash kept that from happening."""
+        with self.history.turn():
+            for image, tag in self.history.labels():
+                self._adopt(image, tag)
+                version = self.history.latest(image, tag)
+                if version is not None and image in self._images() and not self._is_shown(version):
+                    self._show(version)
+
+    def _is_shown(self, version: LabelVersion) -> bool:
+        path = self._label(version.image, version.tag)
+        if version.file is None or path is None:
+            return version.file is None and path is None
+        return path.read_bytes() == self.history.path(version).read_bytes()
+
+
+def _summary(version: LabelVersion) -> dict[str, Any]:
+    return {
+        "version": version.version,
+        "time": version.time,
+        "user": version.user,
+        "client_id": version.client_id,
+        "sha256": version.sha256,
+    }

@@ -1,0 +1,194 @@
+"""Our own endpoints: what a browser needs beside MONAI Label's interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import Depends, FastAPI, HTTPException
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
+from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.interfaces.utils.app import app_instance
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from topolora_monai.annotation.versions import AdapterVersion
+from topolora_monai.label_app.datastore import FINAL, StudyFolder
+from topolora_monai.label_app.rendering import label_as_png, picture_as_png
+from topolora_monai.label_app.tasks.training import training_status
+
+__all__ = ["PATH", "add_routes"]
+
+PATH = "/topolora/api"
+
+_USER = settings.MONAI_LABEL_AUTH_ROLE_USER
+_ANNOTATOR = settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
+_ADMIN = settings.MONAI_LABEL_AUTH_ROLE_ADMIN
+_FRESH = {"Cache-Control": "private, no-cache"}
+
+
+class LabelChoice(BaseModel):
+    """A version of a label."""
+
+    image: str
+    tag: str = FINAL
+    version: int
+
+
+class AdapterChoice(BaseModel):
+    """A version of an adapter."""
+
+    adapter: str
+    version: int
+    note: str = ""
+
+
+def add_routes(application: FastAPI) -> None:
+    """Add the endpoints below :data:`PATH`."""
+    user, annotator, admin = ([Depends(RBAC(role))] for role in (_USER, _ANNOTATOR, _ADMIN))
+    routes: tuple[tuple[str, str, Callable[..., Any], list[Any]], ...] = (
+        ("GET", "/images", images, user),
+        ("GET", "/picture", picture, user),
+        ("GET", "/label", label, user),
+        ("GET", "/labels", labels, user),
+        ("GET", "/adapters", adapters, user),
+        ("GET", "/training", training, user),
+        ("POST", "/labels/restore", restore_label, annotator),
+        ("POST", "/adapters/restore", restore_adapter, admin),
+    )
+    for method, path, endpoint, allowed in routes:
+        application.add_api_route(
+            f"{PATH}{path}", endpoint, methods=[method], dependencies=allowed, response_model=None
+        )
+
+
+def images() -> list[dict[str, Any]]:
+    """All images: ``image``, ``file``, and of each label's newest version ``tag``: ``version``, ``time``, ``user``."""
+    store = app_instance().datastore()
+    told = ("version", "time", "user")
+    return [
+        {
+            "image": name,
+            "file": found["image"]["info"].get("name", name),
+            "labels": {
+                tag: {key: kept["info"].get(key) for key in told} for tag, kept in found.get("labels", {}).items()
+            },
+        }
+        for name, found in store.json()["objects"].items()
+    ]
+
+
+def picture(image: str, size: int = 0, slice: int | None = None) -> Response:
+    """An image as a PNG of 8 bits for a browser.
+
+    Args:
+        image: its name.
+        size: longest side in pixels; 0 for the native size.
+        slice: of a volume, along its coarsest axis; the middle one by default.
+    """
+    png, shape = picture_as_png(_path(image), size, slice, app_instance().options.max_pixels)
+    return Response(png, media_type="image/png", headers={**_FRESH, "X-Image-Shape": ",".join(map(str, shape))})
+
+
+def label(image: str, tag: str = FINAL, version: int | None = None, slice: int | None = None) -> Response:
+    """A label as a PNG of class numbers.
+
+    Args:
+        image: its name.
+        tag: ``final`` or another.
+        version: an older version; the newest by default.
+        slice: of a volume, as of :func:`picture`.
+    """
+    store = _store()
+    if version is None:
+        path = store.get_label_uri(image, tag)
+        if not path:
+            raise HTTPException(404, f"image {image} has no label {tag}")
+    else:
+        path = str(store.history.path(_version(store, image, tag, version)))
+    return Response(label_as_png(path, slice), media_type="image/png", headers=_FRESH)
+
+
+def labels(image: str) -> dict[str, Any]:
+    """All versions of an image's labels by tag, oldest first: who submitted what and when."""
+    store = _store()
+    _path(image)
+    tags = {tag for name, tag in store.history.labels() if name == image} | set(store.get_labels_by_image_id(image))
+    return {
+        "image": image,
+        "labels": {tag: [asdict(version) for version in store.history.versions(image, tag)] for tag in sorted(tags)},
+    }
+
+
+def restore_label(choice: LabelChoice, user: Any = Depends(RBAC(_ANNOTATOR))) -> dict[str, Any]:  # noqa: B008
+    """Make an older version the newest again; all versions stay."""
+    store = _store()
+    old = _version(store, choice.image, choice.tag, choice.version)
+    version = store.submit(choice.image, store.history.path(old), choice.tag, {"restored": choice.version}, _name(user))
+    return asdict(version)
+
+
+def adapters() -> list[dict[str, Any]]:
+    """All adapters: ``adapter``; ``current``, a number; ``versions`` and ``log``, oldest first.
+
+    A version has ``number``, ``time``, ``author``, ``note``, ``parent`` and ``scores``; an entry of the log tells when
+    which one became current, by whom.
+    """
+    return [_adapter(name) for name in app_instance().adapters.names]
+
+
+def training() -> list[dict[str, Any]]:
+    """How far training of each adapter is, see :func:`~topolora_monai.label_app.tasks.training.training_status`."""
+    app = app_instance()
+    return [training_status(app.training_folder, name) for name in app.adapters.names]
+
+
+def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) -> dict[str, Any]:  # noqa: B008
+    """Make another version of an adapter the current one; all versions stay. Answers as one of :func:`adapters`."""
+    versions = app_instance().adapters.versions(choice.adapter)
+    if choice.version not in [version.number for version in versions.history()]:
+        raise HTTPException(404, f"adapter {choice.adapter} has no version {choice.version}")
+    versions.roll_back(choice.version, _name(user) or "a client", choice.note)
+    return _adapter(choice.adapter)
+
+
+def _adapter(name: str) -> dict[str, Any]:
+    versions = app_instance().adapters.versions(name)
+    return {
+        "adapter": name,
+        "current": app_instance().adapters.current(name).number,
+        "versions": [_without_path(version) for version in versions.history()],
+        "log": [asdict(change) for change in versions.log()],
+    }
+
+
+def _without_path(version: AdapterVersion) -> dict[str, Any]:
+    return {name: value for name, value in asdict(version).items() if name != "path"}
+
+
+def _name(user: Any) -> str | None:
+    """Who is signed in; nobody where nobody has to."""
+    return user.username if settings.MONAI_LABEL_AUTH_ENABLE else None
+
+
+def _path(image: str) -> str:
+    path: str = app_instance().datastore().get_image_uri(image)
+    if not path:
+        raise ImageNotFoundException(f"there is no image {image!r}")
+    return path
+
+
+def _store() -> StudyFolder:
+    store = app_instance().datastore()
+    if not isinstance(store, StudyFolder):
+        raise HTTPException(406, "versions of labels are kept by the DICOM server")
+    return store
+
+
+def _version(store: StudyFolder, image: str, tag: str, number: int) -> Any:
+    found = [version for version in store.history.versions(image, tag) if version.version == number]
+    if not found:
+        raise HTTPException(404, f"there is no version {number} of label {tag} of image {image}")
+    return found[0]

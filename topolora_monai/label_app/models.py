@@ -1,0 +1,179 @@
+"""What the server segments with: adapters on one base in memory, each with its versions, and released bundles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.segmenter import AnnotationSegmenter
+from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
+from topolora_monai.data import file_sha256
+from topolora_monai.errors import unknown_choice
+from topolora_monai.label_app.bundles import bundle_labels, load_bundle
+from topolora_monai.label_app.options import LabelOptions
+from topolora_monai.label_app.tasks.masks import class_numbers
+
+__all__ = ["Adapters", "BundleModel", "Model", "once"]
+
+_AUTHOR = "topolora label"
+
+
+class Adapters:
+    """The adapters that the server was started with, each in its current version.
+
+    Their histories are in ``adapters/NAME`` of the workspace; a file the history does not know is its next version.
+    The base is read on first use. A version that training or a roll-back made current, in whichever process, is
+    loaded by the next request.
+
+    Args:
+        options: of the server.
+    """
+
+    def __init__(self, options: LabelOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._loaded: dict[str, int] = {}
+        self._segmenter: AnnotationSegmenter | None = None
+        self._versions: dict[str, AdapterVersions] = {}
+        for name, path in options.adapters.items():
+            versions = AdapterVersions(options.folder / "adapters" / name)
+            digest = file_sha256(path)
+            if all(file_sha256(version.path) != digest for version in versions.history()):
+                versions.add(path, _AUTHOR, f"from {Path(path).name}")
+            self._versions[name] = versions
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the adapters."""
+        return list(self._versions)
+
+    def versions(self, name: str) -> AdapterVersions:
+        """History of an adapter.
+
+        Raises:
+            ConfigError: for an unknown name.
+        """
+        if name not in self._versions:
+            raise unknown_choice("adapter", name, self._versions)
+        return self._versions[name]
+
+    def current(self, name: str) -> AdapterVersion:
+        """The version of an adapter that is in use."""
+        version = self.versions(name).current()
+        assert version is not None  # there is one since the start
+        return version
+
+    def segmenter(self, name: str) -> AnnotationSegmenter:
+        """The network, with the adapter's current version loaded."""
+        version = self.current(name)
+        with self._lock:
+            if self._segmenter is None:
+                current = {other: self.current(other) for other in self._versions}
+                paths = {other: found.path for other, found in current.items()}
+                self._segmenter = AnnotationSegmenter(paths, weights=self._options.weights)
+                self._loaded = {other: found.number for other, found in current.items()}
+            elif self._loaded[name] != version.number:
+                self._segmenter.load(name, version.path)
+                self._loaded[name] = version.number
+            return self._segmenter
+
+
+class Model:
+    """An adapter as the tasks use it: always in its current version.
+
+    Args:
+        adapters: of the server.
+        name: of the adapter.
+    """
+
+    def __init__(self, adapters: Adapters, name: str) -> None:
+        self._adapters = adapters
+        self.name = name
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the adapter's file says."""
+        return self._adapters.segmenter(self.name).header(self.name)
+
+    @property
+    def threshold(self) -> float:
+        """From where a class counts."""
+        return float(self.header.get("threshold") or 0.5)
+
+    def told(self) -> dict[str, Any]:
+        """What a client is told with each result."""
+        return {"adapter": self.name, "version": self._adapters.current(self.name).number}
+
+    def automatic(self, item: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Probabilities of an image or one slice, (K, H, W)."""
+        return self._adapters.segmenter(self.name).automatic(item, self.name).numpy()
+
+    def interactive(
+        self, item: Mapping[str, Any], prompts: Prompts, previous: NDArray[np.uint8] | None
+    ) -> NDArray[np.float32]:
+        """Probabilities that agree with clicks, (K, H, W)."""
+        return self._adapters.segmenter(self.name).interactive(item, prompts, previous, self.name).numpy()
+
+    def numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Class numbers of probabilities, (H, W)."""
+        return class_numbers(probability, self.threshold, self.header.get("activation") == "softmax")
+
+
+class BundleModel:
+    """A released bundle as the tasks use it; read on first use.
+
+    Args:
+        name: of the bundle.
+        folder: it lies in.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+
+    def __init__(self, name: str, folder: str | Path) -> None:
+        self.name = name
+        self.labels = bundle_labels(folder)
+        self._load = once(lambda: load_bundle(folder))
+
+    @property
+    def threshold(self) -> float:
+        """From where a class counts."""
+        return float(self._load().threshold)
+
+    def told(self) -> dict[str, Any]:
+        """What a client is told with each result."""
+        return {"bundle": self.name}
+
+    def automatic(self, item: Mapping[str, Any]) -> NDArray[np.float32]:
+        """Probabilities of an image or one slice, (K, H, W)."""
+        return np.asarray(self._load().automatic(item))
+
+    def numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Class numbers of probabilities, (H, W)."""
+        return class_numbers(probability, self.threshold, self._load().exclusive)
+
+
+def once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that makes something on its first call and gives it again on others, whichever thread asks.
+
+    Example:
+        >>> made = once(lambda: object())
+        >>> made() is made()
+        True
+    """
+    lock = threading.Lock()
+    kept: list[Any] = []
+
+    def get() -> Any:
+        with lock:
+            if not kept:
+                kept.append(make())
+            return kept[0]
+
+    return get

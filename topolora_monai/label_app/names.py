@@ -1,0 +1,91 @@
+"""Names that clients send and that become part of a path."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+from topolora_monai.errors import ConfigError
+
+__all__ = ["RESULT_SUFFIXES", "RefusedNameError", "checked_name", "checked_suffix", "inside"]
+
+RESULT_SUFFIXES = (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd")
+"""Kinds of label files that are written and taken, in lower case."""
+
+_LONGEST = 200
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
+_ENCODED = re.compile(r"%[0-9a-fA-F]{2}")
+
+
+class RefusedNameError(ConfigError):
+    """A name that could lead out of the folder it belongs to."""
+
+
+def checked_name(name: str, kind: str) -> str:
+    """A name of an image, label, tag, session or model that is safe as one component of a path.
+
+    Args:
+        name: as a client sent it, percent-decoded once.
+        kind: what it names, for the error.
+
+    Returns:
+        The name, unchanged.
+
+    Raises:
+        RefusedNameError: if it is empty or long, begins with a dot, or holds a separator, a colon, a control character,
+            a percent-encoded character, or a character that Unicode takes for one of these.
+
+    Example:
+        >>> checked_name("21_training", "image")
+        '21_training'
+        >>> checked_name("../secret", "image")
+        Traceback (most recent call last):
+        ...
+        topolora_monai.label_app.names.RefusedNameError: name of an image, label, tag, session or model is refused
+          found:    image '../secret'
+          to do:    take a name that the server lists, without folders
+    """
+    plain = unicodedata.normalize("NFKC", name)
+    refused = (
+        not name
+        or len(name) > _LONGEST
+        or any(text.startswith(".") or _FORBIDDEN.search(text) or _ENCODED.search(text) for text in (name, plain))
+        or plain != plain.rstrip(" .")
+    )
+    if refused:
+        raise RefusedNameError(
+            "name of an image, label, tag, session or model is refused",
+            found=f"{kind} {name[:80]!a}",
+            hint="take a name that the server lists, without folders",
+        )
+    return name
+
+
+def checked_suffix(file_name: str, allowed: tuple[str, ...], kind: str) -> str:
+    """The ending of a file's name in lower case, one of those allowed.
+
+    Raises:
+        RefusedNameError: for another ending.
+
+    Example:
+        >>> checked_suffix("/tmp/a.b/21.NII.gz", RESULT_SUFFIXES, "label")
+        '.nii.gz'
+    """
+    lower = file_name.lower()
+    suffix = max((ending for ending in allowed if lower.endswith(ending)), key=len, default="")
+    if not suffix or "\0" in file_name:
+        raise RefusedNameError(
+            f"{kind} file of an unknown kind", expected=", ".join(allowed), found=ascii(Path(file_name).name[-40:])
+        )
+    return suffix
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path, with every symbolic link followed, lies in a folder.
+
+    Example:
+        >>> inside(Path("/studies"), Path("/studies/../etc/passwd"))
+        False
+    """
+    return path.resolve().is_relative_to(folder.resolve())

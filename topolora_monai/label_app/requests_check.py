@@ -1,0 +1,154 @@
+"""A look at every request before its endpoint: names that could be paths, models that are not there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
+from starlette.datastructures import UploadFile
+
+from topolora_monai.errors import ConfigError
+from topolora_monai.io.images import IMAGE_SUFFIXES
+from topolora_monai.label_app.datastore import StudyFolder
+from topolora_monai.label_app.names import RESULT_SUFFIXES, RefusedNameError, checked_name, checked_suffix
+
+__all__ = ["check_request"]
+
+_NAMES = {
+    "image": "image",
+    "label": "label",
+    "tag": "tag",
+    "label_tag": "tag",
+    "id": "image",
+    "model": "model",
+    "method": "method",
+    "strategy": "strategy",
+    "adapter": "adapter",
+    "model_filename": "file",
+}
+_SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_FORM_FIELDS = ("params", "info", "wsi")
+_SERVER_SIDE = ("session", "image_path", "label_path", "bundle_path", "image_uri")
+_TASKS = {"/infer/": "_infers", "/batch/infer/": "_infers", "/train/": "_trainers"}
+
+
+async def check_request(request: Request) -> None:
+    """Refuse a request whose names could lead out of their folders, wherever they stand in it.
+
+    Path, query, names of uploaded files, and JSON in forms and bodies are looked at: upstream joins all of them to
+    paths, and lets ``params`` replace the image and the session of the query.
+
+    Raises:
+        RefusedNameError: for such a name, or a file of an unknown kind.
+        ConfigError: for JSON that is none.
+        MONAILabelException: for a model, method or strategy that does not exist.
+    """
+    _check_entries(request.query_params)
+    _check_entries(request.path_params)
+    kind = request.headers.get("content-type", "")
+    if request.method in ("POST", "PUT") and kind.startswith(("multipart/form-data", "application/x-www-form")):
+        _check_form(request.url.path, dict(await request.form()))
+    elif request.method in ("POST", "PUT") and kind.startswith("application/json"):
+        try:
+            body = await request.json()
+        except ValueError as error:
+            raise ConfigError("the body is no JSON") from error
+        _check_json(body)
+    _check_known(request)
+    _check_source(request)
+
+
+def _check_entries(entries: Mapping[str, Any]) -> None:
+    for key, value in entries.items():
+        _check_entry(key, value)
+
+
+def _check_entry(key: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        return
+    if key == "session_id":
+        if not _SESSION.fullmatch(value):
+            raise RefusedNameError("not the id of a session", found=ascii(value[:60]))
+    elif key == "result_extension":
+        checked_suffix(value, RESULT_SUFFIXES, "result")
+        if not value.startswith("."):
+            raise RefusedNameError("not the ending of a file's name", found=ascii(value[:60]))
+        if value.lower() not in RESULT_SUFFIXES:
+            raise RefusedNameError("not the ending of a file's name", found=ascii(value[:60]))
+    elif key in _NAMES:
+        checked_name(value, _NAMES[key])
+
+
+def _check_form(path: str, form: Mapping[str, Any]) -> None:
+    for key, value in form.items():
+        if isinstance(value, UploadFile):
+            _check_file_name(path, key, value.filename or "")
+        elif key in _FORM_FIELDS and value:
+            try:
+                content = json.loads(value)
+            except ValueError as error:
+                raise ConfigError(f"{key} is no JSON", found=value[:80]) from error
+            if not isinstance(content, dict):
+                raise ConfigError(f"{key} is no JSON object", found=value[:80])
+            _check_json(content)
+        else:
+            _check_entry(key, value)
+
+
+def _check_file_name(path: str, key: str, name: str) -> None:
+    if any(ord(character) < 32 for character in name):
+        raise RefusedNameError("name of an uploaded file is refused", found=ascii(name[:60]))
+    if path.startswith("/infer/") and key == "file" and name:
+        checked_suffix(name, (*IMAGE_SUFFIXES, ".dcm", ".zip"), "image")
+
+
+def _check_json(content: Any) -> None:
+    """Entries of an object and of the objects in it; ``params`` of a task may be nested below its name."""
+    if isinstance(content, list):
+        for entry in content:
+            _check_json(entry)
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key in _SERVER_SIDE:
+            raise RefusedNameError(f"{key} is the server's own", found=ascii(str(value)[:60]))
+        if key == "images" and isinstance(value, list):
+            for image in value:
+                checked_name(str(image), "image")
+        _check_entry(key, value)
+        _check_json(value)
+
+
+def _check_known(request: Request) -> None:
+    path = request.url.path
+    app = app_instance()
+    for beginning, tasks in _TASKS.items():
+        model = request.path_params.get("model")
+        if model and path.startswith(beginning) and model not in getattr(app, tasks):
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no model {model!r} here")
+    method = request.path_params.get("method")
+    if method and path.startswith("/scoring/") and method not in app._scoring_methods:
+        raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no scoring method {method!r}")
+    strategy = request.path_params.get("strategy")
+    if strategy and path.startswith("/activelearning/") and strategy not in app._strategies:
+        raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no strategy {strategy!r}")
+
+
+def _check_source(request: Request) -> None:
+    """Inference needs an image, and a session that is there; DICOM SEG needs a DICOM server."""
+    if not request.url.path.startswith("/infer/"):
+        return
+    query = request.query_params
+    form = getattr(request, "_form", None) or {}
+    session = query.get("session_id")
+    if not (query.get("image") or session or form.get("file")):
+        raise ConfigError("inference of nothing", hint="name an image or a session, or upload a file")
+    if session and app_instance().sessions().get_session(session) is None:
+        raise MONAILabelException(MONAILabelError.INVALID_INPUT, "there is no such session; it may have expired")
+    if query.get("output") == "dicom_seg" and isinstance(app_instance().datastore(), StudyFolder):
+        raise ConfigError("DICOM SEG needs studies on a DICOM server", found="a folder of images")

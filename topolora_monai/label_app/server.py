@@ -1,0 +1,256 @@
+"""The web application that MONAI Label's server runs: its endpoints, mended and guarded, and a few of our own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import OAuth2PasswordRequestForm
+from fastapi.staticfiles import StaticFiles
+from monailabel.config import settings
+from monailabel.endpoints import (
+    activelearning,
+    batch_infer,
+    datastore,
+    infer,
+    info,
+    logs,
+    model,
+    ohif,
+    proxy,
+    scoring,
+    session,
+    train,
+    wsi_infer,
+)
+from monailabel.endpoints.user.auth import get_current_user
+from monailabel.interfaces.exception import (
+    ImageNotFoundException,
+    LabelNotFoundException,
+    MONAILabelError,
+    MONAILabelException,
+)
+from monailabel.interfaces.utils.app import app_instance
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+import topolora_monai
+import topolora_monai.label_app.main
+from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
+from topolora_monai.label_app import extra
+from topolora_monai.label_app.access import RequireToken, fetch_token
+from topolora_monai.label_app.cures import in_threads
+from topolora_monai.label_app.options import LabelOptions
+from topolora_monai.label_app.requests_check import check_request
+from topolora_monai.label_app.sizes import ImageTooLargeError
+from topolora_monai.label_app.uploads import LimitBody
+
+__all__ = ["CLIENT_PATH", "RULES", "create_application"]
+
+CLIENT_PATH = "/topolora"
+"""Where the web client is served; our own endpoints are at ``/topolora/api``."""
+
+RULES = ("threads", "names", "errors", "access", "sites", "sizes")
+"""What the application adds to MONAI Label's endpoints; a test can leave one out."""
+
+_ROUTERS = (activelearning, batch_infer, datastore, infer, info, logs, model, ohif, proxy, scoring, session, train)
+_LEFT_OUT = {("PUT", "/model/{model}"), ("DELETE", "/model/{model}")}  # adapters have versions instead
+_WAITS = ("proxy_wado", "proxy_qido", "proxy_stow", "proxy")  # endpoints that read the body themselves
+_STATIC = Path(__file__).with_name("static")
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+_logger = logging.getLogger(__name__)
+
+
+def create_application(without: Collection[str] = ()) -> FastAPI:
+    """MONAI Label's REST interface with our rules.
+
+    - ``threads``: endpoints run side by side;
+    - ``names``: see :func:`~topolora_monai.label_app.requests_check.check_request`;
+    - ``errors``: what a client did wrong is a status from 400 to 499 with a sentence in ``detail``;
+    - ``access``: with tokens switched on, nothing is reachable without one but whether the server is there, how to
+      get a token, and the files of the web client, which hold no data;
+    - ``sites``: pages of other sites cannot use the server, unless their origin is allowed;
+    - ``sizes``: limits to uploads.
+
+    ``/reload``, which upstream leaves open to anybody, and replacing model files are not there.
+
+    Args:
+        without: rules to leave out, for a test of their need.
+    """
+    options = LabelOptions.from_conf(settings.MONAI_LABEL_APP_CONF)
+    rules = [rule for rule in RULES if rule not in without]
+    application = FastAPI(
+        title="topolora_monai label",
+        version=topolora_monai.__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        dependencies=[Depends(check_request)] if "names" in rules else [],
+    )
+    _add_monai_label(application, threads="threads" in rules)
+    _add_own(application)
+    if "errors" in rules:
+        for error, handler in _HANDLERS.items():
+            application.add_exception_handler(error, handler)
+    if "sizes" in rules:
+        application.add_middleware(LimitBody, most=options.max_upload_bytes)
+    if "access" in rules:
+        application.add_middleware(RequireToken, public_folder=f"{CLIENT_PATH}/", private_folder=extra.PATH)
+    if "sites" in rules:
+        _add_site_rules(application, options)
+    return application
+
+
+@asynccontextmanager
+async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
+    instance = app_instance()
+    instance.server_mode(True)
+    instance.on_init_complete()
+    yield
+
+
+def _add_monai_label(application: FastAPI, threads: bool) -> None:
+    for module in (*_ROUTERS, wsi_infer):
+        for route in module.router.routes:
+            methods = [method for method in route.methods if (method, route.path) not in _LEFT_OUT]
+            if not methods:
+                continue
+            plain = threads and route.endpoint.__name__ not in _WAITS
+            application.add_api_route(
+                route.path,
+                in_threads(route.endpoint) if plain else route.endpoint,
+                methods=methods,
+                tags=route.tags,
+                summary=route.summary,
+                include_in_schema=route.include_in_schema,
+            )
+    if threads:
+        application.dependency_overrides[get_current_user] = in_threads(get_current_user)
+
+
+def _add_own(application: FastAPI) -> None:
+    application.add_api_route("/health", _health, methods=["GET"])
+    application.add_api_route("/auth/", _auth, methods=["GET"])
+    application.add_api_route("/auth/token", _token, methods=["POST"])
+    application.add_api_route("/auth/token/valid", _valid, methods=["GET"])
+    application.add_api_route(
+        "/", lambda: RedirectResponse(f"{CLIENT_PATH}/"), methods=["GET"], include_in_schema=False
+    )
+    extra.add_routes(application)
+    if (_STATIC / "index.html").is_file():
+        application.mount(CLIENT_PATH, StaticFiles(directory=_STATIC, html=True), name="client")
+
+
+def _health() -> dict[str, str]:
+    return {"status": "ok", "version": topolora_monai.__version__}
+
+
+def _auth() -> dict[str, Any]:
+    return {
+        "enabled": settings.MONAI_LABEL_AUTH_ENABLE,
+        "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID,
+        "realm": settings.MONAI_LABEL_AUTH_REALM_URI,
+    }
+
+
+def _token(form: OAuth2PasswordRequestForm = Depends()) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+    if not settings.MONAI_LABEL_AUTH_ENABLE:
+        raise HTTPException(404, "signing in is switched off")
+    return fetch_token(form.username, form.password)
+
+
+def _valid(user: Any = Depends(get_current_user)) -> dict[str, Any]:  # noqa: B008
+    return dict(user.model_dump())
+
+
+def _add_site_rules(application: FastAPI, options: LabelOptions) -> None:
+    application.add_middleware(_Origins, allowed=options.cors_origins)
+    if options.cors_origins:
+        application.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.cors_origins,
+            allow_methods=["GET", "PUT", "POST", "DELETE", "HEAD"],
+            allow_headers=["authorization", "content-type"],
+        )
+    application.add_middleware(TrustedHostMiddleware, allowed_hosts=options.allowed_hosts or ["*"])
+
+
+class _Origins:
+    """Refuses what pages of other sites send without asking, and says what pages of ours may load."""
+
+    def __init__(self, app: Any, allowed: list[str]) -> None:
+        self._app = app
+        self._allowed = allowed
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        origin = headers.get(b"origin")
+        foreign = origin not in (None, *self._allowed) and urlsplit(str(origin)).netloc != headers.get(b"host")
+        if foreign:
+            return await JSONResponse({"detail": "pages of other sites may not use this server"}, 403)(
+                scope, receive, send
+            )
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"content-security-policy", _PAGE_POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        return await self._app(scope, receive, send_guarded)
+
+
+def _no_such_thing(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": getattr(error, "msg", str(error))}, 404)
+
+
+def _monai_label_error(request: Request, error: Exception) -> Response:
+    kind, text = getattr(error, "error", None), getattr(error, "msg", str(error))
+    if kind in (MONAILabelError.INVALID_INPUT, MONAILabelError.APP_INIT_ERROR):
+        return JSONResponse({"detail": text}, 404 if text.startswith("there is no") else 400)
+    _logger.error("request failed: %s", text, exc_info=error)
+    return JSONResponse({"detail": text}, 500)
+
+
+def _own_error(request: Request, error: Exception) -> Response:
+    status = 413 if isinstance(error, ImageTooLargeError) else 422 if isinstance(error, DataError) else 500
+    if isinstance(error, ConfigError):
+        status = 400
+    return JSONResponse({"detail": str(error)}, status)
+
+
+def _wrapped(request: Request, error: Exception) -> Response:
+    """MONAI wraps what its transforms raise."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TopoLoRAError):
+        cause = cause.__cause__
+    return _unforeseen(request, error) if cause is None else _own_error(request, cause)
+
+
+def _unforeseen(request: Request, error: Exception) -> Response:
+    _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"detail": f"the server failed ({type(error).__name__}); its log says more"}, 500)
+
+
+_HANDLERS: dict[type[Exception], Any] = {
+    ImageNotFoundException: _no_such_thing,
+    LabelNotFoundException: _no_such_thing,
+    MONAILabelException: _monai_label_error,
+    TopoLoRAError: _own_error,
+    RuntimeError: _wrapped,
+    Exception: _unforeseen,
+}

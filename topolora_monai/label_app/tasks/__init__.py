@@ -1,0 +1,1 @@
+"""MONAI Label's tasks, thin: the work is done by the rest of the package."""

@@ -1,0 +1,113 @@
+"""Active learning: scores of images, and which one comes next."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from topolora_monai.annotation.doubt import Doubt, doubt_score, random_score
+from topolora_monai.errors import TopoLoRAError
+from topolora_monai.io.images import image_kind
+from topolora_monai.label_app.models import Adapters
+
+__all__ = ["MostDoubtful", "RandomOrder", "Scoring"]
+
+_HANDED_OUT = 300
+"""Seconds for which an image that somebody was given is not given to others, while there are more."""
+
+
+class Scoring(ScoringMethod):
+    """Note on each image without final label how doubtful the network is of it.
+
+    The request may name the ``adapter``, by default the first, and ``passes`` with dropout.
+
+    Args:
+        adapters: of the server.
+        kind: of doubt.
+    """
+
+    def __init__(self, adapters: Adapters, kind: Doubt) -> None:
+        super().__init__(f"doubt by {kind}")
+        self._adapters = adapters
+        self._kind = kind
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Score all images without final label; an image that cannot be scored is noted and passed over.
+
+        Returns:
+            Scores by image, and ``errors`` by image.
+        """
+        name = str(request.get("adapter") or self._adapters.names[0])
+        segmenter, version = self._adapters.segmenter(name), self._adapters.current(name).number
+        scores, errors = {}, {}
+        for image in datastore.get_unlabeled_images():
+            path = datastore.get_image_uri(image)
+            try:
+                if image_kind(path) == "volume":
+                    continue
+                score = doubt_score(segmenter, path, self._kind, name, passes=int(request.get("passes") or 4))
+            except TopoLoRAError as error:
+                errors[image] = str(error)
+                continue
+            scores[image] = score
+            noted = datastore.get_image_info(image).get("scores", {})
+            entry = {"score": score, "adapter": name, "version": version, "ts": int(time.time())}
+            datastore.update_image_info(image, {"scores": {**noted, self._kind: entry}})
+        return {"method": self._kind, "scores": scores, "errors": errors}
+
+
+class MostDoubtful(Strategy):
+    """The image without final label whose score is highest; those without a score come last.
+
+    Args:
+        kind: of doubt, whose :class:`Scoring` is to be run first.
+    """
+
+    def __init__(self, kind: Doubt) -> None:
+        super().__init__(f"most doubtful first, by {kind}; score the images first")
+        self._kind = kind
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose.
+
+        Returns:
+            ``id``, and ``score``, null for an image that was not scored; None if every image has a final label.
+        """
+        return _choose(request, datastore, self._score)
+
+    def _score(self, image: str, info: dict[str, Any]) -> float | None:
+        score = info.get("scores", {}).get(self._kind, {}).get("score")
+        return None if score is None else float(score)
+
+
+class RandomOrder(Strategy):
+    """Images without final label in a random order, the same for everybody."""
+
+    def __init__(self) -> None:
+        super().__init__("random order")
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose; returns as :class:`MostDoubtful`."""
+        return _choose(request, datastore, lambda image, info: random_score(image))
+
+
+def _choose(request: dict[str, Any], datastore: Datastore, score: Any) -> dict[str, Any] | None:
+    """The highest score among images that nobody else is working on, or among all if there are no others."""
+    infos = {image: datastore.get_image_info(image) for image in datastore.get_unlabeled_images()}
+    if not infos:
+        return None
+    client, since = request.get("client_id"), time.time() - _HANDED_OUT
+    free = {image: info for image, info in infos.items() if not _is_taken(info, client, since)} or infos
+    scores = {image: score(image, info) for image, info in free.items()}
+    ranks = {image: (found is not None, found or 0.0) for image, found in scores.items()}
+    best = max(sorted(ranks), key=lambda image: ranks[image])
+    return {"id": best, "score": scores[best]}
+
+
+def _is_taken(info: dict[str, Any], client: Any, since: float) -> bool:
+    handed_out = info.get("strategy", {}).values()
+    return any(entry.get("ts", 0) > since and entry.get("client_id") != client for entry in handed_out)

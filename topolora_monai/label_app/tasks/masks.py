@@ -1,0 +1,106 @@
+"""From probabilities to a label file that other tools open."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from topolora_monai.errors import DataError
+from topolora_monai.io.images import image_kind
+from topolora_monai.io.pictures import open_picture, write_png
+from topolora_monai.io.volumes import is_volume, read_volume, write_volume
+from topolora_monai.metrics import predicted_masks
+
+__all__ = ["class_numbers", "new_result_file", "read_label", "write_label"]
+
+
+def class_numbers(probability: NDArray[np.float32], threshold: float, exclusive: bool = False) -> NDArray[np.uint8]:
+    """One number for each pixel.
+
+    Args:
+        probability: of classes 1 to K, shape (K, H, W), in [0, 1].
+        threshold: from where a class counts; of several that do, the most probable is taken.
+        exclusive: the classes and the background exclude one another, so that the most probable one is taken.
+
+    Returns:
+        0 for the background, 1 to K, shape (H, W).
+
+    Example:
+        >>> class_numbers(np.float32([[[0.2, 0.6, 0.7]], [[0.1, 0.9, 0.3]]]), threshold=0.5).tolist()
+        [[0, 2, 1]]
+    """
+    several_exclude = exclusive and len(probability) > 1
+    masks = predicted_masks(torch.from_numpy(probability), None if several_exclude else threshold)
+    chosen = np.where(masks, probability, -1).argmax(axis=0) + 1
+    return np.where(masks.any(axis=0), chosen, 0).astype(np.uint8)
+
+
+def read_label(path: str | Path) -> NDArray[np.uint8]:
+    """Class numbers of a label file; a mask of 0 and 255 becomes one of 0 and 1.
+
+    Returns:
+        (H, W) of a picture or of a volume with one slice, else (slices, rows, columns).
+
+    Raises:
+        DataError: if it cannot be read, or holds other values than numbers up to 255.
+    """
+    if image_kind(path) == "volume":
+        values = np.asarray(read_volume(path).values)
+        values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
+    else:
+        values = np.asarray(open_picture(path))
+    if values.ndim == 3 and image_kind(path) != "volume" and (values[..., :1] == values[..., :3]).all():
+        values = values[..., 0]  # grey saved as colour
+    found = np.unique(values)
+    whole = values.dtype == np.bool_ or (np.isfinite(found).all() and (found == np.rint(found)).all())
+    if not whole or found.min(initial=0) < 0 or found.max(initial=0) > 255 or values.ndim > 3:
+        raise DataError("file is no label", path=path, expected="one class number for each pixel, 0 to 255")
+    if image_kind(path) != "volume" and values.ndim != 2:
+        raise DataError("label has several channels", path=path, expected="one class number for each pixel")
+    numbers = values.astype(np.uint8)
+    return numbers // np.uint8(255) if set(found.tolist()) <= {0, 255} else numbers
+
+
+def new_result_file(suffix: str) -> Path:
+    """Path of a new file in the folder of temporary files; MONAI Label removes it once it was sent."""
+    with tempfile.NamedTemporaryFile(prefix="topolora-", suffix=suffix, delete=False) as file:
+        return Path(file.name)
+
+
+def write_label(numbers: NDArray[np.uint8], like: str | Path, suffix: str | None = None) -> Path:
+    """Write class numbers as a new temporary file.
+
+    Args:
+        numbers: (H, W) of a picture, (slices, rows, columns) of a volume.
+        like: the image, whose geometry a volume's label gets.
+        suffix: ending, one of :data:`~topolora_monai.label_app.names.RESULT_SUFFIXES`; by default that of the
+            image's kind, ``.png`` or ``.nii.gz``.
+
+    Returns:
+        The file.
+    """
+    if not is_volume(like):
+        path = new_result_file(suffix or ".png")
+        if path.suffix == ".png":
+            write_png(numbers, path)
+        elif path.suffix in (".tif", ".tiff"):
+            Image.fromarray(numbers).save(path, compression="tiff_deflate")
+        else:
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(numbers), str(path), True)
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        pages = numbers.ndim == 3 and Path(like).suffix.lower() in (".tif", ".tiff")
+        written = Path(folder) / ("label.tif" if pages else "label.nii.gz")
+        write_volume(numbers, like, written)
+        path = new_result_file(suffix or (".tif" if pages else ".nii.gz"))
+        if path.name.endswith((".nii.gz", ".tif")):
+            path.write_bytes(written.read_bytes())
+        else:
+            SimpleITK.WriteImage(SimpleITK.ReadImage(str(written)), str(path), True)
+    return path

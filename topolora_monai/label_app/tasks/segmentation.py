@@ -1,0 +1,197 @@
+"""Automatic segmentation, and correction by clicks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from numpy.typing import NDArray
+
+from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.data.items import Item
+from topolora_monai.data.slices import expand_slices
+from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.volumes import volume_shape
+from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
+from topolora_monai.label_app.tasks.masks import read_label, write_label
+from topolora_monai.metrics import skeleton_breaks
+
+__all__ = ["Clicks", "Segmentation"]
+
+_FAINT = 0.5
+"""Share of the threshold from which a pixel may be part of a structure that the mask breaks."""
+
+
+class Segmentation(InferTask):
+    """A mask of an image, or of all slices of a volume, without prompts.
+
+    Args:
+        model: see :mod:`~topolora_monai.label_app.models`.
+        labels: names of its classes, the background first.
+        description: for the client.
+        kind: for the client, which decides by it what tools to show.
+    """
+
+    def __init__(
+        self, model: Any, labels: Sequence[str], description: str, kind: InferType = InferType.SEGMENTATION
+    ) -> None:
+        numbers = {name: number for number, name in enumerate(labels) if number}
+        super().__init__(kind, numbers, 2, description, {"result_extension": list(RESULT_SUFFIXES)})
+        self.model = model
+
+    def is_valid(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Segment ``request["image"]``, a path.
+
+        ``result_extension`` names the kind of the label file, and ``hints`` asks for probable breaks of structures.
+
+        Returns:
+            Path of a temporary label file, and what the client is told: ``label_names``; ``threshold``; ``pixels``,
+            their number by class; ``latencies`` in seconds; ``adapter`` and ``version``, or ``bundle``; with
+            ``hints``, ``breaks``: of pictures, the places [x, y] where the mask breaks what may be one structure.
+
+        Raises:
+            DataError: for an image or a previous mask that cannot be used.
+            ConfigError: for prompts that cannot be.
+        """
+        started = time.perf_counter()
+        items = expand_slices(Item(name="image", image=str(request["image"])), None)
+        numbers, hints = self._volume(items, request) if "slice" in items[0] else self._picture(items[0], request)
+        segmented = time.perf_counter()
+        wanted = request.get("result_extension")
+        suffix = checked_suffix(wanted, RESULT_SUFFIXES, "result") if isinstance(wanted, str) and wanted else None
+        label = write_label(numbers, items[0]["image"], suffix)
+        ended = time.perf_counter()
+        return str(label), {
+            "label_names": self.labels,
+            "threshold": self.model.threshold,
+            "pixels": {name: int((numbers == number).sum()) for name, number in self.labels.items()},
+            "latencies": {
+                "infer": round(segmented - started, 3),
+                "write": round(ended - segmented, 3),
+                "total": round(ended - started, 3),
+            },
+            **self.model.told(),
+            **hints,
+        }
+
+    def _picture(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        probability = self._answer(item, request)
+        numbers = self.model.numbers(probability)
+        return numbers, {"breaks": self._breaks(probability, numbers)} if request.get("hints") else {}
+
+    def _volume(
+        self, items: Sequence[Mapping[str, Any]], request: Mapping[str, Any]
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        numbers = np.zeros(volume_shape(items[0]["image"]), np.uint8)
+        for item in items:
+            np.moveaxis(numbers, item["axis"], 0)[item["slice"]] = self.model.numbers(self._answer(item, request))
+        return numbers, {}
+
+    def _answer(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.float32]:
+        return np.asarray(self.model.automatic(item))
+
+    def _breaks(self, probability: NDArray[np.float32], numbers: NDArray[np.uint8]) -> list[list[float]]:
+        faint = probability >= _FAINT * self.model.threshold
+        gaps = []
+        for number, plane in enumerate(faint, start=1):
+            mask = numbers == number
+            gaps += skeleton_breaks(mask, plane | mask)
+        return [[gap.col, gap.row] for gap in gaps]
+
+
+class Clicks(Segmentation):
+    """A mask that agrees with an annotator's clicks, box and previous mask.
+
+    The request has ``foreground`` and ``background``, lists of [x, y] or, in volumes, [x, y, z] in voxels of the
+    file; ``roi``, [x0, y0, x1, y1] and in volumes also [z0, z1]; ``label``, a previous mask as an uploaded file; and
+    ``class``, the name or number of the class that is meant, by default the first.
+
+    Args:
+        model: see :mod:`~topolora_monai.label_app.models`.
+        labels: names of its classes, the background first.
+        description: for the client.
+    """
+
+    def __init__(self, model: Any, labels: Sequence[str], description: str) -> None:
+        super().__init__(model, labels, description, InferType.DEEPGROW)
+
+    def _picture(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        return super()._picture(item, {**request, "previous": self._previous(request)})
+
+    def _volume(
+        self, items: Sequence[Mapping[str, Any]], request: Mapping[str, Any]
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        previous = self._previous(request)
+        shape = volume_shape(items[0]["image"])
+        if previous is not None and previous.shape != shape:
+            raise DataError("previous mask and image differ in size", expected=shape, found=previous.shape)
+        numbers = np.zeros(shape, np.uint8)
+        for item in items:
+            before = None if previous is None else np.moveaxis(previous, item["axis"], 0)[item["slice"]]
+            told = _of_slice(request, item["axis"], item["slice"])
+            if before is not None and not (told["foreground"] or told["background"] or told["roi"]):
+                answer = before
+            else:
+                answer = self.model.numbers(self._answer(item, {**request, **told, "previous": before}))
+            np.moveaxis(numbers, item["axis"], 0)[item["slice"]] = answer
+        return numbers, {}
+
+    def _answer(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.float32]:
+        foreground, background = _points(request, "foreground"), _points(request, "background")
+        roi = request.get("roi") or None
+        if roi is not None and not _all_numbers([roi]):
+            raise ConfigError("roi is no list of numbers", found=roi)
+        prompts = Prompts.from_lists(foreground, background, box=roi[:4] if roi else None, label=self._class(request))
+        return np.asarray(self.model.interactive(item, prompts, request.get("previous")))
+
+    def _class(self, request: Mapping[str, Any]) -> int:
+        wanted = request.get("class", 1)
+        number = self.labels.get(wanted) if isinstance(wanted, str) else wanted
+        if not isinstance(number, int) or number not in self.labels.values():
+            raise ConfigError("no such class", expected=", ".join(self.labels), found=repr(wanted))
+        return number
+
+    @staticmethod
+    def _previous(request: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+        path = request.get("label")  # of an upload; some clients send the name of a class under this key
+        return read_label(path) if isinstance(path, str) and path.startswith("/") else None
+
+
+def _points(request: Mapping[str, Any], name: str) -> list[list[float]]:
+    points = request.get(name) or []
+    if not isinstance(points, list) or not _all_numbers(points) or any(len(point) < 2 for point in points):
+        raise ConfigError(f"{name} is no list of points", expected="[[x, y], ...]", found=repr(points)[:80])
+    return [point[:2] for point in points]
+
+
+def _all_numbers(lists: Any) -> bool:
+    return isinstance(lists, list) and all(
+        isinstance(entry, list) and all(isinstance(number, int | float) for number in entry) for entry in lists
+    )
+
+
+def _of_slice(request: Mapping[str, Any], axis: int, index: int) -> dict[str, Any]:
+    """Prompts in voxels (x, y, z) of the file that lie in one slice, in its pixels (column, row)."""
+    normal = 2 - axis
+    column, row = (place for place in range(3) if place != normal)
+    told: dict[str, Any] = {"roi": None}
+    for name in ("foreground", "background"):
+        points = request.get(name) or []
+        if not _all_numbers(points) or any(len(point) != 3 for point in points):
+            raise ConfigError(f"{name} of a volume needs points of three numbers", found=repr(points)[:80])
+        told[name] = [[point[column], point[row]] for point in points if round(point[normal]) == index]
+    roi = request.get("roi") or None
+    if roi is not None:
+        if not _all_numbers([roi]) or len(roi) != 6:
+            raise ConfigError("roi of a volume needs six numbers", expected="x0, y0, x1, y1, z0, z1", found=roi)
+        low, high = (roi[0], roi[1], roi[4]), (roi[2], roi[3], roi[5])
+        if low[normal] <= index <= high[normal]:
+            told["roi"] = [low[column], low[row], high[column], high[row]]
+    return told

@@ -1,0 +1,184 @@
+"""Training from submitted labels, in a process of its own, and how far it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from filelock import FileLock, Timeout
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+
+from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune
+from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
+from topolora_monai.io.images import image_kind
+from topolora_monai.label_app.models import Adapters
+
+__all__ = ["Training", "training_status"]
+
+_INTERVAL = 0.5
+"""Least seconds between two notes of progress."""
+
+
+class Training(TrainTask):
+    """Fine-tune an adapter with the images that have a final label, and keep the result only if it is better.
+
+    A request may have the fields of :class:`~topolora_monai.annotation.training.TrainingSettings`; ``max_epochs``
+    means ``epochs``, as MONAI Label's clients say.
+
+    Args:
+        adapters: of the server.
+        name: of the adapter.
+        folder: for notes of progress.
+        weights: base checkpoint.
+    """
+
+    def __init__(self, adapters: Adapters, name: str, folder: Path, weights: str | None) -> None:
+        super().__init__(f"fine-tunes adapter {name}; the old one stays if validation does not improve")
+        self._adapters = adapters
+        self._name = name
+        self._folder = folder
+        self._weights = weights
+
+    def config(self) -> dict[str, Any]:
+        """What a client may change."""
+        settings = dataclasses.asdict(TrainingSettings())
+        return {"max_epochs": settings.pop("epochs"), **settings}
+
+    def stats(self) -> dict[str, Any]:
+        """As :func:`training_status`."""
+        return training_status(self._folder, self._name)
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train; progress can be read meanwhile, by any process.
+
+        Returns:
+            The status at the end.
+
+        Raises:
+            ConfigError: if another training is under way, or for settings that are not possible.
+            TopoLoRAError: as :func:`~topolora_monai.annotation.training.fine_tune`.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        notes = _Notes(self._folder / f"{self._name}.json", self._name)
+        try:
+            with FileLock(self._folder / ".lock", timeout=0):
+                return self._train(request, datastore, notes)
+        except Timeout as error:
+            raise ConfigError("another training is under way", hint="wait, or stop it") from error
+
+    def _train(self, request: dict[str, Any], datastore: Datastore, notes: _Notes) -> dict[str, Any]:
+        notes.write(state="running", fraction=0.0)
+        try:
+            pairs = [(pair["image"], pair["label"]) for pair in datastore.datalist()]
+            pictures = [pair for pair in pairs if image_kind(pair[0]) != "volume"]
+            if pairs and not pictures:
+                raise DataError("no picture has a final label", found="labels of volumes, which are not trained on")
+            tuned = fine_tune(
+                pictures,
+                self._adapters.versions(self._name),
+                weights=self._weights,
+                settings=_settings(request),
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                author=str(request.get("client_id") or "training"),
+                note=f"from {len(pictures)} labels",
+                progress=notes.tell,
+            )
+        except TopoLoRAError as error:
+            notes.write(state="failed", error=str(error))
+            raise
+        except Exception as error:
+            notes.write(state="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        return notes.write(state="finished", fraction=1.0, seconds_left=0.0, result=_told(tuned))
+
+
+def training_status(folder: Path, name: str) -> dict[str, Any]:
+    """How far training of an adapter is.
+
+    Returns:
+        ``state``: ``never``, ``running``, ``finished``, ``failed`` or ``stopped``; ``fraction`` in [0, 1]; ``loss``;
+        ``seconds_left``; ``started`` and ``updated``, ISO 8601; ``result`` of a finished one: ``version`` (null if
+        the old adapter was kept), ``before`` and ``after`` (Dice on the validation images), ``training`` and
+        ``validation`` (names of images); ``error`` of one that failed.
+    """
+    path = folder / f"{name}.json"
+    try:
+        status: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {"adapter": name, "state": "never"}
+    process = status.pop("process", None)
+    if status["state"] == "running" and not _is_running(process):
+        status["state"] = "stopped"
+    return status
+
+
+class _Notes:
+    """Progress in a file, replaced as a whole."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._last = 0.0
+        own = psutil.Process()
+        self._status: dict[str, Any] = {
+            "adapter": name,
+            "started": _now(),
+            "process": [own.pid, own.create_time()],
+        }
+
+    def tell(self, progress: Progress) -> None:
+        """Note a step, if the last note is old enough."""
+        if time.monotonic() - self._last > _INTERVAL:
+            self._last = time.monotonic()
+            self.write(state="running", **dataclasses.asdict(progress))
+
+    def write(self, **changes: Any) -> dict[str, Any]:
+        """Note changes; returns all that is noted."""
+        self._status |= changes | {"updated": _now()}
+        beside = self._path.with_name(f".{self._path.name}.part")
+        beside.write_text(json.dumps(self._status))
+        os.replace(beside, self._path)
+        return dict(self._status)
+
+
+def _settings(request: dict[str, Any]) -> TrainingSettings:
+    known = {entry.name: entry.default for entry in dataclasses.fields(TrainingSettings)}
+    chosen = {name: request[name] for name in known if request.get(name) is not None}
+    if request.get("max_epochs") is not None:
+        chosen["epochs"] = request["max_epochs"]
+    for name, value in chosen.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (isinstance(known[name], int) and not isinstance(value, int)):
+            raise ConfigError(f"{name} must be a number", expected=f"such as {known[name]}", found=repr(value)[:60])
+    return TrainingSettings(**chosen)
+
+
+def _told(tuned: FineTuning) -> dict[str, Any]:
+    return {
+        "version": None if tuned.version is None else tuned.version.number,
+        "before": tuned.before,
+        "after": None if tuned.after != tuned.after else tuned.after,  # NaN is no JSON
+        "training": list(tuned.training),
+        "validation": list(tuned.validation),
+    }
+
+
+def _is_running(process: Any) -> bool:
+    if not isinstance(process, list) or len(process) != 2:
+        return False
+    try:
+        found = psutil.Process(process[0])
+        return bool(abs(found.create_time() - process[1]) < 1 and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
