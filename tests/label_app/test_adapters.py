@@ -248,7 +248,8 @@ class TestInItsOwnProcess:
         assert batch.status_code == 200, batch.text
         self.wait_for("/datastore/", lambda told: told["label_tags"].get("first") == 4, server)
 
-    def test_killed_while_training(self, server, start_server, studies, adapter):
+    @pytest.mark.parametrize("with_what_it_started", [True, False])
+    def test_killed_while_training(self, with_what_it_started, server, start_server, studies, adapter):
         import requests
 
         class Client:
@@ -257,10 +258,12 @@ class TestInItsOwnProcess:
         TestTraining().label_all(Client, studies)
         requests.post(f"{server.url}/train/tuned", json={"max_epochs": 500}, timeout=60)
         self.wait_for("/topolora/api/training", lambda told: told[0].get("fraction", 0) > 0, server)
-        server.kill()
-        # The process that trained was started by the server, in its group, and died with it.
+        if with_what_it_started:
+            server.kill()
+        else:  # the process that trains is left, and has to end by itself
+            server.process.kill()
         second = start_server("--studies", studies, "--adapter", f"tuned={adapter}")
-        assert requests.get(f"{second.url}/topolora/api/training", timeout=60).json()[0]["state"] == "stopped"
+        self.wait_for("/topolora/api/training", lambda told: told[0]["state"] == "stopped", second)
         assert requests.get(f"{second.url}/topolora/api/adapters", timeout=60).json()[0]["current"] == 1
         assert requests.get(f"{second.url}/datastore/", timeout=60).json()["completed"] == 4
         assert requests.post(f"{second.url}/infer/tuned?image=im0", timeout=60).status_code == 200

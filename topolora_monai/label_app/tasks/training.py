@@ -76,6 +76,7 @@ class Training(TrainTask):
 
     def _train(self, request: dict[str, Any], datastore: Datastore, notes: _Notes) -> dict[str, Any]:
         notes.write(state="running", fraction=0.0)
+        server = os.getppid()
         try:
             pairs = [(pair["image"], pair["label"]) for pair in datastore.datalist()]
             pictures = [pair for pair in pairs if image_kind(pair[0]) != "volume"]
@@ -90,6 +91,7 @@ class Training(TrainTask):
                 author=str(request.get("client_id") or "training"),
                 note=f"from {len(pictures)} labels",
                 progress=notes.tell,
+                cancelled=lambda: os.getppid() != server,  # a killed server leaves nobody to follow it
             )
         except TopoLoRAError as error:
             notes.write(state="failed", error=str(error))
@@ -97,6 +99,8 @@ class Training(TrainTask):
         except Exception as error:
             notes.write(state="failed", error=f"{type(error).__name__}: {error}")
             raise
+        if tuned.cancelled:
+            return notes.write(state="stopped")
         return notes.write(state="finished", fraction=1.0, seconds_left=0.0, result=_told(tuned))
 
 
