@@ -22,7 +22,7 @@ CHROMIUM = os.environ.get("TOPOLORA_CHROMIUM") or next(
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
 SIZE = (70, 50)
-WAIT = 120_000
+WAIT = 240_000
 """Milliseconds for an answer; the machine may be busy."""
 
 
@@ -91,7 +91,7 @@ class Client:
 
     def open(self):
         self.page.goto(f"{self.server.url}/topolora/")
-        self.page.locator("#images button").first.wait_for(timeout=WAIT)
+        self.page.locator("#images button").first.wait_for(state="attached", timeout=WAIT)
         return self.settle()
 
     def settle(self):
@@ -148,9 +148,7 @@ class Client:
         return np.asarray(Image.open(io.BytesIO(response.content)))
 
     def ask(self, path, **options):
-        import requests
-
-        return requests.request(options.pop("method", "GET"), self.server.url + path, timeout=120, **options).json()
+        return ask(self.server, path, **options)
 
 
 @pytest.fixture
@@ -169,7 +167,15 @@ def make_client(browser, server):
         context.close()
 
 
-def put_labels(client, names, user):
+def ask(server, path, method="GET", **options):
+    import requests
+
+    response = requests.request(method, server.url + path, timeout=120, **options)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def put_labels(server, names, user):
     """Labels of the images' lines, as another annotator submits them."""
     for name in names:
         mask = np.zeros(SIZE[::-1], np.uint8)
@@ -177,7 +183,8 @@ def put_labels(client, names, user):
         mask[20 + number : 24 + number, 10:60] = 1
         stream = io.BytesIO()
         Image.fromarray(mask).save(stream, "PNG")
-        client.ask(
+        ask(
+            server,
             f"/datastore/label?image={name}",
             method="PUT",
             files={"label": ("mask.png", stream.getvalue())},
@@ -191,7 +198,7 @@ def automatic_mask(client, name):
     return requests.post(f"{client.server.url}/infer/tuned?image={name}&output=image", timeout=120).content
 
 
-def test_from_the_first_image_to_a_better_adapter(make_client, folder):  # noqa: PLR0915 - one course of work
+def test_from_the_first_image_to_a_better_adapter(make_client, server, folder):  # noqa: PLR0915 - one course of work
     client = make_client().open()
     page = client.page
     assert client.name() == "im0"
@@ -246,12 +253,12 @@ def test_from_the_first_image_to_a_better_adapter(make_client, folder):  # noqa:
     assert client.name() == max(scores, key=lambda name: scores[name]["entropy"]["score"])
 
     # Somebody else labels the rest; then the adapter is trained.
-    put_labels(client, ["im0", "im1", "im2", "im3"], "Ben")
+    put_labels(server, ["im0", "im1", "im2", "im3"], "Ben")
     page.locator("#epochs").fill("25")
     page.locator("#train").click()
     page.locator("#train-progress[value]").wait_for(timeout=WAIT)
     assert page.get_by_role("button", name="Stop").is_visible()
-    page.locator("#train-state.finished").wait_for(timeout=3 * WAIT)
+    page.locator("#train-state.finished").wait_for(timeout=2 * WAIT)
     assert page.locator("#train-state").inner_text().startswith("Version 2 is better")
     assert "in use" in page.locator("#versions li").first.inner_text()
     assert client.ask("/topolora/api/adapters")[0]["current"] == 2
@@ -275,12 +282,23 @@ def test_from_the_first_image_to_a_better_adapter(make_client, folder):  # noqa:
     assert all(url.startswith((client.server.url, "blob:")) for url in client.requested)
 
 
+def near(found, expected):
+    return all(abs(one - other) <= 1 for one, other in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def labelled(server):
+    """All images have labels, of a line each."""
+    put_labels(server, ["im0", "im1", "im2", "im3"], "Ben")
+
+
+@pytest.mark.usefixtures("labelled")
 class TestChangesAreNotLost:
     def test_draft_is_back_after_leaving_the_page(self, make_client):
         client = make_client().open().image("im2")
         page, asked = client.page, []
         page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
-        page.keyboard.press("e")
+        page.keyboard.press("b")
         client.stroke((5, 45), (25, 45))
         page.locator("#image-state.draft").wait_for()
         page.reload()
@@ -299,12 +317,12 @@ class TestChangesAreNotLost:
 
     def test_going_to_another_image_and_back(self, make_client):
         client = make_client().open().image("im2")
-        client.page.keyboard.press("e")
+        client.page.keyboard.press("b")
         client.stroke((5, 45), (25, 45))
         client.image("im3").image("im2")
         client.page.get_by_text("are back").wait_for()
         client.submit()
-        assert (client.label("im2")[45, 5:26] == 0).all()
+        assert (client.label("im2")[45, 5:26] == 1).all()
 
     def test_server_out_of_reach(self, make_client):
         client = make_client().open().image("im1")
@@ -325,20 +343,28 @@ class TestChangesAreNotLost:
         client.page.get_by_role("alert").get_by_text("Image is larger than 1 pixel").wait_for()
 
 
+@pytest.mark.usefixtures("labelled")
 class TestKeyboard:
     def test_an_image_without_a_pointer(self, make_client):
         client = make_client().open().image("im1")
         page = client.page
-        page.keyboard.press("e")
+        frame = page.locator("#viewer").bounding_box()
+        column, row = client.pointed([frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2])
+        assert client.label("im1")[row, column] == 0
+        page.keyboard.press("b")
         page.keyboard.press("Enter")
-        assert "eraser" in page.locator("#undo").get_attribute("title")
-        page.keyboard.press("p")
+        assert "brush" in page.locator("#undo").get_attribute("title")
+        page.keyboard.press("s")
+        page.get_by_text("Submitted im1 as version").wait_for(timeout=WAIT)
+        client.settle()
+        assert client.label("im1")[row, column] == 1
+        page.keyboard.press("n")
         page.keyboard.press("Enter")
         client.settle()
         assert "click" in page.locator("#undo").get_attribute("title")
-        page.keyboard.press("s")
-        page.get_by_text("Submitted im1 as version").wait_for(timeout=WAIT)
-        assert client.label("im1")[25, 35] == 1
+        page.keyboard.press("Control+s")
+        client.settle()
+        assert client.label("im1")[row, column] == 0
         page.keyboard.press("j")
         client.settle()
         assert client.name() == "im2"
@@ -374,6 +400,7 @@ class TestKeyboard:
                 assert name.strip() or labelled, control.evaluate("element => element.outerHTML")
 
 
+@pytest.mark.usefixtures("labelled")
 class TestPointers:
     def test_a_finger_clicks_on_a_tablet(self, make_client):
         client = make_client(viewport={"width": 820, "height": 1180}, has_touch=True).open()
@@ -387,36 +414,33 @@ class TestPointers:
         assert "click" in page.locator("#undo").get_attribute("title")
         assert not page.locator("#images-panel").is_visible()
         small = page.locator("header button, #tools button").evaluate_all(
-            "all => all.filter(e => e.getBoundingClientRect().width < 44 || e.getBoundingClientRect().height < 44).length"
+            "all => all.map(e => e.getBoundingClientRect()).filter(e => e.width < 44 || e.height < 44).length"
         )
         assert small == 0
 
     def test_a_box_is_segmented_again(self, make_client):
         client = make_client().open().image("im3")
-        asked = []
-        client.page.on("request", lambda request: asked.append(request.post_data_buffer or b""))
         client.page.keyboard.press("r")
         client.stroke((20, 10), (39, 29)).settle()
-        assert any(b'"roi":[20,10,39,29]' in body for body in asked)
+        assert "'roi': [20, 10, 39, 29]" in client.server.log.read_text()
+        assert "box" in client.page.locator("#undo").get_attribute("title")
 
     def test_the_right_button_takes_away(self, make_client):
         client = make_client().open().image("im3")
-        asked = []
-        client.page.on("request", lambda request: asked.append(request.post_data_buffer or b""))
         client.page.mouse.click(*client.at(30, 40), button="right")
         client.settle()
-        assert any(b'"background":[[30,40]]' in body for body in asked)
+        assert "'background': [[30, 40]]" in client.server.log.read_text()
 
     def test_the_wheel_zooms_and_a_drag_moves(self, make_client):
         client = make_client().open().image("im3")
         place = client.at(30, 40)
         client.page.mouse.wheel(0, -300)
         client.page.wait_for_timeout(300)
-        assert client.pointed(place) == [30, 40]
+        assert near(client.pointed(place), (30, 40))
         assert client.pointed([place[0] + 40, place[1]])[0] < 30 + 40 / 9
         client.page.mouse.move(*place)
         client.page.mouse.down()
         client.page.mouse.move(place[0] + 80, place[1], steps=4)
         client.page.mouse.up()
-        assert client.pointed([place[0] + 80, place[1]]) == [30, 40]
+        assert near(client.pointed([place[0] + 80, place[1]]), (30, 40))
         assert client.page.locator("#undo").is_disabled()

@@ -1,0 +1,66 @@
+/** Undo and redo. */
+
+import type { Patch, Point } from "./mask";
+
+export interface Click extends Point {
+  positive: boolean;
+  /** Class number. */
+  label: number;
+}
+
+/** What lies over the mask. */
+export interface Marks {
+  clicks: readonly Click[];
+  /** Places where the mask may break one structure, as the server found them. */
+  breaks: readonly Point[];
+}
+
+export interface Step {
+  name: string;
+  patch: Patch | null;
+  before: Marks;
+  after: Marks;
+}
+
+const ROOM = 400e6;
+
+/** Steps in order; the oldest are given up once they hold more bytes than there is room for. */
+export class History {
+  private steps: Step[] = [];
+  private done = 0;
+
+  constructor(private readonly room = ROOM) {}
+
+  get undoable(): Step | undefined {
+    return this.steps[this.done - 1];
+  }
+
+  get redoable(): Step | undefined {
+    return this.steps[this.done];
+  }
+
+  /** Note a step that was made; what had been undone is gone. */
+  push(step: Step): void {
+    this.steps = [...this.steps.slice(0, this.done), step];
+    while (this.steps.length > 1 && this.bytes() > this.room) this.steps.shift();
+    this.done = this.steps.length;
+  }
+
+  /** The step to take back. */
+  undo(): Step | undefined {
+    const step = this.undoable;
+    if (step) this.done--;
+    return step;
+  }
+
+  /** The step to make again. */
+  redo(): Step | undefined {
+    const step = this.redoable;
+    if (step) this.done++;
+    return step;
+  }
+
+  private bytes(): number {
+    return this.steps.reduce((sum, { patch }) => sum + (patch ? 2 * patch.before.length : 0), 0);
+  }
+}
