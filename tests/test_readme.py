@@ -69,7 +69,7 @@ def test_python_example_runs():
 
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/data.md", "docs/methods.md", "docs/export.md"),
-    "docs/topology.md",
+    *("docs/topology.md", "docs/label.md"),
     *("bundles/topolora_sam_segmentation/docs/README.md", "bundles/conv_lora_sam_segmentation/docs/README.md"),
 ]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = ["ClassScores", "Pixels", "Reduction", "SegmentationLoss"]
+__all__ = ["ClassScores", "Pixels", "Reduction", "SegmentationLoss", "check_smooth"]
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -196,3 +196,14 @@ def _odds_against_others(logits: Tensor) -> Tensor:
         raise ConfigError("softmax needs two channels or more", found=channels, hint="use softmax=False for one class")
     others = [torch.cat((logits[:, :k], logits[:, k + 1 :]), dim=1).logsumexp(dim=1) for k in range(channels)]
     return logits - torch.stack(others, dim=1)
+
+
+def check_smooth(smooth: float) -> float:
+    """The smoothing of a ratio.
+
+    Raises:
+        ConfigError: if it is not positive.
+    """
+    if not smooth > 0:
+        raise ConfigError("smooth must be greater than 0", found=smooth)
+    return smooth

@@ -7,8 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss
-from topolora_monai.losses.centreline import check_smooth
+from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss, check_smooth
 
 __all__ = ["BoundaryDiceLoss"]
 

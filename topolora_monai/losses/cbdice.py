@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +10,12 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from topolora_monai.losses.base import ClassScores, Pixels
-from topolora_monai.losses.centreline import CentrelineLoss, SkeletonMethod, check_smooth
+from topolora_monai.losses.centreline import SmoothCentrelineLoss, without_foreground
 
 __all__ = ["CbDiceLoss"]
 
 
-class CbDiceLoss(CentrelineLoss):
+class CbDiceLoss(SmoothCentrelineLoss):
     """One minus the centreline boundary Dice (Shi et al., MICCAI 2024, arXiv 2407.01517).
 
     For a mask with skeleton S let D be the Euclidean distance to its background, R the largest D on S and at least 1.
@@ -52,23 +51,11 @@ class CbDiceLoss(CentrelineLoss):
         0.2941
     """
 
-    def __init__(
-        self,
-        iterations: int = 10,
-        smooth: float = 1.0,
-        exact_target: bool = False,
-        skeleton: SkeletonMethod = "soft",
-        **options: Any,
-    ) -> None:
-        super().__init__(iterations, exact_target, skeleton, **options)
-        self.smooth = check_smooth(smooth)
-
     def score(self, pixels: Pixels) -> ClassScores:
         """The cbDice loss over each image's pixels."""
         probability, target = pixels.probability, pixels.target
         found = (probability.detach() > 0.5).to(target)
-        empty = (target.flatten(2).amax(dim=2) == 0).view(*target.shape[:2], *[1] * (target.ndim - 2))
-        skeleton = torch.where(empty, found, self.mask_skeleton(found))
+        skeleton = torch.where(without_foreground(target), found, self.mask_skeleton(found))
         predicted = _Weights.of(found, skeleton).times(probability)
         true = _Weights.of(target, self.target_skeleton(pixels))
         precision = self._ratio(predicted, true)

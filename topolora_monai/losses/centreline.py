@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError, unknown_choice
-from topolora_monai.losses.base import Pixels, SegmentationLoss
+from topolora_monai.losses.base import Pixels, SegmentationLoss, check_smooth
 from topolora_monai.losses.exact_skeleton import exact_skeleton
 from topolora_monai.losses.soft_skeleton import soft_skeleton
 from topolora_monai.losses.topology_skeleton import topology_skeleton
 
-__all__ = ["CentrelineLoss", "SkeletonMethod"]
+__all__ = ["CentrelineLoss", "SkeletonMethod", "SmoothCentrelineLoss", "without_foreground"]
 
 SkeletonMethod = Literal["soft", "topology_preserving"]
 
@@ -52,12 +52,11 @@ class CentrelineLoss(SegmentationLoss):
 
     def predicted_skeleton(self, probability: Tensor, target: Tensor) -> Tensor:
         """Skeleton of the prediction; on an empty target the prediction itself, so that all of it is false."""
-        empty = (target.flatten(2).amax(dim=2) == 0).view(*target.shape[:2], *[1] * (target.ndim - 2))
         if self.skeleton == "soft":
             skeleton = soft_skeleton(probability, self.iterations)
         else:
             skeleton = topology_skeleton(probability, self.iterations, _NOISE if self.training else 0.0)
-        return torch.where(empty, probability, skeleton)
+        return torch.where(without_foreground(target), probability, skeleton)
 
     def target_skeleton(self, pixels: Pixels) -> Tensor:
         """The skeleton that came with the target, or else one of the target."""
@@ -75,8 +74,32 @@ class CentrelineLoss(SegmentationLoss):
         return topology_skeleton(mask.detach(), self.iterations, noise=0.0)
 
 
-def check_smooth(smooth: float) -> float:
-    """The smoothing of a ratio, if it is one."""
-    if not smooth > 0:
-        raise ConfigError("smooth must be greater than 0", found=smooth)
-    return smooth
+class SmoothCentrelineLoss(CentrelineLoss):
+    """Base of those that are made of ratios.
+
+    Args:
+        iterations: see :class:`CentrelineLoss`.
+        smooth: added to both sides of each ratio, in pixels.
+        exact_target: see :class:`CentrelineLoss`.
+        skeleton: likewise.
+        **options: see :class:`SegmentationLoss`.
+
+    Raises:
+        ConfigError: as :class:`CentrelineLoss`, and for a ``smooth`` that is not positive.
+    """
+
+    def __init__(
+        self,
+        iterations: int = 10,
+        smooth: float = 1.0,
+        exact_target: bool = False,
+        skeleton: SkeletonMethod = "soft",
+        **options: Any,
+    ) -> None:
+        super().__init__(iterations, exact_target, skeleton, **options)
+        self.smooth = check_smooth(smooth)
+
+
+def without_foreground(target: Tensor) -> Tensor:
+    """Where an image has nothing of a class, shape (B, K, 1, ...), bool."""
+    return (target.flatten(2).amax(dim=2) == 0).view(*target.shape[:2], *[1] * (target.ndim - 2))

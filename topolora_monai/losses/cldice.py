@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from topolora_monai.losses.base import ClassScores, Pixels
-from topolora_monai.losses.centreline import CentrelineLoss, SkeletonMethod, check_smooth
+from topolora_monai.losses.centreline import SmoothCentrelineLoss
 
 __all__ = ["SoftClDiceLoss"]
 
 
-class SoftClDiceLoss(CentrelineLoss):
+class SoftClDiceLoss(SmoothCentrelineLoss):
     """One minus the soft centreline Dice (Shit et al., CVPR 2021, arXiv 2003.07311) of each class of each image.
 
     Differences from MONAI 1.6's ``SoftclDiceLoss``: classes are scored one by one instead of pooled; on an
@@ -40,17 +38,6 @@ class SoftClDiceLoss(CentrelineLoss):
         >>> loss(torch.full((1, 1, 64, 64), 50.0), torch.zeros(1, 1, 64, 64)).item() > 0.99
         True
     """
-
-    def __init__(
-        self,
-        iterations: int = 10,
-        smooth: float = 1.0,
-        exact_target: bool = False,
-        skeleton: SkeletonMethod = "soft",
-        **options: Any,
-    ) -> None:
-        super().__init__(iterations, exact_target, skeleton, **options)
-        self.smooth = check_smooth(smooth)
 
     def score(self, pixels: Pixels) -> ClassScores:
         """The clDice loss over each image's pixels."""

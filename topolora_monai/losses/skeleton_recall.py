@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss
-from topolora_monai.losses.centreline import check_smooth
+from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss, check_smooth
 from topolora_monai.losses.exact_skeleton import exact_skeleton
 
 __all__ = ["SkeletonRecallLoss"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,7 +120,37 @@ def assd(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None
     return float(np.concatenate(_distances(predicted, true, spacing)).mean())
 
 
-class BoundaryF1Metric(ImageMetric):
+class _SpacedMetric(ImageMetric):
+    """Base of those in which distances count; a subclass scores with a size of pixels that is known."""
+
+    def __init__(self, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.spacing = spacing
+
+    def score(
+        self,
+        prediction: NDArray[np.bool_],
+        target: NDArray[np.bool_],
+        mask: NDArray[np.bool_] | None,
+        spacing: Spacing | None = None,
+        **options: Any,
+    ) -> float:
+        """Score of one mask, in pixels of ``spacing`` or else of the metric's own."""
+        return self._of(prediction, target, mask, self.spacing if spacing is None else spacing, **options)
+
+    @abc.abstractmethod
+    def _of(
+        self,
+        prediction: NDArray[np.bool_],
+        target: NDArray[np.bool_],
+        mask: NDArray[np.bool_] | None,
+        spacing: Spacing,
+        **options: Any,
+    ) -> float:
+        """The function that the metric is named after."""
+
+
+class BoundaryF1Metric(_SpacedMetric):
     """:func:`boundary_f1` as a MONAI metric; see :class:`ImageMetric` for how to call it.
 
     Args:
@@ -136,24 +167,14 @@ class BoundaryF1Metric(ImageMetric):
     """
 
     def __init__(self, tolerance: float = 2.0, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+        super().__init__(spacing, reduction)
         self.tolerance = tolerance
-        self.spacing = spacing
 
-    def score(
-        self,
-        prediction: NDArray[np.bool_],
-        target: NDArray[np.bool_],
-        mask: NDArray[np.bool_] | None,
-        spacing: Spacing | None = None,
-        **options: Any,
-    ) -> float:
-        """See :func:`boundary_f1`."""
-        used = self.spacing if spacing is None else spacing
-        return boundary_f1(prediction, target, self.tolerance, mask, used, **options)
+    def _of(self, prediction: Any, target: Any, mask: Any, spacing: Spacing, **options: Any) -> float:
+        return boundary_f1(prediction, target, self.tolerance, mask, spacing, **options)
 
 
-class HD95Metric(ImageMetric):
+class HD95Metric(_SpacedMetric):
     """:func:`hd95` as a MONAI metric; see :class:`ImageMetric` for how to call it.
 
     Args:
@@ -169,23 +190,11 @@ class HD95Metric(ImageMetric):
         tensor([[1.]], dtype=torch.float64)
     """
 
-    def __init__(self, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        self.spacing = spacing
-
-    def score(
-        self,
-        prediction: NDArray[np.bool_],
-        target: NDArray[np.bool_],
-        mask: NDArray[np.bool_] | None,
-        spacing: Spacing | None = None,
-        **options: Any,
-    ) -> float:
-        """See :func:`hd95`."""
-        return hd95(prediction, target, mask, self.spacing if spacing is None else spacing, **options)
+    def _of(self, prediction: Any, target: Any, mask: Any, spacing: Spacing, **options: Any) -> float:
+        return hd95(prediction, target, mask, spacing, **options)
 
 
-class ASSDMetric(HD95Metric):
+class ASSDMetric(_SpacedMetric):
     """:func:`assd` as a MONAI metric; see :class:`ImageMetric` for how to call it.
 
     Args:
@@ -199,16 +208,8 @@ class ASSDMetric(HD95Metric):
         tensor([[0.]], dtype=torch.float64)
     """
 
-    def score(
-        self,
-        prediction: NDArray[np.bool_],
-        target: NDArray[np.bool_],
-        mask: NDArray[np.bool_] | None,
-        spacing: Spacing | None = None,
-        **options: Any,
-    ) -> float:
-        """See :func:`assd`."""
-        return assd(prediction, target, mask, self.spacing if spacing is None else spacing, **options)
+    def _of(self, prediction: Any, target: Any, mask: Any, spacing: Spacing, **options: Any) -> float:
+        return assd(prediction, target, mask, spacing, **options)
 
 
 def _distances(
