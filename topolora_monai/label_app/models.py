@@ -76,7 +76,9 @@ class Adapters:
             if self._segmenter is None:
                 current = {other: self.current(other) for other in self._versions}
                 paths = {other: found.path for other, found in current.items()}
-                self._segmenter = AnnotationSegmenter(paths, weights=self._options.weights)
+                self._segmenter = AnnotationSegmenter(
+                    paths, weights=self._options.weights, overlap=self._options.overlap
+                )
                 self._loaded = {other: found.number for other, found in current.items()}
             elif self._loaded[name] != version.number:
                 self._segmenter.load(name, version.path)
