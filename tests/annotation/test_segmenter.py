@@ -76,6 +76,30 @@ def test_temperature_and_threshold_of_the_header(segmenter, adapter, samples, tm
     np.testing.assert_array_equal(warm.masks(warmed)[0], (warmed[0] >= 0.3).numpy())
 
 
+@pytest.fixture
+def photograph(tmp_path):
+    """A lit disc on black, its path and where it is."""
+    rows, columns = np.mgrid[:120, :128]
+    disc = np.hypot(rows - 60, columns - 64) < 50
+    noise = np.random.default_rng(0).integers(90, 160, (120, 128, 3))
+    path = tmp_path / "photograph.png"
+    Image.fromarray(np.where(disc[..., None], noise, 2).astype(np.uint8)).save(path)
+    return path, disc
+
+
+def test_nothing_outside_the_field_of_view(segmenter, adapter, photograph):
+    path, disc = photograph
+    limited = AnnotationSegmenter({"vessels": adapter}, precision="fp32", field_of_view=True)
+    free, answer, valid = segmenter.automatic(path)[0], limited.automatic(path)[0], limited.valid(path)
+    assert np.mean(valid == disc) > 0.99
+    assert (free[~valid] > 0).all()
+    assert (answer[~valid] == 0).all()
+    assert torch.equal(answer[valid], free[valid])
+    assert all((mirrored[0][~valid] == 0).all() for mirrored in limited.mirrored(path))
+    clicked = limited.interactive(path, Prompts.from_lists([[2, 2]], []))
+    assert clicked[0, 2, 2] > 0.5  # who annotates has the last word
+
+
 class TestClicks:
     def test_are_obeyed_and_local(self, segmenter, samples):
         image = samples[5][0]

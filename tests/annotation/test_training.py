@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from topolora_monai.adapters import read_adapter_header
@@ -43,6 +44,27 @@ def test_better_adapter_becomes_current(history, samples, adapter):
     assert fractions[-1] == 1
     assert seen[-1].seconds_left == 0
     assert all(np.isfinite(step.loss) and step.seconds_left >= 0 for step in seen)
+
+
+def test_labels_outside_the_field_of_view_do_not_count(history, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows, columns = np.mgrid[:96, :96]
+    disc, random = np.hypot(rows - 48, columns - 48) < 40, np.random.default_rng(0)
+    pairs = []
+    for number in range(2):
+        image = np.where(disc[..., None], random.integers(90, 160, (96, 96, 3)), 2).astype(np.uint8)
+        vessel = (abs(rows - columns) < 4) & disc
+        paths = [tmp_path / f"{number}{kind}.png" for kind in ("", "_clean", "_scribbled")]
+        for path, array in zip(paths, (image, vessel, vessel | ~disc), strict=True):
+            Image.fromarray(array if array.ndim == 3 else array.astype(np.uint8) * 255).save(path)
+        pairs.append(paths)
+
+    def dice(column, **options):
+        stop = {"settings": QUICK, "precision": "fp32", "cancelled": lambda: True}
+        return fine_tune([(paths[0], paths[column]) for paths in pairs], history, **stop, **options).before
+
+    assert dice(1) != dice(2)
+    assert dice(1, field_of_view=True) == pytest.approx(dice(2, field_of_view=True), abs=0.01)  # the edge, by a pixel
 
 
 def test_worse_adapter_is_not_kept(history, samples):

@@ -26,6 +26,7 @@ from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, 
 from topolora_monai.annotation.evidence import local_contrast
 from topolora_monai.annotation.prompts import Prompts
 from topolora_monai.data import file_sha256
+from topolora_monai.data.fields_of_view import field_of_view
 from topolora_monai.engines import (
     AutocastInferer,
     TemperatureInferer,
@@ -35,6 +36,7 @@ from topolora_monai.engines import (
 )
 from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
+from topolora_monai.io import read_image
 from topolora_monai.metrics import class_masks, predicted_masks
 from topolora_monai.networks import SamSegmenter, build_network, probabilities
 from topolora_monai.networks.activation import Activation
@@ -66,6 +68,9 @@ class AnnotationSegmenter:
         overlap: of the tiles, in [0, 1); less is faster.
         tile_batch: tiles encoded at a time.
         cache_bytes: memory for embeddings.
+        field_of_view: look for structures only in the lit disc of fundus photographs, which
+            :func:`~topolora_monai.data.fields_of_view.field_of_view` finds in each picture; networks taught inside it
+            alone make up vessels along its rim.
 
     Raises:
         ConfigError: if nothing says which base to build, or a setting is not possible.
@@ -97,6 +102,7 @@ class AnnotationSegmenter:
         overlap: float = 0.5,
         tile_batch: int = 4,
         cache_bytes: int = 1_000_000_000,
+        field_of_view: bool = False,
     ) -> None:
         if not 0 <= overlap < 1:
             raise ConfigError("overlap of tiles must be in [0, 1)", found=overlap)
@@ -104,6 +110,7 @@ class AnnotationSegmenter:
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = overlap
         self.tile_batch = tile_batch
+        self.field_of_view = field_of_view
         self.cache = EmbeddingCache(cache_bytes)
         self._digest = ContentDigest()
         settings = dict(base) if base is not None else _base_settings(adapters or {})
@@ -154,7 +161,8 @@ class AnnotationSegmenter:
             adapter: name, or ``"base"``; by default the first adapter.
 
         Returns:
-            Of the K foreground classes, float32 (K, H, W), at the image's size, on the CPU.
+            Of the K foreground classes, float32 (K, H, W), at the image's size, on the CPU; 0 where the image holds
+            no data.
 
         Raises:
             ConfigError: for an unknown adapter.
@@ -241,7 +249,7 @@ class AnnotationSegmenter:
             DataError: for an image that cannot be used.
         """
         model = self._named(adapter)
-        tensor = model.load(_item(image))["image"][None].to(self.device)
+        tensor = self._load(_item(image), model)["image"][None].to(self.device)
         inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.activation, seed)
         with _RANDOM_NUMBERS, model.borrow() as network, torch.inference_mode():
             maps = inferer.estimate(tensor, network)
@@ -251,11 +259,11 @@ class AnnotationSegmenter:
         """Probabilities of the image and of its three mirror images, mirrored back; each of shape (K, H, W)."""
         model = self._named(adapter)
         answers = [self._embedding(image, model).probability.numpy()]
-        tensor = model.load(_item(image))["image"][None].to(self.device)
+        tensor, valid = self._load(_item(image), model)["image"][None].to(self.device), self.valid(image, adapter)
         with model.borrow() as network, torch.inference_mode():
             for axes in ((-1,), (-2,), (-2, -1)):
                 logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
-                answers.append(_plain(probabilities(logits, model.activation)).numpy())
+                answers.append(_plain(probabilities(logits, model.activation)).numpy() * valid)
         return answers
 
     def _named(self, name: str | None) -> _Model:
@@ -287,17 +295,24 @@ class AnnotationSegmenter:
         embedding: ImageEmbedding = self.cache.get(key, lambda: self._embed(item, model))
         return embedding
 
+    def _load(self, item: Mapping[str, Any], model: _Model) -> dict[str, Any]:
+        loaded: dict[str, Any] = model.load(item)
+        if self.field_of_view:
+            lit = field_of_view(read_image(item["image"], 3, item.get("axis"), item.get("slice")).values)
+            loaded["fov"] = loaded["fov"] * torch.from_numpy(lit)
+        return loaded
+
     @torch.inference_mode()
     def _embed(self, item: Mapping[str, Any], model: _Model) -> ImageEmbedding:
-        loaded = model.load(item)
+        loaded = self._load(item, model)
         tensor = loaded["image"][None].to(self.device)
         with model.borrow() as network:
             recorder = _Recorder(network)
             logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
-        probability = probabilities(logits, model.activation)
+        valid = np.asarray(loaded["fov"][0] > 0)
+        probability = probabilities(logits, model.activation) * torch.from_numpy(valid)
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
-        valid = np.asarray(loaded["fov"][0] > 0)
         tiles = recorder.tiles(_padding(probability.shape[-2:], model.crop_size), model.crop_size)
         return ImageEmbedding(_plain(probability), _plain(logits), contrast, valid, tiles)
 

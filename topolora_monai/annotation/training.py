@@ -36,6 +36,7 @@ from topolora_monai.adapters.header import network_settings
 from topolora_monai.annotation.segmenter import loading_transforms
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import check_item
+from topolora_monai.data.fields_of_view import with_computed_fov
 from topolora_monai.data.items import Item
 from topolora_monai.engines import (
     AutocastInferer,
@@ -183,6 +184,7 @@ def fine_tune(
     settings: TrainingSettings | None = None,
     device: str | torch.device = "cpu",
     precision: Precision | None = None,
+    field_of_view: bool = False,
     author: str = "fine-tuning",
     note: str = "",
     progress: Callable[[Progress], None] | None = None,
@@ -202,6 +204,7 @@ def fine_tune(
         settings: None for the defaults.
         device: to train on.
         precision: ``"fp32"`` or ``"bf16"``; None takes what the device is fast in.
+        field_of_view: learn from, and judge by, the lit disc of fundus photographs alone.
         author: noted with the new version.
         note: likewise.
         progress: called after each step.
@@ -223,6 +226,8 @@ def fine_tune(
     labels = header.get("labels") or ["background", "foreground"]
     label_values = numbered(labels) if classes > 1 else None
     training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed)
+    if field_of_view:
+        training, validation = with_computed_fov(training), with_computed_fov(validation)
     for item in [*training, *validation]:
         check_item(item, label_values)
     network = build_network(**network_settings(header), weights=weights)

@@ -38,6 +38,9 @@ def add_commands(commands: Any) -> None:
     label.add_argument("--client_id", default="monailabel-app", help="of this server with the issuer")
     label.add_argument("--anyone", action="store_true", help="let other machines in without signing in")
     label.add_argument("--overlap", type=float, default=0.25, help="of the tiles; less answers sooner")
+    label.add_argument(
+        "--field_of_view", action="store_true", help="of fundus photographs: nothing outside the lit disc"
+    )
     label.add_argument("--max_upload_mb", type=float, default=500, help="most that a request may carry")
     label.add_argument("--max_megapixels", type=float, default=300, help="largest image")
     label.add_argument("--ssl_certfile", help="certificate, to be reached by https")
@@ -108,6 +111,7 @@ def _settings(options: argparse.Namespace) -> LabelOptions:
         bundles=_named(options.bundle, "--bundle"),
         weights=options.weights,
         overlap=options.overlap,
+        field_of_view=options.field_of_view,
         max_upload_mb=options.max_upload_mb,
         max_megapixels=options.max_megapixels,
         allowed_hosts=[] if everywhere and not options.allow_host else hosts,

@@ -77,8 +77,7 @@ class LabelApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, Any]:
         """Training of every adapter."""
-        folder, weights = self.training_folder, self.options.weights
-        return {name: Training(self.adapters, name, folder, weights) for name in self.adapters.names}
+        return {name: Training(self.adapters, name, self.training_folder, self.options) for name in self.adapters.names}
 
     def init_scoring_methods(self) -> dict[str, Any]:
         """Doubt by entropy, by dropout in the adapters, and in topology."""

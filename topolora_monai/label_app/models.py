@@ -77,7 +77,10 @@ class Adapters:
                 current = {other: self.current(other) for other in self._versions}
                 paths = {other: found.path for other, found in current.items()}
                 self._segmenter = AnnotationSegmenter(
-                    paths, weights=self._options.weights, overlap=self._options.overlap
+                    paths,
+                    weights=self._options.weights,
+                    overlap=self._options.overlap,
+                    field_of_view=self._options.field_of_view,
                 )
                 self._loaded = {other: found.number for other, found in current.items()}
             elif self._loaded[name] != version.number:

@@ -58,6 +58,9 @@ class TinyVitImageEncoder(nn.Module):
             drop_path_rate=0.0,
         )
         _rename_conv_norms(source)
+        for module in source.modules():
+            if isinstance(module, Attention):
+                module.__class__ = _WindowAttention
         embed = source.patch_embed
         self.patch_embed = nn.ModuleDict({"seq": nn.Sequential(embed.conv1, embed.act, embed.conv2)})
         stages = list(source.stages)
@@ -84,7 +87,8 @@ class TinyVitImageEncoder(nn.Module):
         Returns:
             Embedding of shape (B, out_channels, H / 16, W / 16).
         """
-        x = self.patch_embed["seq"](image)
+        # Every second operation is a linear over channels: with these last, nothing is copied between the two kinds.
+        x = self.patch_embed["seq"](image.contiguous(memory_format=torch.channels_last))
         for index in range(len(self.layers)):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(self._stage, index, x, use_reentrant=False)
@@ -95,13 +99,19 @@ class TinyVitImageEncoder(nn.Module):
 
     def _stage(self, index: int, x: Tensor) -> Tensor:
         layer = cast(nn.ModuleDict, self.layers[index])
-        for module in layer.modules():
-            if isinstance(module, Attention):
-                module.attention_bias_cache.clear()  # timm keeps it over a change of weights in evaluation mode
         convolutional = index == 0  # the other blocks want channels last
         x = layer["blocks"](x if convolutional else x.permute(0, 2, 3, 1))
         x = x if convolutional else x.permute(0, 3, 1, 2)
         return layer["downsample"](x) if "downsample" in layer else x
+
+
+class _WindowAttention(Attention):
+    """Attention in a window with timm's position biases, in the shape that PyTorch's fused kernel for CPUs takes."""
+
+    def get_attention_biases(self, device: torch.device) -> Tensor:
+        """Biases of shape (1, heads, N, N); timm's come without batch axis, and from a cache that outlives weights."""
+        biases: Tensor = self.attention_biases[:, self.attention_bias_idxs]
+        return biases[None]
 
 
 def _rename_conv_norms(module: nn.Module) -> None:

@@ -20,6 +20,7 @@ from topolora_monai.annotation.training import FineTuning, Progress, TrainingSet
 from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.label_app.models import Adapters
+from topolora_monai.label_app.options import LabelOptions
 
 __all__ = ["Training", "training_status"]
 
@@ -37,15 +38,15 @@ class Training(TrainTask):
         adapters: of the server.
         name: of the adapter.
         folder: for notes of progress.
-        weights: base checkpoint.
+        options: of the server.
     """
 
-    def __init__(self, adapters: Adapters, name: str, folder: Path, weights: str | None) -> None:
+    def __init__(self, adapters: Adapters, name: str, folder: Path, options: LabelOptions) -> None:
         super().__init__(f"fine-tunes adapter {name}; the old one stays if validation does not improve")
         self._adapters = adapters
         self._name = name
         self._folder = folder
-        self._weights = weights
+        self._options = options
 
     def config(self) -> dict[str, Any]:
         """What a client may change."""
@@ -85,7 +86,8 @@ class Training(TrainTask):
             tuned = fine_tune(
                 pictures,
                 self._adapters.versions(self._name),
-                weights=self._weights,
+                weights=self._options.weights,
+                field_of_view=self._options.field_of_view,
                 settings=_settings(request),
                 device="cuda" if torch.cuda.is_available() else "cpu",
                 author=str(request.get("client_id") or "training"),
