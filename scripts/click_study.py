@@ -8,8 +8,6 @@ tiles and clicks rule; the base is judged at the threshold 0.5, and with one cla
 """
 
 import argparse
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -89,7 +87,6 @@ def main() -> None:
         "dice_per_image": {name: [one.dice for one in course] for name, course in courses.items()},
         "seconds": {name: {kind: median(times) for kind, times in of.items()} for name, of in seconds.items()},
         **provenance(),
-        "command": shlex.join(["python", *sys.argv]),
     }
     for name, course in result["dice"].items():
         print(name, *(f"{count} clicks: {value:.4f}" for count, value in course.items()), sep="  ")

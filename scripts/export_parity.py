@@ -8,7 +8,6 @@ the largest of all pixels, divided by the range of the network's logits; at most
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
@@ -85,7 +84,6 @@ def main() -> None:
     if arguments.json:
         settings = {name: getattr(arguments, name) for name in ("network_name", "preset", "image_size")}
         record = settings | {"range_of_logits": float(spread), "formats": rows, **provenance()}
-        record["command"] = shlex.join(["python", *sys.argv])
         write_json(record, arguments.json)
     sys.exit(any(row["difference"] > PARITY for row in rows.values()))
 

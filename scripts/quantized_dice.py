@@ -9,8 +9,6 @@ all at the threshold in the adapter's header. The variants take turns on each im
 
 import argparse
 import dataclasses
-import shlex
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -103,7 +101,6 @@ def main() -> None:
         "time_int8_to_fp32": rows["int8"]["seconds_per_image"] / rows["fp32"]["seconds_per_image"],
         "size_int8_to_fp32": rows["int8"]["bytes"] / rows["fp32"]["bytes"],
         **provenance(),
-        "command": shlex.join(["python", *sys.argv]),
         "onnxruntime": onnxruntime.__version__,
     }
     for name, row in rows.items():

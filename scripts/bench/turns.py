@@ -31,5 +31,5 @@ def compare(arguments: argparse.Namespace, variants: tuple[str, ...], title: str
         from topolora_monai.engines import provenance, write_json
 
         settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "variant")}
-        origin = {key: provenance()[key] for key in ("commit", "hardware")}
+        origin = {key: provenance()[key] for key in ("command", "commit", "hardware")}
         write_json({**settings, "variants": table, **origin}, arguments.json)

@@ -199,6 +199,14 @@ class TestOutput:
         assert "cores" in record["hardware"]
         assert record["commit"]
 
+    @pytest.mark.parametrize(
+        ("program", "words"),
+        [("site-packages/monai/bundle/__main__.py", "-m monai.bundle"), ("scripts/study.py", "scripts/study.py")],
+    )
+    def test_provenance_says_the_command_as_typed(self, monkeypatch, program, words):
+        monkeypatch.setattr(sys, "argv", [program, "run", "a b"])
+        assert provenance()["command"] == f"python {words} run 'a b'"
+
     def test_plain_errors_without_traceback(self):
         script = (
             "from topolora_monai.engines import speak_plainly\n"

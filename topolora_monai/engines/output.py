@@ -86,11 +86,18 @@ def provenance() -> dict[str, Any]:
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
-        "command": shlex.join(["python", "-m", "monai.bundle", *sys.argv[1:]]),
+        "command": shlex.join(_command()),
         "commit": _commit(),
         "hardware": _hardware(),
         "peak_memory_bytes": peak,
     }
+
+
+def _command() -> list[str]:
+    """This process's, as one would type it."""
+    if Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py"):
+        return ["python", "-m", "monai.bundle", *sys.argv[1:]]
+    return ["python", *sys.argv]
 
 
 def speak_plainly() -> None:
