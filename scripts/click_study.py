@@ -20,7 +20,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--weights", help="base checkpoint that the adapter was trained on")
     parser.add_argument("--dataset", required=True, help="name of the data set; its test images are used")
     parser.add_argument("--dataset_dir", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=10, help="how many, spread evenly over the test images")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--images", type=int, default=10, help="how many, spread evenly over the test images")
+    images.add_argument("--names", nargs="+", help="these test images instead")
     parser.add_argument("--overlap", type=float, default=0.5, help="of the tiles")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="by default what the device is fast in")
     parser.add_argument("--allow_partial", action="store_true", help="accept a part of the data set")
@@ -35,6 +37,12 @@ def chosen_items(arguments):
 
     data = open_dataset(arguments.dataset, arguments.dataset_dir, allow_partial=arguments.allow_partial or None)
     items = data.items("test")
+    if arguments.names:
+        by_name = {item["name"]: item for item in items}
+        unknown = [name for name in arguments.names if name not in by_name]
+        if unknown:
+            raise SystemExit(f"no test image is called {', '.join(unknown)}; there are {', '.join(by_name)}")
+        return [by_name[name] for name in arguments.names], data.label_values
     count = min(arguments.images, len(items))
     return [items[index] for index in np.linspace(0, len(items) - 1, count).round().astype(int)], data.label_values
 
