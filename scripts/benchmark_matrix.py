@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -92,14 +93,24 @@ def row(folders: list[Path], scores: list[str]) -> dict[str, Any]:
     spread = {name: statistics.stdev(of) for name, of in values.items() if len(of) > 1}
     return {
         "seeds": [record["seed"] for record in records],
+        "validation": {"dice": statistics.mean(record["validation"]["dice"] for record in records)},
         "test": {name: statistics.mean(of) for name, of in values.items()},
         **({"standard_deviation": spread} if spread else {}),
         "seconds": round(statistics.mean(record["seconds"] for record in records), 1),
         "peak_memory_bytes": max(record["peak_memory_bytes"] for record in records),
         **{name: records[0][name] for name in SETTINGS if name in records[0]},
-        "commands": [record["command"] for record in records],
+        "commands": [as_typed(record["command"], folder) for record, folder in zip(records, folders, strict=True)],
         "each": [{"seed": record["seed"], **{name: record["test"][name] for name in scores}} for record in records],
     }
+
+
+def as_typed(command: str, folder: Path) -> str:
+    """A command as one would type it in the root of the repository, without the places it had on one machine."""
+    places = {str(folder): f"runs/{folder.parent.name}/{folder.name}"}
+    words = [
+        f"bundles/{word.rpartition('/bundles/')[2]}" if "/bundles/" in word else word for word in shlex.split(command)
+    ]
+    return shlex.join(places.get(word, word) for word in words)
 
 
 def per_image(folders: list[Path], scores: list[str]) -> dict[str, Any]:

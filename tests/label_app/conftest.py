@@ -78,6 +78,31 @@ def client(make_client):
     return make_client()
 
 
+@pytest.fixture
+def without(monkeypatch):
+    """Takes one cure back for the test: puts MONAI Label's own in the place of its replacements."""
+    import importlib.util
+    import inspect
+
+    import topolora_monai.label_app.main  # noqa: F401 - applies the cures
+    from topolora_monai.label_app.cures import CURES
+
+    def own(place, attribute):
+        module = sys.modules[place.__module__] if inspect.isclass(place) else place
+        specification = importlib.util.spec_from_file_location(f"uncured_{module.__name__}", module.__file__)
+        again = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(again)
+        return getattr(getattr(again, place.__name__) if inspect.isclass(place) else again, attribute)
+
+    def take_back(name):
+        cure = next(cure for cure in CURES if cure.name == name)
+        for place, attribute, replacement in cure.patches():
+            original = getattr(replacement, "original", None) or own(place, attribute)
+            monkeypatch.setattr(place, attribute, original)
+
+    return take_back
+
+
 class Server:
     """``topolora label``, or another program, in a process of its own."""
 

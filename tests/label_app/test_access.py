@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-tes
 
 import jwt
 import requests
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 CLIENT = "monailabel-app"
@@ -41,7 +43,7 @@ class Issuer:
                         }
                     )
                 else:
-                    self.answer({"keys": [issuer.public_key()]})
+                    self.answer({"keys": [issuer.public_key()], "public_key": issuer.public_der()})
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
@@ -76,6 +78,11 @@ class Issuer:
             "n": encoded(numbers.n),
             "e": encoded(numbers.e),
         }
+
+    def public_der(self):
+        """As Keycloak's own page has it, where upstream looks for it."""
+        kind, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return base64.b64encode(self.key.public_key().public_bytes(kind, form)).decode()
 
     def claims(self, *roles, **changed):
         claims = {
@@ -210,8 +217,82 @@ def test_signing_in(guarded):
     assert requests.post(url, data=form | {"password": "wrong"}, timeout=30).status_code == 401
 
 
-def test_upstream_refuses_a_valid_token(issuer):
-    """What the cure is for: without its algorithm named, no token is taken."""
-    key = issuer.key.public_key()
+@pytest.fixture
+def with_tokens(issuer, monkeypatch):
+    """Tokens switched on in the test's own process, after MONAI Label has read its settings."""
+    from monailabel.config import settings
+
+    import topolora_monai.label_app.server  # noqa: F401
+
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_REALM_URI", issuer.url)
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_CLIENT_ID", CLIENT)
+
+
+def test_upstream_refuses_a_valid_token(issuer, with_tokens, without):
+    from monailabel.endpoints.user import auth
+
+    token = issuer.token(USER)
+    assert auth.from_token(token).username == "ann"
+    without("tokens")
     with pytest.raises(jwt.DecodeError, match="algorithms"):
-        jwt.decode(issuer.token(USER), key, options={"verify_signature": True, "verify_aud": False})
+        auth.from_token(token)
+
+
+class TestEveryRoute:
+    """Of the application itself, so that one that is new is covered."""
+
+    METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+    PUBLIC = ("/health", "/auth/", "/auth/token")
+
+    def paths(self, client):
+        """Of every route, its parameters filled in, as it is and with a further slash."""
+        paths = {re.sub(r"{(\w+)(:path)?}", "im0", route.path) for route in client.app.routes}
+        assert {
+            "/info/",
+            "/infer/im0",
+            "/infer/wsi/im0",
+            "/openapi.json",
+            "/topolora",
+            "/proxy/dicom/wado/im0",
+        } <= paths
+        assert len(paths) > 40
+        return sorted(paths | {f"{path}/" for path in paths} | {f"/{path}" for path in paths} | {"/docs", "/nothing"})
+
+    def test_none_answers_without_a_token(self, make_client, with_tokens):
+        client = make_client()
+        open_to_all = {
+            path
+            for path in self.paths(client)
+            for method in self.METHODS
+            if client.request(method, path, follow_redirects=False).status_code != 401
+        }
+        assert open_to_all == {*self.PUBLIC, "/topolora/"}
+
+    def test_the_public_folder_holds_files_alone(self, make_client, with_tokens):
+        client = make_client()
+        for path in (
+            "/topolora//api/images",
+            "/topolora/./api/images",
+            "/topolora/%2e/api/images",
+            "/topolora/API/images",
+        ):
+            for method in self.METHODS:
+                assert client.request(method, path).status_code in (401, 404, 405), (method, path)
+
+    def test_no_connection_of_another_kind(self, make_client, with_tokens):
+        from starlette.testclient import WebSocketDenialResponse
+
+        client = make_client()
+        for path in self.paths(client):
+            if path in self.PUBLIC or (path.startswith("/topolora/") and not path.startswith("/topolora/api")):
+                continue
+            with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(path):
+                pass
+            assert refused.value.status_code == 401
+
+    def test_all_answer_without_the_rule(self, make_client, with_tokens):
+        """What upstream guards itself stays so; the rest does not."""
+        client = make_client(without=["access"])
+        assert client.get("/openapi.json").status_code == 200
+        assert client.get("/proxy/dicom/wado/x").status_code != 200

@@ -29,9 +29,10 @@ def automatic(client):
 
 
 class TestClicks:
-    def test_automatic_as_the_released_bundle(self, client, automatic):
-        released = mask_of(ask(client, "vessels"))
-        assert (automatic != released).mean() < 0.01
+    def test_automatic_as_the_released_bundle(self, make_client):
+        client = make_client(overlap=0.5)  # which released bundles have
+        automatic, released = mask_of(ask(client, "tuned")), mask_of(ask(client, "vessels"))
+        assert (automatic != released).mean() < 0.002  # where it computes in another precision
         assert 0 < automatic.mean() < 1
 
     def test_listed_as_a_click_tool(self, client):

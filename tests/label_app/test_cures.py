@@ -3,9 +3,12 @@
 import hashlib
 import importlib.metadata
 import io
+import re
 import tarfile
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from topolora_monai.cli import main
 from topolora_monai.errors import ConfigError
@@ -57,6 +60,19 @@ def test_each_says_what_upstream_would_need():
         assert "http" not in cure.defect + cure.upstream
 
 
+@pytest.mark.parametrize("cure", [cure.name for cure in cures.CURES])
+def test_each_has_a_test_that_fails_without_it(cure):
+    """One that takes it back, and meets the defect."""
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert f'without("{cure}")' in tests
+
+
+@pytest.mark.parametrize("rule", ["threads", "names", "errors", "access", "sites", "sizes"])
+def test_each_rule_of_the_server_has_one(rule):
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert re.search(rf'without=\[[^\]]*"{rule}"', tests)
+
+
 def test_coroutines_become_plain_functions():
     async def endpoint(image: str, size: int = 0) -> str:
         return f"{image} {size}"
@@ -77,17 +93,6 @@ class TestMonaiLabel:
         pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
         import topolora_monai.label_app.main  # noqa: F401 - applies the cures
 
-    @pytest.fixture
-    def without(self, monkeypatch):
-        """Takes one cure back for the test: puts the originals in the place of its replacements."""
-
-        def take_back(name):
-            cure = next(cure for cure in cures.CURES if cure.name == name)
-            for place, attribute, replacement in cure.patches():
-                monkeypatch.setattr(place, attribute, replacement.original)
-
-        return take_back
-
     def test_batch_without_gpu(self, without):
         from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
@@ -106,6 +111,25 @@ class TestMonaiLabel:
         without("batch_without_gpu")
         with pytest.raises(ZeroDivisionError):
             BatchInferTask()({"images": "all", "multi_gpu": True}, Store(), infer)
+
+    def test_batch_goes_on(self, without, caplog):
+        from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+
+        class Store:
+            def list_images(self):
+                return ["im0", "im1"]
+
+        def infer(request, store):
+            if request["image"] == "im0":
+                raise ValueError("it is damaged")
+            return {"label": "mask"}
+
+        request = {"images": "all", "multi_gpu": False, "max_workers": 1}
+        assert BatchInferTask()(request, Store(), infer) == {"im0": {}, "im1": {"label": "mask"}}
+        assert "no mask of im0: it is damaged" in caplog.text
+        without("batch_goes_on")
+        with pytest.raises(ValueError, match="it is damaged"):
+            BatchInferTask()(request, Store(), infer)
 
     def test_training_from_scratch(self, without):
         from monailabel.tasks.train.bundle import BundleTrainTask
@@ -187,24 +211,63 @@ class TestMonaiLabel:
         assert client.get("/datastore/dataset").status_code == 200
         assert len(list((tmp_path / "temporary").iterdir())) == 1
 
-    def test_archives(self, client, tmp_path):
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w") as archive:
-            member = tarfile.TarInfo("../../outside.png")
-            member.size = 1
-            archive.addfile(member, io.BytesIO(b"x"))
-        files = {"files": ("a.tar", stream.getvalue())}
-        assert client.put("/session/?uncompress=true", files=files).status_code == 400
-        assert not list(tmp_path.rglob("outside.png"))
+    def test_submissions(self, without, client, studies, tmp_path):
+        Image.new("L", (9, 9)).save(tmp_path / "small.png")
 
-    def test_upstream_unpacks_anywhere(self, tmp_path):
-        from monailabel.utils.sessions import Sessions
+        def status(content, name="mask.png"):
+            files = {"label": (name, content)}
+            return client.put("/datastore/label?image=im1", files=files).status_code
 
-        with tarfile.open(tmp_path / "a.tar", "w") as archive:
-            member = tarfile.TarInfo(str(tmp_path / "outside.png"))
-            member.size = 1
-            archive.addfile(member, io.BytesIO(b"x"))
-        Sessions(str(tmp_path / "sessions")).add_session(str(tmp_path / "a.tar"), uncompress=True)
+        small = (tmp_path / "small.png").read_bytes()
+        contents = {"of another size": small, "damaged": small[:40], "no image": b"<html>"}
+        assert {name: status(content) for name, content in contents.items()} == dict.fromkeys(contents, 422)
+        assert not (studies / "labels").exists()
+        without("submissions")
+        assert {name: status(content) for name, content in contents.items()} == dict.fromkeys(contents, 200)
+        assert (studies / "labels/final/im1.png").read_bytes() == b"<html>"
+
+    def test_regions(self, without, client):
+        from xml.etree import ElementTree
+
+        def answer():
+            return client.post("/infer/wsi/vessels?image=im1&output=asap", json={}).content
+
+        assert ElementTree.fromstring(answer()).tag == "ASAP_Annotations"
+        without("regions")
+        assert answer().startswith(b"\x89PNG")
+
+    def test_dicomweb(self, without, tmp_path, monkeypatch):
+        """Programs from elsewhere are run without it; the rest needs a DICOM server, see ``test_orthanc``."""
+        import shutil
+
+        import monai.apps
+        from monailabel.interfaces.app import MONAILabelApp
+
+        downloaded = []
+        monkeypatch.setattr(monai.apps, "download_and_extract", lambda url, output_dir: downloaded.append(url))
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        app = object.__new__(MONAILabelApp)
+        app.app_dir = str(tmp_path)
+        app._download_dcmqi_tools()
+        assert downloaded == []
+        without("dicomweb")
+        app._download_dcmqi_tools()
+        assert len(downloaded) == 1
+
+    def test_archives(self, without, client, tmp_path):
+        def send(name):
+            stream = io.BytesIO()
+            with tarfile.open(fileobj=stream, mode="w") as archive:
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                archive.addfile(member, io.BytesIO(b"x"))
+            return client.put("/session/?uncompress=true", files={"files": ("a.tar", stream.getvalue())}).status_code
+
+        assert send("../../outside.png") == 400
+        send(str(tmp_path / "outside.png"))  # upstream's own archives hold such names; it is unpacked inside
+        assert [path.name for path in tmp_path.iterdir()].count("outside.png") == 0
+        without("archives")
+        assert send(str(tmp_path / "outside.png")) == 200
         assert (tmp_path / "outside.png").exists()
 
 
@@ -234,6 +297,15 @@ class TestProxy:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/dicom-web"
         server.shutdown()
+
+    def test_all_of_the_server_without_the_cure(self, without, make_client, dicom, monkeypatch):
+        from monailabel.config import settings
+
+        client = make_client(without=["names"])
+        monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", dicom)
+        assert client.get("/proxy/dicom/wado/..%2fsystem").status_code == 400
+        without("proxy")
+        assert client.get("/proxy/dicom/wado/..%2fsystem").text.startswith("/system")
 
     def test_dicomweb_alone(self, client, dicom, monkeypatch):
         from monailabel.config import settings

@@ -10,7 +10,10 @@ HARMFUL = [
     "C:\\secret", "C:secret", "c:/secret", "a/../../secret", "a/b", "a\\b", "%2e%2e%2fsecret", "%2e%2e/secret",
     "..%2fsecret", "..%5csecret", "%252e%252e%252fsecret", "..%c0%afsecret", "a%00.png", "a\0.png", "a\n", "a\x7f",
     ".hidden", ".topolora", "\uff0e\uff0e\uff0fsecret", "\u2025\uff0fsecret", "a\u2044b\uff0fc", "file:secret",
-    "~/secret/a", "secret.", "secret ", "", "a" * 300, "a|b", "a?b", "a*b",
+    "~/secret/a", "secret.", "secret ", "", "a" * 300, "a|b", "a?b", "a*b", "file:///etc/passwd", "..;/secret", "..;",
+    "....//secret", "/./secret", "\u2024\u2024\u2215secret", "a\u2215b", "a\u2044b", "a\u2216b", "\u2024\u2024",
+    "\\\\?\\C:\\secret", "%2fetc%2fpasswd", "%5c%5cserver", "%u002e%u002e%u2215x", "../" * 60 + "etc/passwd",
+    "im0.png::$DATA",
 ]  # fmt: skip
 HARMLESS = ["21_training", "im 1", "a..b", "ä", "1.2.840.113619.2.1", "IDRiD_01 (2)", "x" * 200, "100%", "-rf"]
 

@@ -111,11 +111,13 @@ class Client:
         """A place on the page in a pixel of the image, found by what the page says of the pointer's place."""
         frame = self.page.locator("#viewer").bounding_box()
         place = [frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2]
-        for _ in range(20):
+        for step in (
+            8 * [9] + 8 * [5] + 20 * [1]
+        ):  # screen pixels for a pixel of the image; smaller ones cannot overshoot
             told = self.pointed(place)
             if told == [x, y]:
                 return place
-            place = [at + 9 * (wanted - found) for at, wanted, found in zip(place, (x, y), told, strict=True)]
+            place = [at + step * (wanted - found) for at, wanted, found in zip(place, (x, y), told, strict=True)]
         raise AssertionError(f"pixel {x}, {y} is not to be seen; {told} is at {place}")
 
     def pointed(self, place):

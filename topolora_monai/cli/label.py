@@ -60,7 +60,6 @@ def _label(options: argparse.Namespace) -> int:
         os.environ["MONAI_LABEL_AUTH_ENABLE"] = "true"
         os.environ["MONAI_LABEL_AUTH_REALM_URI"] = options.auth
         os.environ["MONAI_LABEL_AUTH_CLIENT_ID"] = options.client_id
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # for dcmqi's tools
     return _start(options, settings, app)
 
 

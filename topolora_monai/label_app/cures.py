@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def set_defaults(environment: dict[str, str] | None = None) -> None:
     """Settings of MONAI Label that are safe; to be called before it is imported, what is set already stays.
 
     Scoring by itself after every request, experiment tracking in a place MLflow refuses, and downloads are off; the
-    folder of images is not watched, since the app looks for itself.
+    folder of images is not watched, since the app looks for itself; of a DICOM server not only CT is listed.
 
     Args:
         environment: variables of the process, by default those of this one.
@@ -84,6 +85,7 @@ def set_defaults(environment: dict[str, str] | None = None) -> None:
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_TRACKING_ENABLED": "false",
         "MONAI_LABEL_DATASTORE_AUTO_RELOAD": "false",
+        "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": "{}",
         "MONAI_ZOO_SOURCE": "local",
     }
     for name, value in defaults.items():
@@ -139,6 +141,19 @@ def _run_batch(original: Callable[..., Any], task: Any, request: dict[str, Any],
     return original(task, request | {"multi_gpu": several}, *args)
 
 
+def _batch_goes_on() -> list[Patch]:
+    batch = _module("interfaces.tasks.batch_infer")
+    return [(batch, "run_infer_task", _wrapped(batch.run_infer_task, _infer_or_go_on))]
+
+
+def _infer_or_go_on(original: Callable[..., Any], request: dict[str, Any], *args: Any) -> Any:
+    try:
+        return original(request, *args)
+    except Exception as error:  # whatever is wrong with one image, the others wait
+        logging.getLogger(__name__).warning("no mask of %s: %s", request.get("image"), error)
+        return {}
+
+
 def _training_from_scratch() -> list[Patch]:
     task = _module("tasks.train.bundle").BundleTrainTask
     return [(task, "_load_checkpoint", _wrapped(task._load_checkpoint, _load_checkpoint))]
@@ -190,10 +205,10 @@ def _download_dataset(original: Callable[..., Any], limit_cases: int | None = No
 
 
 def _submissions() -> list[Patch]:
-    from topolora_monai.label_app import submissions  # noqa: PLC0415
+    from topolora_monai.label_app import regions, submissions  # noqa: PLC0415
 
     return [
-        (_module("endpoints.datastore"), "save_label", submissions.save_label),
+        (_module("endpoints.datastore"), "save_label", regions.save_label),
         (_module("endpoints.datastore"), "add_image", submissions.add_image),
     ]
 
@@ -204,10 +219,49 @@ def _archives() -> list[Patch]:
     return [(_module("endpoints.session"), "create_session", submissions.create_session)]
 
 
+def _regions() -> list[Patch]:
+    from topolora_monai.label_app import regions  # noqa: PLC0415
+
+    return [(_module("endpoints.wsi_infer"), "run_wsi_inference", regions.infer_region)]
+
+
 def _proxy() -> list[Patch]:
     from topolora_monai.label_app import dicom_proxy  # noqa: PLC0415
 
     return [(_module("endpoints.proxy"), "proxy_dicom", dicom_proxy.forward)]
+
+
+def _dicomweb() -> list[Patch]:
+    from topolora_monai.label_app import dicom_store  # noqa: PLC0415
+
+    interface, endpoints = _module("interfaces.app"), _module("endpoints.infer")
+    return [
+        (interface, "DICOMWebDatastore", dicom_store.open_dicom_studies),
+        (interface.MONAILabelApp, "_download_dcmqi_tools", _nothing_to_download),
+        (endpoints, "run_inference", _wrapped(endpoints.run_inference, _run_inference)),
+    ]
+
+
+def _nothing_to_download(app: Any) -> None:
+    """DICOM SEG is written without the tools that upstream downloads for it."""
+
+
+def _run_inference(
+    original: Callable[..., Any],
+    background_tasks: Any,
+    model: str,
+    image: str,
+    session_id: str,
+    params: str,
+    *rest: Any,
+) -> Any:
+    *files, output = rest
+    if output != "dicom_seg":
+        return original(background_tasks, model, image, session_id, params, *rest)
+    from topolora_monai.label_app import dicom_store  # noqa: PLC0415
+
+    answer = original(background_tasks, model, image, session_id, params, *files, "image")
+    return dicom_store.answer_as_segmentation(answer, background_tasks, model, image, params)
 
 
 CURES = (
@@ -223,6 +277,12 @@ CURES = (
         "a batch on a machine without GPU divides by the number of GPUs",
         "`multi_gpu` only where `torch.cuda.device_count()` is not 0",
         _batch_without_gpu,
+    ),
+    Cure(
+        "batch_goes_on",
+        "a batch with one worker, as on machines of fewer than 8 cores, ends at the first image that cannot be used",
+        "the `except` around `run_infer_task` that several workers have",
+        _batch_goes_on,
     ),
     Cure(
         "training_from_scratch",
@@ -261,10 +321,25 @@ CURES = (
         _archives,
     ),
     Cure(
+        "regions",
+        "QuPath is sent a mask where it asked for an annotation file, unless the app writes one itself, and every TIFF"
+        " is read as a slide",
+        "polygons of every mask where `output=asap` is asked for, and a look at the file in the place of its ending",
+        _regions,
+    ),
+    Cure(
         "proxy",
         "the proxy reaches every page of the DICOM server, not only DICOMweb, has no time limit, and blocks",
         "no `..` in the path, `timeout=`, a thread",
         _proxy,
+    ),
+    Cure(
+        "dicomweb",
+        "a DICOM server's list is up to two hours old and of CT alone, a label is read back as the image or not at all,"
+        " photographs cannot be labelled, every segment is called spleen, a series that is cut off while it is copied"
+        " stays so, who submitted is not kept, and nothing ends when the server hangs",
+        "a datastore by instances, with time limits, whose labels are found by their image",
+        _dicomweb,
     ),
 )
 """All of them; :func:`in_threads` and the rules of :mod:`~topolora_monai.label_app.server` are applied there."""

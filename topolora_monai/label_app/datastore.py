@@ -120,7 +120,7 @@ class StudyFolder(Datastore):
         Raises:
             ImageNotFoundException: for an unknown one.
         """
-        self._known(image_id)
+        self._check_known(image_id)
         with self.history.turn():
             write_json_durably(self._notes(image_id) | info, self._notes_folder / f"{image_id}.json")
 
@@ -146,7 +146,8 @@ class StudyFolder(Datastore):
         Raises:
             ImageNotFoundException: for an unknown one.
         """
-        image = self._known(image_id)
+        self._check_known(image_id)
+        image = self._images()[image_id]
         for tag in self.get_labels_by_image_id(image_id):
             self.remove_label(image_id, tag)
         aside = self.folder / KEPT_FOLDER / "removed"
@@ -217,7 +218,7 @@ class StudyFolder(Datastore):
         Raises:
             ImageNotFoundException: for an unknown image.
         """
-        self._known(image_id)
+        self._check_known(image_id)
         checked_name(tag, "tag")
         suffix = checked_suffix(label.name, _LABEL_SUFFIXES, "label")
         with self.history.turn():
@@ -249,16 +250,16 @@ class StudyFolder(Datastore):
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Names of images that have a label."""
-        return [name for name in self._images() if self._label(name, label_tag or FINAL)]
+        return [name for name in self.list_images() if self._label(name, label_tag or FINAL)]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Names of images that have none."""
-        return [name for name in self._images() if not self._label(name, label_tag or FINAL)]
+        return [name for name in self.list_images() if not self._label(name, label_tag or FINAL)]
 
     def datalist(self) -> list[dict[str, Any]]:
         """Paths of images and their final labels, for training."""
-        pairs = ((image.path, self._label(name, FINAL)) for name, image in self._images().items())
-        return [{"image": str(image), "label": str(label)} for image, label in pairs if label]
+        labels = ((name, self._label(name, FINAL)) for name in self.list_images())
+        return [{"image": self.get_image_uri(name), "label": str(label)} for name, label in labels if label]
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Path of a new ZIP archive of images and final labels, which the caller removes."""
@@ -277,7 +278,7 @@ class StudyFolder(Datastore):
         tags = {tag: len(self.get_labeled_images(tag)) for tag in self._tags()}
         completed = tags.get(FINAL, 0)
         return {
-            "total": len(self._images()),
+            "total": len(self.list_images()),
             "completed": completed,
             "label_tags": {tag: count for tag, count in tags.items() if count},
         }
@@ -289,25 +290,23 @@ class StudyFolder(Datastore):
             "description": self.description(),
             "images_dir": ".",
             "labels_dir": "labels",
-            "objects": {name: self._described(name, image) for name, image in self._images().items()},
+            "objects": {
+                name: {"image": self._described(name), "labels": self._described_labels(name)}
+                for name in self.list_images()
+            },
         }
 
-    def _described(self, name: str, image: _Image) -> dict[str, Any]:
+    def _described(self, name: str) -> dict[str, Any]:
+        image = self._images()[name]
+        info = {"ts": int(image.path.stat().st_mtime), "name": image.path.name, **self._notes(name)}
+        return {"ext": image.suffix, "info": info}
+
+    def _described_labels(self, name: str) -> dict[str, Any]:
         labels = {tag: self._label(name, tag) for tag in self._tags()}
         return {
-            "image": {
-                "ext": image.suffix,
-                "info": {
-                    "ts": int(image.path.stat().st_mtime),
-                    "name": image.path.name,
-                    **self._notes(name),
-                },
-            },
-            "labels": {
-                tag: {"ext": path.name[len(name) :], "info": self.get_label_info(name, tag)}
-                for tag, path in labels.items()
-                if path
-            },
+            tag: {"ext": path.name[len(name) :], "info": self.get_label_info(name, tag)}
+            for tag, path in labels.items()
+            if path
         }
 
     def _images(self) -> dict[str, _Image]:
@@ -340,11 +339,9 @@ class StudyFolder(Datastore):
             found[name] = _Image(path, path.name[len(name) :])
         return {name: image for name, image in found.items() if name not in ambiguous}, ambiguous
 
-    def _known(self, image_id: str) -> _Image:
-        image = self._images().get(image_id)
-        if image is None:
+    def _check_known(self, image_id: str) -> None:
+        if image_id not in self.list_images():
             raise ImageNotFoundException(f"there is no image {image_id!r}")
-        return image
 
     def _tags(self) -> list[str]:
         labels = self.folder / "labels"
@@ -394,8 +391,11 @@ class StudyFolder(Datastore):
             for image, tag in self.history.labels():
                 self._adopt(image, tag)
                 version = self.history.latest(image, tag)
-                if version is not None and image in self._images() and not self._is_shown(version):
+                if version is not None and self._is_here(image) and not self._is_shown(version):
                     self._show(version)
+
+    def _is_here(self, image_id: str) -> bool:
+        return image_id in self._images()
 
     def _is_shown(self, version: LabelVersion) -> bool:
         path = self._label(version.image, version.tag)

@@ -14,8 +14,8 @@ RESULT_SUFFIXES = (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd")
 """Kinds of label files that are written and taken, in lower case."""
 
 _LONGEST = 200
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
-_ENCODED = re.compile(r"%[0-9a-fA-F]{2}")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|\u2044\u2215\u2216\u29f5\u29f8\u29f9]")  # and likenesses of slashes
+_ENCODED = re.compile(r"%([0-9a-f]{2}|u[0-9a-f]{4})", re.IGNORECASE)
 
 
 class RefusedNameError(ConfigError):

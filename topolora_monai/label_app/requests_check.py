@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import Request
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
@@ -14,7 +16,7 @@ from starlette.datastructures import UploadFile
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.images import IMAGE_SUFFIXES
-from topolora_monai.label_app.datastore import StudyFolder
+from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.names import RESULT_SUFFIXES, RefusedNameError, checked_name, checked_suffix
 
 __all__ = ["check_request"]
@@ -48,24 +50,26 @@ async def check_request(request: Request) -> None:
         ConfigError: for JSON that is none.
         MONAILabelException: for a model, method or strategy that does not exist.
     """
-    _check_entries(request.query_params)
-    _check_entries(request.path_params)
-    kind = request.headers.get("content-type", "")
-    if request.method in ("POST", "PUT") and kind.startswith(("multipart/form-data", "application/x-www-form")):
-        _check_form(request.url.path, dict(await request.form()))
-    elif request.method in ("POST", "PUT") and kind.startswith("application/json"):
-        try:
-            body = await request.json()
-        except ValueError as error:
-            raise ConfigError("the body is no JSON") from error
-        _check_json(body)
+    for key, value in (*request.query_params.multi_items(), *request.path_params.items()):
+        _check_entry(key, value)
+    kind = request.headers.get("content-type", "").strip().lower()
+    if kind.startswith(("multipart/form-data", "application/x-www-form-urlencoded")):
+        _check_form(request.url.path, (await request.form()).multi_items())
+    elif not request.url.path.startswith("/proxy/"):  # whose bodies are DICOM, for another server
+        _check_body(await request.body(), kind)
     _check_known(request)
     _check_source(request)
 
 
-def _check_entries(entries: Mapping[str, Any]) -> None:
-    for key, value in entries.items():
-        _check_entry(key, value)
+def _check_body(body: bytes, kind: str) -> None:
+    """Whatever can be read as JSON is looked at: some clients do not say that it is, and there are several names."""
+    try:
+        content = json.loads(body) if body else None
+    except (ValueError, RecursionError) as error:
+        if not kind or "json" in kind:
+            raise ConfigError("the body is no JSON") from error
+    else:
+        _check_json(content)
 
 
 def _check_entry(key: str, value: Any) -> None:
@@ -80,12 +84,21 @@ def _check_entry(key: str, value: Any) -> None:
             raise RefusedNameError("not the ending of a file's name", found=ascii(value[:60]))
         if value.lower() not in RESULT_SUFFIXES:
             raise RefusedNameError("not the ending of a file's name", found=ascii(value[:60]))
+    elif key == "path":
+        _check_path(value)
     elif key in _NAMES:
         checked_name(value, _NAMES[key])
 
 
-def _check_form(path: str, form: Mapping[str, Any]) -> None:
-    for key, value in form.items():
+def _check_path(path: str) -> None:
+    """Of the pages of OHIF and the DICOM server, which have folders."""
+    plain = unicodedata.normalize("NFKC", unquote(unquote(path))).replace("\\", "/")
+    if any(part in (".", "..") for part in plain.split("/")):
+        raise RefusedNameError("the path leads out of its folder")
+
+
+def _check_form(path: str, form: Iterable[tuple[str, Any]]) -> None:
+    for key, value in form:
         if isinstance(value, UploadFile):
             _check_file_name(path, key, value.filename or "")
         elif key in _FORM_FIELDS and value:
@@ -105,6 +118,8 @@ def _check_file_name(path: str, key: str, name: str) -> None:
         raise RefusedNameError("name of an uploaded file is refused", found=ascii(name[:60]))
     if path.startswith("/infer/") and key == "file" and name:
         checked_suffix(name, (*IMAGE_SUFFIXES, ".dcm", ".zip"), "image")
+    if path.startswith("/infer/") and key == "label" and name:
+        checked_suffix(name, RESULT_SUFFIXES, "label")
 
 
 def _check_json(content: Any) -> None:
@@ -150,5 +165,5 @@ def _check_source(request: Request) -> None:
         raise ConfigError("inference of nothing", hint="name an image or a session, or upload a file")
     if session and app_instance().sessions().get_session(session) is None:
         raise MONAILabelException(MONAILabelError.INVALID_INPUT, "there is no such session; it may have expired")
-    if query.get("output") == "dicom_seg" and isinstance(app_instance().datastore(), StudyFolder):
+    if query.get("output") == "dicom_seg" and not isinstance(app_instance().datastore(), DicomStudies):
         raise ConfigError("DICOM SEG needs studies on a DICOM server", found="a folder of images")

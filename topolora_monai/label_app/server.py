@@ -46,6 +46,7 @@ from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.label_app import extra
 from topolora_monai.label_app.access import RequireToken, fetch_token
 from topolora_monai.label_app.cures import in_threads
+from topolora_monai.label_app.dicom_server import DicomServerError
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.requests_check import check_request
 from topolora_monai.label_app.sizes import ImageTooLargeError
@@ -93,6 +94,7 @@ def create_application(without: Collection[str] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
+        strict_content_type=False,  # QuPath does not say that it sends JSON; other sites are kept out by their origin
         dependencies=[Depends(check_request)] if "names" in rules else [],
     )
     _add_monai_label(application, threads="threads" in rules)
@@ -230,6 +232,8 @@ def _own_error(request: Request, error: Exception) -> Response:
     status = 413 if isinstance(error, ImageTooLargeError) else 422 if isinstance(error, DataError) else 500
     if isinstance(error, ConfigError):
         status = 400
+    if isinstance(error, DicomServerError):
+        status = 502
     return JSONResponse({"detail": str(error)}, status)
 
 

@@ -10,6 +10,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from topolora_monai.annotation.doubt import Doubt, doubt_score, random_score
+from topolora_monai.data import file_sha256
 from topolora_monai.errors import TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.label_app.models import Adapters
@@ -45,8 +46,8 @@ class Scoring(ScoringMethod):
         segmenter, version = self._adapters.segmenter(name), self._adapters.current(name).number
         scores, errors = {}, {}
         for image in datastore.get_unlabeled_images():
-            path = datastore.get_image_uri(image)
             try:
+                path = datastore.get_image_uri(image)
                 if image_kind(path) == "volume":
                     continue
                 score = doubt_score(segmenter, path, self._kind, name, passes=int(request.get("passes") or 4))
@@ -75,7 +76,8 @@ class MostDoubtful(Strategy):
         """Choose.
 
         Returns:
-            ``id``, and ``score``, null for an image that was not scored; None if every image has a final label.
+            ``id``; ``score``, null for an image that was not scored; ``checksum`` of its file; None if every image has
+            a final label.
         """
         return _choose(request, datastore, self._score)
 
@@ -105,7 +107,9 @@ def _choose(request: dict[str, Any], datastore: Datastore, score: Any) -> dict[s
     scores = {image: score(image, info) for image, info in free.items()}
     ranks = {image: (found is not None, found or 0.0) for image, found in scores.items()}
     best = max(sorted(ranks), key=lambda image: ranks[image])
-    return {"id": best, "score": scores[best]}
+    # Without it 3D Slicer takes a file of this name that it has from before, perhaps of other studies.
+    path = datastore.get_image_uri(best)
+    return {"id": best, "score": scores[best]} | ({"checksum": f"SHA256:{file_sha256(path)}"} if path else {})
 
 
 def _is_taken(info: dict[str, Any], client: Any, since: float) -> bool:

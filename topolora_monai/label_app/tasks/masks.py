@@ -78,7 +78,8 @@ def write_label(numbers: NDArray[np.uint8], like: str | Path, suffix: str | None
 
     Args:
         numbers: (H, W) of a picture, (slices, rows, columns) of a volume.
-        like: the image, whose geometry a volume's label gets.
+        like: the image, whose geometry the label gets; of a picture, the size of its pixels, where the kind of label
+            file has one.
         suffix: ending, one of :data:`~topolora_monai.label_app.names.RESULT_SUFFIXES`; by default that of the
             image's kind, ``.png`` or ``.nii.gz``.
 
@@ -92,7 +93,9 @@ def write_label(numbers: NDArray[np.uint8], like: str | Path, suffix: str | None
         elif path.suffix in (".tif", ".tiff"):
             Image.fromarray(numbers).save(path, compression="tiff_deflate")
         else:
-            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(numbers), str(path), True)
+            label = SimpleITK.GetImageFromArray(numbers)
+            label.SetSpacing(_spacing(like))
+            SimpleITK.WriteImage(label, str(path), True)
         return path
     with tempfile.TemporaryDirectory() as folder:
         pages = numbers.ndim == 3 and Path(like).suffix.lower() in (".tif", ".tiff")
@@ -104,3 +107,15 @@ def write_label(numbers: NDArray[np.uint8], like: str | Path, suffix: str | None
         else:
             SimpleITK.WriteImage(SimpleITK.ReadImage(str(written)), str(path), True)
     return path
+
+
+def _spacing(picture: str | Path) -> tuple[float, float]:
+    """Size of a picture's pixels as ITK reads it, so that 3D Slicer lays the label over the picture."""
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(picture))
+    try:
+        reader.ReadImageInformation()
+        width, height = reader.GetSpacing()[:2]
+    except RuntimeError:  # a kind of file that ITK does not read, and so no program that is built with it
+        return 1.0, 1.0
+    return float(width), float(height)

@@ -17,6 +17,7 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.volumes import volume_shape
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
 from topolora_monai.label_app.tasks.masks import read_label, write_label
+from topolora_monai.label_app.tasks.polygons import annotation
 from topolora_monai.metrics import skeleton_breaks
 
 __all__ = ["Clicks", "Segmentation"]
@@ -49,12 +50,15 @@ class Segmentation(InferTask):
     def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Segment ``request["image"]``, a path.
 
-        ``result_extension`` names the kind of the label file, and ``hints`` asks for probable breaks of structures.
+        ``result_extension`` names the kind of the label file; ``hints`` asks for probable breaks of structures, and
+        an ``output`` of ``json`` for polygons, of pictures: of the region at ``location``, of ``size``, of at least
+        ``min_poly_area`` pixels.
 
         Returns:
             Path of a temporary label file, and what the client is told: ``label_names``; ``threshold``; ``pixels``,
             their number by class; ``latencies`` in seconds; ``adapter`` and ``version``, or ``bundle``; with
-            ``hints``, ``breaks``: of pictures, the places [x, y] where the mask breaks what may be one structure.
+            ``hints``, ``breaks``: the places [x, y] where the mask breaks what may be one structure; with polygons,
+            ``annotations``, a list of one :func:`~topolora_monai.label_app.tasks.polygons.annotation`.
 
         Raises:
             DataError: for an image or a previous mask that cannot be used.
@@ -84,7 +88,10 @@ class Segmentation(InferTask):
     def _picture(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         probability = self._answer(item, request)
         numbers = self.model.numbers(probability)
-        return numbers, {"breaks": self._breaks(probability, numbers)} if request.get("hints") else {}
+        hints: dict[str, Any] = {"breaks": self._breaks(probability, numbers)} if request.get("hints") else {}
+        if request.get("output") == "json":
+            hints["annotations"] = [annotation(numbers, self.labels, **_region(request))]
+        return numbers, hints
 
     def _volume(
         self, items: Sequence[Mapping[str, Any]], request: Mapping[str, Any]
@@ -110,8 +117,10 @@ class Clicks(Segmentation):
     """A mask that agrees with an annotator's clicks, box and previous mask.
 
     The request has ``foreground`` and ``background``, lists of [x, y] or, in volumes, [x, y, z] in voxels of the
-    file; ``roi``, [x0, y0, x1, y1] and in volumes also [z0, z1]; ``label``, a previous mask as an uploaded file; and
-    ``class``, the name or number of the class that is meant, by default the first.
+    file; ``roi``, a box [x0, y0, x1, y1] (also as [[x0, y0], [x1, y1]], as CVAT has it) or [x0, x1, y0, y1, z0, z1]
+    (as 3D Slicer has it, and needed in volumes); ``label``, a previous mask as an uploaded file; ``class``, the name
+    or number of the class that is meant, by default the first; and of volumes ``slice``, which 3D Slicer sends when
+    it will add the answer to its mask: then slices without click or box are left empty.
 
     Args:
         model: see :mod:`~topolora_monai.label_app.models`.
@@ -136,7 +145,10 @@ class Clicks(Segmentation):
         for item in items:
             before = None if previous is None else np.moveaxis(previous, item["axis"], 0)[item["slice"]]
             told = _of_slice(request, item["axis"], item["slice"])
-            if before is not None and not (told["foreground"] or told["background"] or told["roi"]):
+            asked = told["foreground"] or told["background"] or told["roi"]
+            if not asked and isinstance(request.get("slice"), int):
+                continue
+            if before is not None and not asked:
                 answer = before
             else:
                 answer = self.model.numbers(self._answer(item, {**request, **told, "previous": before}))
@@ -145,10 +157,8 @@ class Clicks(Segmentation):
 
     def _answer(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.float32]:
         foreground, background = _points(request, "foreground"), _points(request, "background")
-        roi = request.get("roi") or None
-        if roi is not None and not _all_numbers([roi]):
-            raise ConfigError("roi is no list of numbers", found=roi)
-        prompts = Prompts.from_lists(foreground, background, box=roi[:4] if roi else None, label=self._class(request))
+        box = _box(request)
+        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=self._class(request))
         return np.asarray(self.model.interactive(item, prompts, request.get("previous")))
 
     def _class(self, request: Mapping[str, Any]) -> int:
@@ -187,11 +197,36 @@ def _of_slice(request: Mapping[str, Any], axis: int, index: int) -> dict[str, An
         if not _all_numbers(points) or any(len(point) != 3 for point in points):
             raise ConfigError(f"{name} of a volume needs points of three numbers", found=repr(points)[:80])
         told[name] = [[point[column], point[row]] for point in points if round(point[normal]) == index]
-    roi = request.get("roi") or None
-    if roi is not None:
-        if not _all_numbers([roi]) or len(roi) != 6:
-            raise ConfigError("roi of a volume needs six numbers", expected="x0, y0, x1, y1, z0, z1", found=roi)
-        low, high = (roi[0], roi[1], roi[4]), (roi[2], roi[3], roi[5])
+    box = _box(request)
+    if box is not None:
+        if len(box) != 6:
+            raise ConfigError("roi of a volume needs six numbers", expected="x0, x1, y0, y1, z0, z1", found=box)
+        low, high = (box[0], box[1], box[4]), (box[2], box[3], box[5])
         if low[normal] <= index <= high[normal]:
             told["roi"] = [low[column], low[row], high[column], high[row]]
     return told
+
+
+def _box(request: Mapping[str, Any]) -> list[float] | None:
+    """The box of a request, (x0, y0, x1, y1) and where it has them (z0, z1)."""
+    roi = request.get("roi") or None
+    if roi is None:
+        return None
+    flat = [*roi[0], *roi[1]] if _all_numbers(roi) and [len(corner) for corner in roi] == [2, 2] else roi
+    if not _all_numbers([flat]) or len(flat) not in (4, 6):
+        raise ConfigError("roi is no box", expected="[x0, y0, x1, y1] or [x0, x1, y0, y1, z0, z1]", found=roi)
+    return [flat[place] for place in (0, 2, 1, 3, 4, 5)] if len(flat) == 6 else list(flat)
+
+
+def _region(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What part of an image polygons are asked of."""
+    region: dict[str, Any] = {}
+    for name in ("location", "size"):
+        place = request.get(name) or [0, 0]
+        if not _all_numbers([place]) or len(place) != 2 or min(place) < 0:
+            raise ConfigError(f"{name} is no pair of numbers", found=repr(place)[:80])
+        region[name] = tuple(int(number) for number in place)
+    area = request.get("min_poly_area") or 0
+    if not isinstance(area, int | float):
+        raise ConfigError("min_poly_area is no number", found=repr(area)[:80])
+    return region | {"min_area": area}
