@@ -119,3 +119,36 @@ def test_scores_of_methods_are_those_measured(dataset, column):
     for name, run in runs.items():
         shown = printed[name].split(" | ")[column : column + 2]
         assert shown == [f"{run['test'][key]:.3f}" for key in ("dice", "cldice")]
+
+
+def test_measurements_of_the_label_page_are_those_on_file():
+    page = (ROOT / "docs/label.md").read_text()
+    clicks = json.loads((ROOT / "results/clicks_chase_db1.json").read_text())["dice"]
+    for name, kind in (("adapted", "adapted"), ("base without adapter", "base")):
+        row = " | ".join(f"{value:.4f}" for value in clicks[kind].values())
+        assert f"| {name} | {row} |" in page
+    assert all(clicks["adapted"][count] > value for count, value in clicks["base"].items())
+
+    server = json.loads((ROOT / "results/label_server_vit_t.json").read_text())
+    first, memory, clients = server["first_mask_seconds"], server["memory_bytes"], server["clients"]
+    words = " ".join(page.split())
+    assert (
+        f"first mask {min(first):.1f} to {max(first):.1f} s; click {1000 * server['click_seconds']['median']:.0f} ms"
+        in words
+    )
+    together, in_turn = clients["seconds_together"], clients["seconds_in_turn"]
+    assert f"take {together:.1f} s where one after the other would take {in_turn:.1f};" in words
+    assert f"memory grows by {memory['at_the_end'] / memory['after_warm_up'] - 1:.1%}".replace("%", " %") in words
+
+    retrained = json.loads((ROOT / "results/retraining_drive.json").read_text())
+    minutes, seconds = divmod(round(retrained["seconds"]), 60)
+    assert f"took {minutes} min {seconds} s on the same cores" in words
+    assert "rose from {before:.3f} to {after:.3f}".format(**retrained["dice"]) in words
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_results_say_where_they_come_from(path):
+    text = path.read_text()
+    assert not re.search(r"(?<![\w.])/(root|home|work|tmp|mnt)/", text)
+    assert '"commit"' in text
+    assert '"hardware"' in text
