@@ -205,10 +205,10 @@ def _download_dataset(original: Callable[..., Any], limit_cases: int | None = No
 
 
 def _submissions() -> list[Patch]:
-    from topolora_monai.label_app import regions, submissions  # noqa: PLC0415
+    from topolora_monai.label_app import submissions  # noqa: PLC0415
 
     return [
-        (_module("endpoints.datastore"), "save_label", regions.save_label),
+        (_module("endpoints.datastore"), "save_label", submissions.save_label),
         (_module("endpoints.datastore"), "add_image", submissions.add_image),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tarfile
 import tempfile
@@ -13,21 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import HTTPException, UploadFile
 from fastapi.background import BackgroundTasks
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import remove_file
 
-from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.errors import ConfigError
 from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_name, checked_suffix
-from topolora_monai.label_app.sizes import check_image_size, image_shape
-from topolora_monai.label_app.tasks.masks import write_label
+from topolora_monai.label_app.other_labels import OTHER_SUFFIXES, as_label_file
+from topolora_monai.label_app.sizes import check_image_size
 
 __all__ = ["add_image", "create_session", "parsed_params", "save_label", "spooled"]
 
-_LABEL_SUFFIXES = (*RESULT_SUFFIXES, ".seg.nrrd", ".bin")
+_LABEL_SUFFIXES = (*RESULT_SUFFIXES, ".seg.nrrd", *OTHER_SUFFIXES)
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
@@ -46,7 +44,8 @@ def save_label(
         image: name of its image.
         params: JSON object, kept with the label; its ``client_id`` names the program.
         tag: ``final`` or another.
-        label: the file.
+        label: the file; what is none by itself is turned into one, see
+            :mod:`~topolora_monai.label_app.other_labels`.
         user: who is signed in.
 
     Returns:
@@ -59,11 +58,8 @@ def save_label(
     app = app_instance()
     info = parsed_params(params)
     suffix = checked_suffix(label.filename or "label.nii.gz", _LABEL_SUFFIXES, "label")
-    with spooled(label, suffix) as path:
-        if suffix == ".bin":
-            with _raw_label(path, app.datastore().get_image_uri(image)) as written:
-                return dict(app.submit_label(image, written, tag or "final", info, user))
-        return dict(app.submit_label(image, path, tag or "final", info, user))
+    with spooled(label, suffix) as path, as_label_file(path, suffix, image) as written:
+        return dict(app.submit_label(image, written, tag or "final", info, user))
 
 
 def add_image(
@@ -162,23 +158,6 @@ def spooled(upload: UploadFile, suffix: str) -> Iterator[Path]:
         with path.open("wb") as target:
             shutil.copyfileobj(upload.file, target)
         yield path
-
-
-@contextmanager
-def _raw_label(path: Path, image: str) -> Iterator[Path]:
-    """Bytes of class numbers without header, as OHIF sends them, as a label file in the geometry of the image."""
-    if not image:
-        raise HTTPException(404, "there is no such image")
-    shape, content = image_shape(image), path.read_bytes()
-    if len(content) != math.prod(shape):
-        raise DataError(
-            "label has another size than its image", expected=f"{math.prod(shape)} bytes", found=len(content)
-        )
-    written = write_label(np.frombuffer(content, np.uint8).reshape(shape), image)
-    try:
-        yield written
-    finally:
-        written.unlink(missing_ok=True)
 
 
 def _unpacked(archive: Path, limit: int) -> Path:

@@ -1,0 +1,90 @@
+"""Labels as some programs upload them, as files that every program reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.interfaces.utils.app import app_instance
+from numpy.typing import NDArray
+
+from topolora_monai.errors import DataError
+from topolora_monai.label_app.sizes import image_shape
+from topolora_monai.label_app.tasks.masks import write_label
+from topolora_monai.label_app.tasks.polygons import draw_rings
+
+__all__ = ["OTHER_SUFFIXES", "as_label_file"]
+
+
+@contextmanager
+def as_label_file(path: Path, suffix: str, image: str) -> Iterator[Path]:
+    """A label file of what was uploaded, for as long as it is needed.
+
+    Args:
+        path: of the upload.
+        suffix: ``.bin``, class numbers of all voxels without header, as OHIF sends them; ``.xml``, polygons in an
+            annotation file of ASAP, as QuPath writes it; any other is a label file already.
+        image: name of its image, whose geometry the label gets.
+
+    Raises:
+        ImageNotFoundException: for an unknown image.
+        DataError: for a file that is no label of this image, or with classes that no model has.
+    """
+    if suffix not in _READERS:
+        yield path
+        return
+    place = app_instance().datastore().get_image_uri(image)
+    if not place:
+        raise ImageNotFoundException(f"there is no image {image!r}")
+    written = write_label(_READERS[suffix](path.read_bytes(), image_shape(place)), place)
+    try:
+        yield written
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _raw(content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if len(content) != math.prod(shape):
+        raise DataError(
+            "label has another size than its image", expected=f"{math.prod(shape)} bytes", found=len(content)
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _drawn(content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Class numbers, (H, W), of the polygons in an annotation file; a later one covers an earlier one."""
+    if len(shape) != 2:
+        raise DataError("polygons are labels of pictures, not of volumes")
+    known: dict[str, int] = {}
+    for task in app_instance()._infers.values():
+        known |= task.labels
+    numbers = np.zeros(shape, np.uint8)
+    for name, ring in _polygons(content):
+        if name not in known:
+            raise DataError("a polygon has a class that no model has", expected=", ".join(known), found=name)
+        numbers[draw_rings([ring], (shape[0], shape[1]))] = known[name]
+    return numbers
+
+
+def _polygons(content: bytes) -> list[tuple[str, list[list[float]]]]:
+    try:
+        text = content.decode()
+        if "<!" in text.replace("<!--", ""):  # entities that are defined in the file may fill the memory
+            raise DataError("annotation file holds a definition of its own")
+        return [
+            (part.get("Name", ""), [[float(corner.attrib[axis]) for axis in "XY"] for corner in corners])
+            for part in ElementTree.fromstring(text).iter("Annotation")
+            if len(corners := part.findall("./Coordinates/Coordinate")) > 2
+        ]
+    except (ValueError, KeyError, ElementTree.ParseError) as error:
+        raise DataError("annotation file cannot be read", found=error) from error
+
+
+_READERS = {".bin": _raw, ".xml": _drawn}
+OTHER_SUFFIXES = tuple(_READERS)
+"""Endings of files that are no label files by themselves."""
