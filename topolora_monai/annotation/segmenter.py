@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from topolora_monai.adapters import AdapterLibrary
 from topolora_monai.adapters.header import network_settings
 from topolora_monai.annotation.correction import apply_click
-from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding, Tiles
+from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding
 from topolora_monai.annotation.evidence import local_contrast
+from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.tiling import EncoderRecorder, TileBlend, plain_tensor
 from topolora_monai.data import file_sha256
 from topolora_monai.data.fields_of_view import field_of_view
 from topolora_monai.engines import (
@@ -38,11 +38,10 @@ from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
 from topolora_monai.io import read_image
 from topolora_monai.metrics import class_masks, predicted_masks
-from topolora_monai.networks import SamSegmenter, build_network, probabilities
+from topolora_monai.networks import build_network, probabilities
 from topolora_monai.networks.activation import Activation
-from topolora_monai.transforms import GreenClahed, IntensityScaling, LoadItem, RefinedLeed
 
-__all__ = ["AnnotationSegmenter", "loading_transforms"]
+__all__ = ["AnnotationSegmenter"]
 
 _BASE = AdapterLibrary.BASE
 _RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator
@@ -263,7 +262,7 @@ class AnnotationSegmenter:
         with model.borrow() as network, torch.inference_mode():
             for axes in ((-1,), (-2,), (-2, -1)):
                 logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
-                answers.append(_plain(probabilities(logits, model.activation)).numpy() * valid)
+                answers.append(plain_tensor(probabilities(logits, model.activation)).numpy() * valid)
         return answers
 
     def _named(self, name: str | None) -> _Model:
@@ -307,14 +306,14 @@ class AnnotationSegmenter:
         loaded = self._load(item, model)
         tensor = loaded["image"][None].to(self.device)
         with model.borrow() as network:
-            recorder = _Recorder(network)
+            recorder = EncoderRecorder(network)
             logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
         valid = np.asarray(loaded["fov"][0] > 0)
         probability = probabilities(logits, model.activation) * torch.from_numpy(valid)
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
         tiles = recorder.tiles(_padding(probability.shape[-2:], model.crop_size), model.crop_size)
-        return ImageEmbedding(_plain(probability), _plain(logits), contrast, valid, tiles)
+        return ImageEmbedding(plain_tensor(probability), plain_tensor(logits), contrast, valid, tiles)
 
     @torch.inference_mode()
     def _answer_to_box(self, model: _Model, embedding: ImageEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
@@ -322,7 +321,7 @@ class AnnotationSegmenter:
         tiles, box = embedding.tiles, prompts.box
         if tiles is None or box is None:
             return model.masks(embedding.probability)
-        blended = _Blend(embedding.logits.shape, tiles.size)
+        blended = TileBlend(embedding.logits.shape, tiles.size)
         with model.borrow() as network:
             for number, (row, column) in enumerate(tiles.corners):
                 inside = _clipped(box, row, column, tiles.size)
@@ -384,80 +383,6 @@ class _Model:
         return torch.where(changed, torch.where(wanted, above, below), probability)
 
 
-class _Recorder:
-    """Runs a network on tiles and keeps what its encoder saw and where."""
-
-    def __init__(self, network: Any) -> None:
-        self._network = network
-        self._features: list[tuple[Tensor, ...]] = []
-        self._corners: list[tuple[int, int]] = []
-
-    def __call__(self, windows: Tensor, places: list[list[slice]]) -> Tensor:
-        if not isinstance(self._network, SamSegmenter):
-            answer: Tensor = self._network(windows)
-            return answer
-        features = self._network.features(windows)
-        self._features.append(tuple(feature.to(torch.float16) for feature in features))
-        self._corners += [(place[2].start, place[3].start) for place in places]
-        return self._network.decode(features, (windows.shape[-2], windows.shape[-1]))
-
-    def tiles(self, padding: tuple[int, int], size: int) -> Tiles | None:
-        if not self._features:
-            return None
-        features = tuple(_plain(torch.cat(parts)) for parts in zip(*self._features, strict=True))
-        top, left = padding
-        return Tiles(features, tuple((row - top, column - left) for row, column in self._corners), size)
-
-
-class _Blend:
-    """Answers of overlapping tiles, weighted by MONAI's Gaussian window."""
-
-    def __init__(self, shape: torch.Size, size: int) -> None:
-        self._sum, self._weight = torch.zeros(shape), torch.zeros(shape[-2:])
-        self._window = compute_importance_map((size, size), mode="gaussian")
-        self._size = size
-
-    def add(self, answer: Tensor, row: int, column: int) -> None:
-        height, width = self._weight.shape
-        top, left = max(0, row), max(0, column)
-        bottom, right = min(height, row + self._size), min(width, column + self._size)
-        part = (slice(top - row, bottom - row), slice(left - column, right - column))
-        self._sum[:, top:bottom, left:right] += answer[:, part[0], part[1]] * self._window[part]
-        self._weight[top:bottom, left:right] += self._window[part]
-
-    def logits(self, elsewhere: Tensor) -> Tensor:
-        return torch.where(self._weight > 0, self._sum / self._weight.clamp(min=1e-12), elsewhere)
-
-
-def loading_transforms(header: Mapping[str, Any], **label_options: Any) -> Compose:
-    """How an adapter's images are read and prepared, as the bundles' ``inference.yaml`` does.
-
-    Args:
-        header: of an adapter file.
-        **label_options: ``label_values`` and ``label_channels`` of :class:`~topolora_monai.transforms.LoadItem`.
-
-    Raises:
-        ConfigError: for settings that are not possible.
-    """
-    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range") if header.get(name)}
-    scaling = IntensityScaling(**known)
-    decibels = scaling.pixel_values != "linear"
-    steps: list[Any] = [LoadItem(int(header.get("in_channels") or 3), scaling, **label_options)]
-    if header.get("clahe"):
-        steps.append(GreenClahed(keys="image", mask_key="fov"))
-    if header.get("despeckle_looks"):
-        steps.append(
-            RefinedLeed(
-                keys="image",
-                looks=header["despeckle_looks"],
-                pixel_values="db" if decibels else "amplitude",
-                db_range="limits" if decibels else None,
-                mask_key="fov",
-            )
-        )
-    return Compose(steps)
-
-
 def _base_settings(adapters: Mapping[str, str | Path]) -> dict[str, Any]:
     from topolora_monai.adapters import read_adapter_header  # noqa: PLC0415 - only where no base is described
 
@@ -506,10 +431,3 @@ def _as_masks(mask: ArrayLike, classes: int, size: tuple[int, int]) -> NDArray[n
             hint="send the mask at the image's own size",
         )
     return class_masks(values.astype(np.uint8), classes) if classes > 1 else np.asarray(values[None] != 0)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """A tensor of its own memory, without MONAI's metadata, that may be used outside of inference mode."""
-    plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
-    with torch.inference_mode(False):
-        return plain.detach().clone()

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_adapter_header, save_adapter
 from topolora_monai.adapters.header import network_settings
-from topolora_monai.annotation.segmenter import loading_transforms
+from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import check_item
 from topolora_monai.data.fields_of_view import with_computed_fov
