@@ -1,5 +1,6 @@
 """Fields of view computed from images."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,20 @@ class TestCache:
         (second,) = with_computed_fov([item])
         assert second["fov"] != first["fov"]
         assert read_mask(second["fov"])[:18].sum() == 0
+
+    def test_two_runs_at_a_time(self, item, monkeypatch):
+        replace, others = os.replace, []
+
+        def after_another(source, target):
+            if not others:  # another run finds nothing in the cache yet, and finishes first
+                others.append(None)
+                others.append(with_computed_fov([item]))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", after_another)
+        own = with_computed_fov([item])
+        assert own == others[1]
+        assert len(list(Path(own[0]["fov"]).parent.iterdir())) == 1
 
     def test_unreadable_image_is_left_to_the_checks(self, item):
         Path(item["image"]).write_bytes(b"")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -71,7 +73,9 @@ def _with_fov(item: Item) -> Item:
         except DataError:
             return item
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(inside.astype(np.uint8) * 255, path)
+        own = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.png")  # several runs may begin at a time
+        write_png(inside.astype(np.uint8) * 255, own)
+        os.replace(own, path)
     return Item(**item, fov=str(path))
 
 
