@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import ipaddress
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
