@@ -1,5 +1,6 @@
 """Commands that the pages in docs/ print, and what they claim of the data sets."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -119,6 +120,30 @@ def test_scores_of_methods_are_those_measured(dataset, column):
     for name, run in runs.items():
         shown = printed[name].split(" | ")[column : column + 2]
         assert shown == [f"{run['test'][key]:.3f}" for key in ("dice", "cldice")]
+
+
+def test_tables_of_losses_are_those_on_file():
+    specification = importlib.util.spec_from_file_location("losses_table", ROOT / "scripts/losses_table.py")
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    results = {name: json.loads(path.read_text()) for name, path in script.RESULTS.items()}
+    assert script.page(TOPOLOGY, results) == TOPOLOGY
+    for result in results.values():
+        settings = [
+            (run["epochs"], run["batch_size"], run["crop_size"], run["trainable"]) for run in result["runs"].values()
+        ]
+        assert len(set(settings)) == 1
+
+
+def test_default_losses_are_those_that_helped():
+    """The default of the topology term is the one the page's conclusion names, and beats plain in every table."""
+    default = yaml.safe_load((BUNDLE / "configs/train.yaml").read_text())["cldice_weight"]
+    assert default == "$0.5 if @published else 1.0"
+    for name in ("drive", "chase_db1"):
+        runs = json.loads((ROOT / f"results/{name}_losses.json").read_text())["runs"]
+        against = runs["cldice_1.0"]["against_reference"]
+        assert against["cldice"]["low"] > 0
+        assert against["betti_matching_error"]["high"] < 0
 
 
 def test_measurements_of_the_label_page_are_those_on_file():
