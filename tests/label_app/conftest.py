@@ -1,8 +1,9 @@
-"""A folder of images, a released bundle, and the server in the test's own process or in one of its own."""
+"""A folder of images, a released bundle, a browser, and the server in the test's own process or in one of its own."""
 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,11 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+CHROMIUM = os.environ.get("TOPOLORA_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
 
 
 @pytest.fixture
@@ -45,6 +51,18 @@ def bundle(tmp_path_factory):
 def adapter(bundle):
     """The adapter file that the bundle was released from; its base has random weights."""
     return bundle.parent / "run/adapter.safetensors"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make label`")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: install the package chromium, or name one by TOPOLORA_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

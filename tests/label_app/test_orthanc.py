@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom import dcmread
 
 import topolora_monai.label_app.main  # noqa: F401 - sets the defaults before MONAI Label is imported
+from tests.label_app.test_web_client import Client
 from topolora_monai.errors import DataError
 from topolora_monai.label_app import dicom_server, dicom_store
 from topolora_monai.label_app.dicom_server import DicomImage, DicomServer, DicomServerError
@@ -241,6 +243,33 @@ class TestSegmentationObjects:
         assert after == before
         _, found = self.new(client, series, lambda: trip.submit(server, image, mask))
         assert len(found) == 1
+
+
+@needs_orthanc
+class TestWebClient:
+    def test_photograph_from_automatic_mask_to_segmentation_object(self, browser, orthanc, server, client):
+        """What the page shows and submits is what the DICOM server then has."""
+        source = trip.generated_photographs()[0]
+        before = trip.segmentations(client, source.StudyInstanceUID)
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+        page = Client(context.new_page(), SimpleNamespace(url=server)).open().image(str(source.SOPInstanceUID))
+        page.page.locator("#user").fill("Ann")
+        page.page.locator("#user").blur()
+        page.page.keyboard.press("e")  # whatever the mask is, a stroke of the eraser and one of the brush change it
+        page.stroke((40, 60), (60, 60))
+        page.page.keyboard.press("b")
+        page.stroke((80, 60), (100, 60))
+        page.submit()
+        assert page.said == []
+        context.close()
+        (seg,) = [
+            found for uid, found in trip.segmentations(client, source.StudyInstanceUID).items() if uid not in before
+        ]
+        kept = page.label(str(source.SOPInstanceUID))
+        assert (kept[60, 40:61].any(), kept[60, 80:101].all(), seg.ContentCreatorName) == (False, True, "Ann")
+        np.testing.assert_array_equal(seg.pixel_array.reshape(kept.shape), kept == 1)
+        referred = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+        assert referred.ReferencedSOPInstanceUID == source.SOPInstanceUID
 
 
 @needs_orthanc

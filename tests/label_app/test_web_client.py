@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,11 +14,6 @@ from tests.label_app.conftest import Server, draw_studies
 
 ROOT = Path(__file__).parents[2]
 WEB, BUILT = ROOT / "web", ROOT / "topolora_monai/label_app/static"
-CHROMIUM = os.environ.get("TOPOLORA_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
 SIZE = (70, 50)
 WAIT = 240_000
 """Milliseconds for an answer; the machine may be busy."""
@@ -49,18 +42,6 @@ class TestBuild:
         assert sum(path.stat().st_size for path in BUILT.iterdir()) < 600_000
         assert not list(BUILT.glob("*.map"))
         assert "openseadragon" in (BUILT / "licences.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make label`")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install the package chromium, or name one by TOPOLORA_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +91,17 @@ class Client:
     def at(self, x, y):
         """A place on the page in a pixel of the image, found by what the page says of the pointer's place."""
         frame = self.page.locator("#viewer").bounding_box()
-        place = [frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2]
-        for step in (
-            8 * [9] + 8 * [5] + 20 * [1]
-        ):  # screen pixels for a pixel of the image; smaller ones cannot overshoot
+        starts, sides = (frame["x"], frame["y"]), (frame["width"], frame["height"])
+        place = [start + side / 2 for start, side in zip(starts, sides, strict=True)]
+        # Screen pixels for a pixel of the image; small ones cannot overshoot.
+        for step in 8 * [9] + 8 * [5] + 20 * [1]:
             told = self.pointed(place)
             if told == [x, y]:
                 return place
             place = [at + step * (wanted - found) for at, wanted, found in zip(place, (x, y), told, strict=True)]
+            place = [
+                min(max(at, start + 2), start + side - 2) for at, start, side in zip(place, starts, sides, strict=True)
+            ]
         raise AssertionError(f"pixel {x}, {y} is not to be seen; {told} is at {place}")
 
     def pointed(self, place):
