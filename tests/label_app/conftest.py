@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browsers import chromium
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-CHROMIUM = os.environ.get("TOPOLORA_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
 
 
 @pytest.fixture
@@ -56,13 +52,8 @@ def adapter(bundle):
 @pytest.fixture(scope="session")
 def browser():
     pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make label`")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install the package chromium, or name one by TOPOLORA_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium("run `make label`") as started:
+        yield started
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The report in a real browser: sorting, filtering, switching, blending, keys, both colour schemes, 1,000 images."""
 
 import io
-import os
-import shutil
 import time
 from types import SimpleNamespace
 
@@ -10,27 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browsers import chromium
 from tests.reports.fake_runs import SIZE, masks, write_fake_run
 from topolora_monai.reports.html import write_report
-
-CHROMIUM = os.environ.get("TOPOLORA_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install playwright"
-    )
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: install the package chromium, or name one by TOPOLORA_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium("pip install playwright") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

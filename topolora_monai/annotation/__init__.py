@@ -6,6 +6,7 @@ from topolora_monai.annotation.doubt import (
     TopologicalDoubt,
     doubt_score,
     mean_entropy,
+    probable_breaks,
     random_score,
     topological_doubt,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "mean_course",
     "mean_entropy",
     "next_click",
+    "probable_breaks",
     "random_score",
     "split_pairs",
     "topological_doubt",

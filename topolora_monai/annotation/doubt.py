@@ -13,9 +13,11 @@ from torch import Tensor
 
 from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
 from topolora_monai.errors import ConfigError, unknown_choice
-from topolora_monai.metrics import betti_numbers, skeleton_breaks
+from topolora_monai.metrics import SkeletonBreak, betti_numbers, skeleton_breaks
 
-__all__ = ["Doubt", "TopologicalDoubt", "doubt_score", "mean_entropy", "random_score", "topological_doubt"]
+__all__ = [
+    "Doubt", "TopologicalDoubt", "doubt_score", "mean_entropy", "probable_breaks", "random_score", "topological_doubt",
+]  # fmt: skip
 
 Doubt = Literal["entropy", "dropout", "topology", "random"]
 """Kinds of :func:`doubt_score`."""
@@ -61,6 +63,25 @@ def mean_entropy(entropy: Tensor, valid: ArrayLike | None = None) -> float:
     return float(values.mean()) if values.numel() else 0.0
 
 
+def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -> list[SkeletonBreak]:
+    """Places where a mask may break one structure: it joins where pixels of half the threshold count as well.
+
+    Args:
+        mask: binary, of shape (H, W).
+        probability: same shape.
+        threshold: that the mask has.
+
+    Example:
+        >>> whole = np.zeros((15, 60))
+        >>> whole[6:9, 5:55] = 0.9
+        >>> whole[:, 28:33] *= 0.4
+        >>> len(probable_breaks(whole >= 0.5, whole, 0.5))
+        1
+    """
+    inside = np.asarray(mask, bool)
+    return skeleton_breaks(inside, inside | (np.asarray(probability) >= _FAINT * threshold))
+
+
 def topological_doubt(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalDoubt:
     """Predicted breaks, and how topology changes between answers to the same image.
 
@@ -84,7 +105,7 @@ def topological_doubt(answers: Sequence[ArrayLike], threshold: float = 0.5) -> T
         raise ConfigError("topological doubt needs an answer", expected="at least one", found="none")
     maps = [np.asarray(answer) for answer in answers]
     masks = [answer >= threshold for answer in maps]
-    breaks = len(skeleton_breaks(masks[0], maps[0] >= _FAINT * threshold))
+    breaks = len(probable_breaks(masks[0], maps[0], threshold))
     numbers = [betti_numbers(mask) for mask in masks]
     pairs = [(a, b) for index, a in enumerate(numbers) for b in numbers[index + 1 :]]
     changes = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in pairs]

@@ -248,7 +248,7 @@ class AnnotationSegmenter:
             DataError: for an image that cannot be used.
         """
         model = self._named(adapter)
-        tensor = self._load(_item(image), model)["image"][None].to(self.device)
+        tensor = model.load(_item(image))["image"][None].to(self.device)
         inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.activation, seed)
         with _RANDOM_NUMBERS, model.borrow() as network, torch.inference_mode():
             maps = inferer.estimate(tensor, network)
@@ -257,12 +257,13 @@ class AnnotationSegmenter:
     def mirrored(self, image: ImageSource, adapter: str | None = None) -> list[NDArray[np.float32]]:
         """Probabilities of the image and of its three mirror images, mirrored back; each of shape (K, H, W)."""
         model = self._named(adapter)
-        answers = [self._embedding(image, model).probability.numpy()]
-        tensor, valid = self._load(_item(image), model)["image"][None].to(self.device), self.valid(image, adapter)
+        embedding = self._embedding(image, model)
+        answers = [embedding.probability.numpy()]
+        tensor = model.load(_item(image))["image"][None].to(self.device)
         with model.borrow() as network, torch.inference_mode():
             for axes in ((-1,), (-2,), (-2, -1)):
                 logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
-                answers.append(plain_tensor(probabilities(logits, model.activation)).numpy() * valid)
+                answers.append(plain_tensor(probabilities(logits, model.activation)).numpy() * embedding.valid)
         return answers
 
     def _named(self, name: str | None) -> _Model:
@@ -294,21 +295,16 @@ class AnnotationSegmenter:
         embedding: ImageEmbedding = self.cache.get(key, lambda: self._embed(item, model))
         return embedding
 
-    def _load(self, item: Mapping[str, Any], model: _Model) -> dict[str, Any]:
-        loaded: dict[str, Any] = model.load(item)
-        if self.field_of_view:
-            lit = field_of_view(read_image(item["image"], 3, item.get("axis"), item.get("slice")).values)
-            loaded["fov"] = loaded["fov"] * torch.from_numpy(lit)
-        return loaded
-
     @torch.inference_mode()
     def _embed(self, item: Mapping[str, Any], model: _Model) -> ImageEmbedding:
-        loaded = self._load(item, model)
+        loaded = model.load(item)
         tensor = loaded["image"][None].to(self.device)
         with model.borrow() as network:
             recorder = EncoderRecorder(network)
             logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
         valid = np.asarray(loaded["fov"][0] > 0)
+        if self.field_of_view:
+            valid &= field_of_view(read_image(item["image"], 3, item.get("axis"), item.get("slice")).values)
         probability = probabilities(logits, model.activation) * torch.from_numpy(valid)
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)

@@ -10,6 +10,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
+from topolora_monai.annotation.doubt import probable_breaks
 from topolora_monai.annotation.prompts import Prompts
 from topolora_monai.data.items import Item
 from topolora_monai.data.slices import expand_slices
@@ -18,12 +19,8 @@ from topolora_monai.io.volumes import volume_shape
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
 from topolora_monai.label_app.tasks.masks import read_label, write_label
 from topolora_monai.label_app.tasks.polygons import annotation
-from topolora_monai.metrics import skeleton_breaks
 
 __all__ = ["Clicks", "Segmentation"]
-
-_FAINT = 0.5
-"""Share of the threshold from which a pixel may be part of a structure that the mask breaks."""
 
 
 class Segmentation(InferTask):
@@ -105,12 +102,11 @@ class Segmentation(InferTask):
         return np.asarray(self.model.automatic(item))
 
     def _breaks(self, probability: NDArray[np.float32], numbers: NDArray[np.uint8]) -> list[list[float]]:
-        faint = probability >= _FAINT * self.model.threshold
-        gaps = []
-        for number, plane in enumerate(faint, start=1):
-            mask = numbers == number
-            gaps += skeleton_breaks(mask, plane | mask)
-        return [[gap.col, gap.row] for gap in gaps]
+        return [
+            [gap.col, gap.row]
+            for number, plane in enumerate(probability, start=1)
+            for gap in probable_breaks(numbers == number, plane, self.model.threshold)
+        ]
 
 
 class Clicks(Segmentation):
