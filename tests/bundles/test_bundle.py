@@ -255,3 +255,20 @@ def test_augmentation_of_radar_images_is_speckle_and_not_colour(tmp_path):
             assert ("RandSpeckled" in kinds) == (modality == "sar" and protocol == "native")
             checked = [type(t).__name__ for t in parser.get_parsed_content("validate#preprocessing").transforms]
             assert checked == (["LoadItem"] if protocol == "native" else ["LoadItem", "Resized"])
+
+
+def test_published_colour_is_the_authors():
+    """One image in five changes, its hue by up to half a turn; losses are smoothed by a millionth."""
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "train.yaml")
+    parser.config.update({"protocol": "published"})
+    (jitter,) = parser.get_parsed_content("train#published_colour")
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    changed = [not torch.equal(jitter({"image": image.clone()})["image"], image) for _ in range(400)]
+    assert 0.14 < np.mean(changed) < 0.26
+    red = torch.zeros(3, 4, 4)
+    red[0] = 1.0
+    hues = [jitter({"image": red.clone()})["image"].mean(dim=(1, 2)).argmax().item() for _ in range(200)]
+    assert {0, 1, 2} == set(hues)
+    assert parser.get_parsed_content("topology_loss").terms["dice"].dice.smooth_nr == 1e-6

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from PIL import Image
 
 from tests.bundles.helpers import BUNDLE as FIRST
@@ -23,10 +24,11 @@ RECIPE = {
     "train.yaml": {
         *("preset", "conv_lora_gate", "crop_size", "epochs", "accumulation_steps", "learning_rate", "schedule"),
         *("warmup_fraction", "bce_weight", "dice_weight", "cldice_weight", "structure_weight"),
-        *("train#published_geometric", "train#published_colour"),
+        *("early_stopping", "train#published_geometric", "train#published_colour", "train#published_transforms"),
+        "validate#squash",
     },
     "multi_gpu_train.yaml": set(),
-    "evaluate.yaml": {"output_dir"},
+    "evaluate.yaml": {"output_dir", "squash"},
     "inference.yaml": {"adapter"},
 }
 
@@ -100,7 +102,26 @@ def test_recipe_is_the_paper_s(fake_drive):
             schedule.step()
         assert schedule.get_last_lr() == pytest.approx([1e-4 * (1 - (total // 2) / total) ** 0.9])
     kinds = [type(one).__name__ for one in get("train#preprocessing").transforms]
-    assert kinds == ["LoadItem", "Resized", "RandFlipd"]
+    assert kinds == ["LoadItem", "TorchVisiond", "ScaleIntensityRanged", "Resized", "RandFlipd"]
+    assert get("train#handlers")[-2].patience == 10
+
+
+def test_published_images_are_squashed_as_the_authors_do(fake_drive):
+    """By Pillow's bicubic filter with antialias, in training, validation and evaluation."""
+    for config in ("train.yaml", "evaluate.yaml"):
+        parser = ConfigParser()
+        parser.read_config(CONFIGS / config)
+        squash = Compose(
+            ConfigParser({"crop_size": 24, "squash": parser["validate#squash" if config == "train.yaml" else "squash"]})
+            .get_parsed_content("squash")
+        )  # fmt: skip
+        picture = np.random.default_rng(0).integers(0, 256, (61, 50, 3), np.uint8)
+        image = torch.from_numpy(picture.transpose(2, 0, 1) / 255).float()
+        mask = (image[:1] > 0.5).float()
+        squashed = squash({"image": image, "label": mask, "fov": torch.ones_like(mask)})
+        expected = np.asarray(Image.fromarray(picture).resize((24, 24), Image.Resampling.BICUBIC)) / 255
+        assert np.abs(squashed["image"].numpy().transpose(1, 2, 0) - expected).max() < 1.5 / 255
+        assert set(np.unique(squashed["label"])) == {0, 1}
 
 
 def test_published_size_and_length():

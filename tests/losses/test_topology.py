@@ -25,7 +25,7 @@ def default_by_hand(logits, target, mask=None, skeleton=None):
     sensitivity = ((exact * probability).sum((2, 3)) + 1) / (exact.sum((2, 3)) + 1)
     cldice = (1 - 2 * precision * sensitivity / (precision + sensitivity)).mean()
     dice = DiceLoss(smooth_nr=1.0, smooth_dr=1.0)(probability, target)
-    return entropy / valid.sum() + dice + 0.5 * cldice
+    return entropy / valid.sum() + dice + cldice
 
 
 class TestDefaults:
@@ -74,6 +74,18 @@ class TestComposition:
         )(logits, target)
         torch.testing.assert_close(loss(logits, target), expected)
 
+    def test_smoothing_reaches_dice_and_cldice(self):
+        logits, target = torch.full((1, 1, 6, 6), -20.0), torch.zeros(1, 1, 6, 6)
+        target[0, 0, 2:4] = 1.0
+        missed = {
+            smooth: TopologyLoss({"dice": 1.0, "cldice": 1.0}, smooth=smooth)(logits, target) for smooth in (1.0, 1e-6)
+        }
+        # Nothing predicted: Dice is s / (12 + s); clDice's precision is 1, its sensitivity s / (12 + s),
+        # since a band two rows thick is its own soft skeleton.
+        sensitivity = 1 / 13
+        assert missed[1.0].item() == pytest.approx(2 - 1 / 13 - 2 * sensitivity / (1 + sensitivity), abs=1e-3)
+        assert missed[1e-6].item() == pytest.approx(2, abs=1e-5)
+
     def test_terms_of_weight_zero_are_not_computed(self, monkeypatch):
         def fail(*arguments):
             raise AssertionError("computed")
@@ -96,7 +108,7 @@ class TestComposition:
             seen.append((loss.weight("bce"), loss.weight("cldice"), loss.weight("structure"), loss.weight("dice")))
         expected = [(2.0, 0.0, 0.0, 0.0), (2.0, 0.4, 0.25, 0.0), (2.0, 0.8, 0.5, 0.0), (2.0, 0.8, 1.0, 0.0)]
         assert seen == [pytest.approx(row) for row in expected]
-        assert TopologyLoss().weight("cldice") == 0.5
+        assert TopologyLoss().weight("cldice") == 1.0
 
     def test_ramp_is_the_weight_in_the_sum(self):
         target = tree()

@@ -425,8 +425,10 @@ PRESETS: dict[str, Preset] = {
 }
 """Presets by name.
 
-``topolora`` is arXiv 2601.02273 as published. ``conv_lora`` is arXiv 2401.17868, as published but for the gate
-(``conv_lora_gate="published"`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper compares with.
+``topolora`` is arXiv 2601.02273 but for its convolution adapter, which starts as a no-op and normalises each pixel
+instead of the batch (``conv_adapter_norm="batch"`` gives BatchNorm). ``conv_lora`` is arXiv 2401.17868, as published
+but for the gate (``conv_lora_gate="published"`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper
+compares with.
 ``topolora_conv`` is the union of both papers, each at its own place: LoRA on the MLPs, Conv-LoRA on the fused
 queries, keys and values, the spatial adapter on the embedding, and the decoder.
 """

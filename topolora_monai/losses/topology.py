@@ -42,9 +42,11 @@ LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
     }
 )
 
-DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"bce": 1.0, "dice": 1.0, "cldice": 0.5})
+DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType({"bce": 1.0, "dice": 1.0, "cldice": 1.0})
+"""Of the terms of TopoLoRA-SAM, with the weight of clDice that broke fewest vessels; the paper has 0.5."""
 
 _THINNING_TERMS = ("cldice", "clce", "cbdice")  # thin the prediction
+_SMOOTHED_TERMS = ("dice", "cldice")  # those of the paper
 _SKELETON_TERMS = (*_THINNING_TERMS, "skeleton_recall")  # take the target's skeleton where there is one
 
 
@@ -57,6 +59,7 @@ class TopologyLoss(nn.Module):
             once. The trainer reports its progress through :meth:`set_progress`.
         iterations: scales of the soft skeleton, see :func:`soft_skeleton`.
         skeleton: how predictions are thinned, ``"soft"`` or ``"topology_preserving"``, see :class:`CentrelineLoss`.
+        smooth: added to both sides of the ratios of Dice and clDice, in pixels.
         include_background: of several channels, whether the first counts, see :class:`SegmentationLoss`.
         softmax: classes exclude each other, see :class:`SegmentationLoss`.
         implicit_background: they leave out the background, see :class:`SegmentationLoss`.
@@ -80,6 +83,7 @@ class TopologyLoss(nn.Module):
         ramps: Mapping[str, float] | None = None,
         iterations: int = 10,
         skeleton: SkeletonMethod = "soft",
+        smooth: float = 1.0,
         *,
         include_background: bool = True,
         softmax: bool = False,
@@ -97,7 +101,8 @@ class TopologyLoss(nn.Module):
         self.terms = nn.ModuleDict()
         for name, weight in self.weights.items():
             if weight:
-                own = {"iterations": iterations, "skeleton": skeleton} if name in _THINNING_TERMS else {}
+                own: dict[str, Any] = {"smooth": smooth} if name in _SMOOTHED_TERMS else {}
+                own |= {"iterations": iterations, "skeleton": skeleton} if name in _THINNING_TERMS else {}
                 self.terms[name] = LOSS_TERMS[name](**common, **own)
 
     def set_progress(self, progress: float) -> None:

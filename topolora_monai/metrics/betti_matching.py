@@ -35,6 +35,10 @@ def betti_matching(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | N
     the union inside it, the last in raster order of equals; a hole of the prediction and one of the target are
     matched if they meet there.
 
+    Foreground pixels that touch at a corner are connected here, as in construction "T" of the published code, the one
+    the next paragraph speaks of. Construction "V", with which its authors evaluate, connects them by edges alone:
+    its numbers are others and not to be compared.
+
     All bars of a binary mask are alike, and theory leaves open which of equal bars are matched. The published code
     decides by the order of pixels, so that flipping the images can change its result; here overlap and size decide,
     and the order of pixels only between holes of equal size. In dimension 0 the published code matches as many or
