@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from topolora_monai.adapters import read_adapter_header
 from topolora_monai.errors import DataError, OutputError
@@ -228,8 +229,7 @@ class AdapterVersions:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Alone among processes and threads; leaves no remains of those that died."""
-        with (self.folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.folder / _LOCK):
             for remains in self.folder.glob(f"{_PART}*"):
                 shutil.rmtree(remains, ignore_errors=True)
             yield
@@ -262,7 +262,9 @@ def _now() -> str:
 
 
 def _sync(path: Path) -> None:
-    """Make sure that what was written is on the disk."""
+    """Make sure that what was written is on the disk; Windows does so for folders by itself."""
+    if os.name == "nt" and path.is_dir():
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
