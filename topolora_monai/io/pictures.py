@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import warnings
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.atomic import atomic_write
 
 __all__ = ["PICTURE_SUFFIXES", "open_picture", "read_picture", "write_png"]
 
@@ -72,13 +72,8 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
     Raises:
         OSError: if it cannot be written; nothing is left behind.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_write(path) as beside:
         Image.fromarray(array).save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
