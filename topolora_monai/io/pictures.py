@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
 
-__all__ = ["PICTURE_SUFFIXES", "open_picture", "read_picture", "write_png"]
+__all__ = ["PICTURE_SUFFIXES", "is_whole_png", "open_picture", "read_picture", "write_png"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")
 """Recognised file name endings, in lower case; each may be followed by ``.gz``."""
@@ -74,6 +74,19 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
     """
     with atomic_write(path) as beside:
         Image.fromarray(array).save(beside, format="PNG")
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a file is a PNG down to its end, by the checksums in it; nothing is decoded.
+
+    For what the package keeps and can make again.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
