@@ -13,6 +13,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import math
 import os
 import shlex
 import statistics
@@ -89,7 +90,7 @@ def complete(folder: Path, options: dict[str, Any], evaluation: dict[str, Any], 
 def row(folders: list[Path], scores: list[str]) -> dict[str, Any]:
     """A run's scores, averaged over its seeds, and what it was."""
     records = [json.loads((folder / "evaluation/summary.json").read_text()) for folder in folders]
-    values = {name: [record["test"][name] for record in records] for name in scores}
+    values = {name: [score_of(record, name) for record in records] for name in scores}
     spread = {name: statistics.stdev(of) for name, of in values.items() if len(of) > 1}
     return {
         "seeds": [record["seed"] for record in records],
@@ -102,6 +103,12 @@ def row(folders: list[Path], scores: list[str]) -> dict[str, Any]:
         "commands": [as_typed(record["command"], folder) for record, folder in zip(records, folders, strict=True)],
         "each": [{"seed": record["seed"], **{name: record["test"][name] for name in scores}} for record in records],
     }
+
+
+def score_of(record: dict[str, Any], name: str) -> float:
+    """A score of a run's test images; NaN for one that is not defined, which JSON writes as null."""
+    value = record["test"][name]
+    return math.nan if value is None else value
 
 
 def as_typed(command: str, folder: Path) -> str:

@@ -4,7 +4,6 @@ import base64
 import copy
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -115,27 +114,46 @@ class TestCoco:
         assert len(drawn) == 5
 
     def test_interrupted_drawing_leaves_whole_files_and_goes_on(self, coco, monkeypatch, tmp_path):
-        write_png = mask_cache.write_png
-        written = []
+        save, saved = Image.Image.save, []
 
-        def interrupted(array, path):
-            if len(written) == 2:
-                path.write_bytes(b"half")
+        def interrupted(image, file, **how):
+            if len(saved) == 2:
+                Path(file).write_bytes(b"half")
                 raise KeyboardInterrupt
-            written.append(path.name)
-            write_png(array, path)
+            saved.append(file)
+            save(image, file, **how)
 
-        monkeypatch.setattr(mask_cache, "write_png", interrupted)
         path = coco[1]()
-        with pytest.raises(KeyboardInterrupt):
-            read_coco(path)
-        left = sorted(file.name for file in tmp_path.glob("set/annotations_masks/*/*"))
-        assert left == sorted(written)
-        monkeypatch.setattr(
-            mask_cache, "write_png", lambda array, path: (written.append(path.name), write_png(array, path))
-        )
+        with monkeypatch.context() as until_then:
+            until_then.setattr(Image.Image, "save", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                read_coco(path)
+        left = sorted(tmp_path.glob("set/annotations_masks/*/*"))
+        assert len(left) == 2
+        times = [file.stat().st_mtime_ns for file in left]
         check_items(read_coco(path))
-        assert len(written) == len(set(written)) == 4
+        assert [file.stat().st_mtime_ns for file in left] == times
+        assert len(list(left[0].parent.iterdir())) == 4
+
+    @pytest.mark.parametrize("damage", [b"", b"no picture", None])
+    def test_damaged_masks_are_drawn_again(self, coco, damage):
+        path = coco[1]()
+        items = read_coco(path)
+        meant = [pixels(item) for item in items]
+        file = Path(items[1]["label"])
+        file.write_bytes(file.read_bytes()[:-20] if damage is None else damage)
+        assert read_coco(path) == items
+        assert all(np.array_equal(pixels(item), mask) for item, mask in zip(items, meant, strict=True))
+
+    def test_no_place_to_keep_masks_at_all(self, coco, tmp_path, monkeypatch):
+        path = coco[1]()
+        meant = [pixels(item) for item in read_coco(path, mask_folder=tmp_path / "m")]
+        path.with_name("annotations_masks").touch()
+        (tmp_path / "cache").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        items = read_coco(path)
+        check_items(items)
+        assert all(np.array_equal(pixels(item), mask) for item, mask in zip(items, meant, strict=True))
 
     def test_places_of_images(self, coco, write_image, tmp_path):
         path = coco[1]()
@@ -161,10 +179,10 @@ class TestCoco:
         path = coco[1]()
         assert Path(read_coco(path, mask_folder=tmp_path / "m")[0]["label"]).parents[1] == tmp_path / "m"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(os, "access", lambda *_: False)
+        path.with_name("annotations_masks").touch()
         assert Path(read_coco(path)[0]["label"]).is_relative_to(tmp_path / "cache/topolora_monai")
         (tmp_path / "file").touch()
-        with pytest.raises(OutputError, match="masks cannot be written"):
+        with pytest.raises(OutputError, match="cannot write the masks"):
             read_coco(path, mask_folder=tmp_path / "file")
 
     @pytest.mark.parametrize(

@@ -359,7 +359,7 @@ class TestDamage:
             raise OSError("disk full")
 
         data = cached(items, [Read()], tmp_path / "cache")
-        monkeypatch.setattr(caching.os, "replace", fail)
+        monkeypatch.setattr("os.replace", fail)
         with pytest.raises(OutputError, match="disk full"):
             data[0]
         assert list((tmp_path / "cache").iterdir()) == []

@@ -1,5 +1,7 @@
 """DRIVE's layout, and the synthetic vessels."""
 
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -115,6 +117,39 @@ class TestSyntheticVessels:
         assert len(drawn) == 24
         assert [path.name for path in (tmp_path / "s").iterdir()] == ["v1-seed0"]
 
+    def test_damaged_images_are_drawn_again(self, tmp_path, monkeypatch):
+        def quick(rng, size=512):
+            return tuple(np.full((16, 16, 3)[:n], rng.integers(255), np.uint8) for n in (3, 2, 2))
+
+        monkeypatch.setattr("topolora_monai.data.synthetic_vessels.draw_sample", quick)
+        SyntheticVessels(tmp_path)
+        files = sorted((tmp_path / "v1-seed0").rglob("*.png"))
+        whole = [file.read_bytes() for file in files]
+        files[3].write_bytes(whole[3][:-20])
+        files[40].write_bytes(b"")
+        files[50].unlink()
+        SyntheticVessels(tmp_path)
+        assert [file.read_bytes() for file in files] == whole
+
+    def test_drawn_for_the_process_where_the_cache_cannot_be_written(self, tmp_path, monkeypatch):
+        def quick(rng, size=512):
+            return tuple(np.full((16, 16, 3)[:n], 7, np.uint8) for n in (3, 2, 2))
+
+        monkeypatch.setattr("topolora_monai.data.synthetic_vessels.draw_sample", quick)
+        (tmp_path / "taken").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+        items = open_dataset("synthetic_vessels").items("test")
+        assert [np.unique(read_mask(item["label"])).tolist() for item in items] == [[1]] * 4
+
+    def test_full_disk_is_one_sentence(self, tmp_path, monkeypatch):
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("PIL.Image.Image.save", full)
+        with pytest.raises(OutputError, match="free some space, or give another --dataset_dir"):
+            SyntheticVessels(tmp_path / "s")
+        assert list((tmp_path / "s").iterdir()) == []
+
     def test_interrupted_start_leaves_no_half_set(self, tmp_path, monkeypatch):
         def interrupted(rng, size=512):
             raise KeyboardInterrupt
@@ -128,7 +163,7 @@ class TestSyntheticVessels:
         (tmp_path / "file").touch()
         with pytest.raises(DataError, match="stands where"):
             SyntheticVessels(tmp_path / "file")
-        with pytest.raises(OutputError, match="cannot create"):
+        with pytest.raises(OutputError, match="cannot write the synthetic images"):
             SyntheticVessels(tmp_path / "file" / "below")
 
 

@@ -1,7 +1,14 @@
 """Downloads from a server of this process: pinned, resumed, refused; archives unpacked safely."""
 
+import errno
+import gzip
 import hashlib
 import io
+import os
+import shutil
+import stat
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -9,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from topolora_monai.data import download
 from topolora_monai.data.download import Archive, download_archives, download_file, file_sha256, unpack_archives
 from topolora_monai.errors import DataError, OutputError
 
@@ -141,20 +149,173 @@ def test_placed_archive_is_verified_when_asked(tmp_path):
     assert (tmp_path / "a/b.txt").read_text() == "text"
 
 
-def test_archive_cannot_write_elsewhere(tmp_path):
+def zipped(path, *members):
+    """Write a zip of (name or ZipInfo, content)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+def tarred(path, *members):
+    """Write a tar of (name or TarInfo, content)."""
+    with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
+        for name, content in members:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def link_in_zip():
+    info = zipfile.ZipInfo("set/link.png")
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+def in_tar(kind):
+    info = tarfile.TarInfo("set/special.png")
+    info.type, info.linkname = kind, "/etc/hostname"
+    return info
+
+
+UNSAFE = [
+    (zipped, "set.zip", "../outside.txt", "leads out"),
+    (zipped, "set.zip", "set/../../outside.txt", "leads out"),
+    (zipped, "set.zip", "..\\outside.txt", "leads out"),
+    (zipped, "set.zip", "/tmp/outside.txt", "absolute name"),
+    (zipped, "set.zip", "C:\\outside.txt", "absolute name"),
+    (zipped, "set.zip", link_in_zip(), "a link"),
+    (tarred, "set.tar", "../outside.txt", "leads out"),
+    (tarred, "set.tar.gz", "set/../../outside.txt", "leads out"),
+    (tarred, "set.tar", "/tmp/outside.txt", "absolute name"),
+    (tarred, "set.tar", in_tar(tarfile.SYMTYPE), "a link"),
+    (tarred, "set.tgz", in_tar(tarfile.LNKTYPE), "a link"),
+    (tarred, "set.tar", in_tar(tarfile.CHRTYPE), "a device"),
+    (tarred, "set.tar", in_tar(tarfile.FIFOTYPE), "a device"),
+]
+
+
+@pytest.mark.parametrize(("pack", "name", "member", "message"), UNSAFE)
+def test_what_leads_elsewhere_is_refused_by_name(pack, name, member, message, tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    with tarfile.open(root / "a.tar", "w") as tar:
-        member = tarfile.TarInfo("../outside.txt")
-        member.size = 4
-        tar.addfile(member, io.BytesIO(b"text"))
-    with pytest.raises(DataError, match="damaged or unsafe"):
-        unpack_archives([Archive("a.tar", creates="a", into="a")], root, checksum=False)
-    with zipfile.ZipFile(root / "b.zip", "w") as archive:
-        archive.writestr("../outside.txt", "text")
-    unpack_archives([Archive("b.zip", creates="b", into="b")], root, checksum=False)
-    assert not (tmp_path / "outside.txt").exists()
-    assert not (root / "outside.txt").exists()
+    content = b"" if isinstance(member, tarfile.TarInfo) else b"text"
+    pack(root / name, ("set/good.png", b"picture"), (member, content))
+    with pytest.raises(DataError, match="was not unpacked") as error:
+        unpack_archives([Archive(name, creates="set")], root, checksum=False)
+    assert message in str(error.value)
+    shown = member if isinstance(member, str) else getattr(member, "filename", None) or member.name
+    assert repr(shown) in str(error.value)
+    assert [path.name for path in root.iterdir()] == [name]
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+class TestSizes:
+    @pytest.mark.parametrize(("pack", "name"), [(zipped, "set.zip"), (tarred, "set.tar.gz")])
+    def test_a_bomb_is_refused(self, pack, name, tmp_path):
+        pack(tmp_path / name, *((f"set/{number}.png", bytes(30_000_000)) for number in range(4)))
+        with pytest.raises(DataError, match="more than is taken") as error:
+            unpack_archives([Archive(name, creates="set")], tmp_path, checksum=False)
+        assert "100 GB, 200 times" in str(error.value)
+        assert "'set/3.png'" in str(error.value)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    def test_a_few_empty_masks_are_taken(self, tmp_path):
+        zipped(tmp_path / "set.zip", ("set/a.bmp", bytes(20_000_000)))
+        unpack_archives([Archive("set.zip", creates="set")], tmp_path, checksum=False)
+        assert (tmp_path / "set/a.bmp").stat().st_size == 20_000_000
+
+    def test_too_many_files(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(download, "MOST_MEMBERS", 3)
+        tarred(tmp_path / "set.tar", *((f"set/{number}", b"") for number in range(4)))
+        with pytest.raises(DataError, match="more than is taken"):
+            unpack_archives([Archive("set.tar", creates="set")], tmp_path, checksum=False)
+
+    def test_a_header_of_gigabytes_is_not_read(self, tmp_path):
+        header = tarfile.TarInfo("pax")
+        header.type, header.size = tarfile.XHDTYPE, 8 << 30
+        with gzip.open(tmp_path / "set.tar.gz", "wb") as file:
+            file.write(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_000))
+        with pytest.raises(DataError, match="damaged or of another kind"):
+            unpack_archives([Archive("set.tar.gz", creates="set")], tmp_path, checksum=False)
+
+
+class TestUnpacking:
+    """Of archives without a folder of their own, as CHASE_DB1's and STARE's are."""
+
+    ARCHIVE = Archive("set.zip", creates="set", into="set")
+
+    @pytest.fixture
+    def root(self, tmp_path):
+        zipped(tmp_path / "set.zip", *((f"{number}.png", b"picture %d" % number) for number in range(3)))
+        return tmp_path
+
+    def assert_unpacked(self, root):
+        assert sorted(path.name for path in root.iterdir()) == ["set", "set.zip"]
+        assert sorted(path.name for path in (root / "set").iterdir()) == ["0.png", "1.png", "2.png"]
+        assert (root / "set/2.png").read_bytes() == b"picture 2"
+
+    @pytest.mark.parametrize("call", ["shutil.copyfileobj", "os.replace"])
+    def test_killed_anywhere_and_started_again(self, root, call):
+        code = (
+            "import os, pathlib, shutil\n"
+            "from topolora_monai.data.download import Archive, unpack_archives\n"
+            f"{call} = lambda *_: os._exit(9)\n"
+            f"unpack_archives([Archive('set.zip', creates='set', into='set')], pathlib.Path({str(root)!r}), False)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+        assert not (root / "set").exists()
+        assert len(list(root.iterdir())) == 2  # the archive, and what was being unpacked
+        unpack_archives([self.ARCHIVE], root, checksum=False)
+        self.assert_unpacked(root)
+
+    def test_full_disk_and_started_again(self, root, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as until_then:
+            until_then.setattr(shutil, "copyfileobj", full)
+            with pytest.raises(OutputError, match="free some space, or unpack it yourself"):
+                unpack_archives([self.ARCHIVE], root, checksum=False)
+        assert [path.name for path in root.iterdir()] == ["set.zip"]
+        unpack_archives([self.ARCHIVE], root, checksum=False)
+        self.assert_unpacked(root)
+
+    @pytest.mark.parametrize("left", [None, ".unpack-ab3_x9yz"])
+    def test_what_an_earlier_release_left_does_not_count(self, root, left):
+        (root / "set" / (left or "")).mkdir(parents=True)
+        if left:
+            os.utime(root / "set" / left, (0, 0))
+        unpack_archives([self.ARCHIVE], root, checksum=False)
+        self.assert_unpacked(root)
+
+    def test_a_folder_that_holds_something_is_left_alone(self, root):
+        (root / "set").mkdir()
+        (root / "set/mine.png").touch()
+        unpack_archives([self.ARCHIVE], root, checksum=False)
+        assert [path.name for path in (root / "set").iterdir()] == ["mine.png"]
+
+    def test_marker_comes_last(self, root, monkeypatch):
+        zipped(root / "all.zip", ("images/a.png", b"a"), ("manual/a.png", b"b"))
+        replace, moved = os.replace, []
+        monkeypatch.setattr(os, "replace", lambda source, target: (moved.append(target.name), replace(source, target)))
+        unpack_archives([Archive("all.zip", creates="images")], root, checksum=False)
+        assert moved == ["manual", "images"]
+
+    @pytest.mark.parametrize("kept", [0, 40, -30])
+    def test_truncated(self, root, kept):
+        (root / "set.zip").write_bytes((root / "set.zip").read_bytes()[:kept])
+        with pytest.raises(DataError, match="damaged or of another kind"):
+            unpack_archives([self.ARCHIVE], root, checksum=False)
+        assert [path.name for path in root.iterdir()] == ["set.zip"]
+
+    @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+    def test_truncated_tar(self, tmp_path, name):
+        tarred(tmp_path / name, ("a/b.png", bytes(range(256)) * 200))
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(DataError, match="damaged or of another kind"):
+            unpack_archives([Archive(name, creates="a")], tmp_path, checksum=False)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_archive_for_other_tools(tmp_path):

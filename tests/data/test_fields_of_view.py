@@ -1,5 +1,6 @@
 """Fields of view computed from images."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from PIL import Image
 from topolora_monai.data import SPLITS, SyntheticVessels, open_dataset
 from topolora_monai.data.fields_of_view import field_of_view, with_computed_fov
 from topolora_monai.data.synthetic_vessels import draw_sample
+from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io import read_mask, read_picture
+from topolora_monai.io.places import user_cache
 
 
 def overlap(a, b):
@@ -82,6 +85,62 @@ class TestCache:
         own = with_computed_fov([item])
         assert own == others[1]
         assert len(list(Path(own[0]["fov"]).parent.iterdir())) == 1
+
+    @pytest.mark.parametrize("kept", [0, 8, 60, -1])
+    def test_damaged_file_is_made_again(self, item, kept):
+        (first,) = with_computed_fov([item])
+        meant = read_mask(first["fov"])
+        Path(first["fov"]).write_bytes(Path(first["fov"]).read_bytes()[:kept])
+        assert with_computed_fov([item]) == [first]
+        assert np.array_equal(read_mask(first["fov"]), meant)
+
+    def test_flipped_bits_are_found(self, item):
+        (first,) = with_computed_fov([item])
+        whole, meant = Path(first["fov"]).read_bytes(), read_mask(first["fov"])
+        for place in range(len(whole)):
+            broken = bytearray(whole)
+            broken[place] ^= 4
+            Path(first["fov"]).write_bytes(broken)
+            with_computed_fov([item])
+            assert np.array_equal(read_mask(first["fov"]), meant)
+
+    def test_a_file_in_the_place_of_the_cache(self, item, tmp_path, monkeypatch):
+        (tmp_path / "taken").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+        (found,) = with_computed_fov([item])
+        assert read_mask(found["fov"])[5:35, 5:35].mean() > 0.98
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+    def test_a_cache_that_cannot_be_written(self, item, tmp_path, monkeypatch, number):
+        save = Image.Image.save
+
+        def full(image, file, **how):
+            if Path(file).is_relative_to(tmp_path / "cache"):
+                raise OSError(number, os.strerror(number))
+            save(image, file, **how)
+
+        monkeypatch.setattr(Image.Image, "save", full)
+        (found,) = with_computed_fov([item])
+        assert read_mask(found["fov"])[5:35, 5:35].mean() > 0.98
+        assert list((tmp_path / "cache/topolora_monai/fov").iterdir()) == []
+
+    def test_nowhere_to_write(self, item, monkeypatch):
+        def full(image, file, **how):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(Image.Image, "save", full)
+        with pytest.raises(OutputError, match="set XDG_CACHE_HOME"):
+            with_computed_fov([item])
+
+    def test_a_user_without_a_home(self, item, monkeypatch):
+        def nowhere():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", nowhere)
+        with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
+            user_cache()
+        assert read_mask(with_computed_fov([item])[0]["fov"])[5:35, 5:35].mean() > 0.98
 
     def test_unreadable_image_is_left_to_the_checks(self, item):
         Path(item["image"]).write_bytes(b"")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from topolora_monai.errors import AdapterFileError
+from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.json_files import json_text
 
 __all__ = ["count_tensors", "non_finite", "read_header", "read_tensors", "write_tensors"]
 
@@ -64,15 +65,9 @@ def write_tensors(state: Mapping[str, Tensor], path: str | Path, key: str, heade
     Raises:
         OSError: if the file cannot be written; an older one is left as it was.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-    try:
-        beside.write_bytes(save(tensors, metadata={key: json.dumps(header)}))  # save_file lets nobody else read
-        os.replace(beside, path)
-    finally:
-        if beside.is_file():  # where a parent is a file, unlink would fail with another error
-            beside.unlink()
+    with atomic_write(path) as beside:
+        beside.write_bytes(save(tensors, metadata={key: json_text(header)}))  # save_file lets nobody else read
 
 
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:

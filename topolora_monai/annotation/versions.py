@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from topolora_monai.adapters import read_adapter_header
 from topolora_monai.errors import DataError, OutputError
+from topolora_monai.io.json_files import json_text
 
 __all__ = ["AdapterVersion", "AdapterVersions", "VersionChange"]
 
@@ -119,7 +120,7 @@ class AdapterVersions:
                 beside.mkdir()
                 shutil.copyfile(adapter, beside / _ADAPTER)
                 stored = {name: value for name, value in asdict(record).items() if name != "path"}
-                (beside / _RECORD).write_text(json.dumps(stored, indent=2) + "\n")
+                (beside / _RECORD).write_text(json_text(stored, indent=2) + "\n", encoding="utf-8")
                 for name in (_ADAPTER, _RECORD):
                     _sync(beside / name)
                 os.replace(beside, self.folder / f"{number:04d}")
@@ -168,7 +169,8 @@ class AdapterVersions:
                 found=number,
             )
         try:
-            record = AdapterVersion(**json.loads((folder / _RECORD).read_text()), path=folder / _ADAPTER)
+            stored = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            record = AdapterVersion(**stored, path=folder / _ADAPTER)
         except (OSError, ValueError, TypeError) as error:
             raise self._damaged(folder / _RECORD, error) from error
         if not record.path.is_file():

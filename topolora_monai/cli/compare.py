@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +28,13 @@ def add_commands(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from topolora_monai.reports.html import compare_runs, open_runs  # noqa: PLC0415 - torch takes seconds
+    from topolora_monai.io.json_files import json_text  # noqa: PLC0415 - torch takes seconds
+    from topolora_monai.reports.html import compare_runs, open_runs  # noqa: PLC0415
 
     runs = open_runs(options.runs)
     comparisons = compare_runs(runs)
     if options.json:
-        print(json.dumps(_finite(_record(runs, comparisons)), ensure_ascii=False))
+        print(json_text(_record(runs, comparisons)))
         return 0
     _show_scores(runs)
     for comparison in comparisons:
@@ -106,12 +106,3 @@ def _show_comparison(comparison: Comparison) -> None:
         table.add_row(title, best_value(one.score), *means, interval, p_value, str(one.better), str(one.worse))
     show_table(table)
     print("p: Wilcoxon's signed-rank test, two-sided, not corrected for the number of scores")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

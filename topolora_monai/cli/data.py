@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topolora_monai.cli.tables import new_table, show_table
-from topolora_monai.errors import ConfigError, OutputError, unknown_choice
+from topolora_monai.errors import ConfigError, unknown_choice
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -187,16 +187,15 @@ def _named(path: str, message: str) -> str:
 
 def _prepare(options: argparse.Namespace) -> int:
     from topolora_monai.data import SPLITS  # noqa: PLC0415
-    from topolora_monai.engines import write_json  # noqa: PLC0415
+    from topolora_monai.io.atomic import writing  # noqa: PLC0415
+    from topolora_monai.io.json_files import write_json  # noqa: PLC0415
 
     data = _open(options)
     content: dict[str, Any] = {**data.describe(), "labels": list(data.classes)}
     content |= {split: _entries(data.items(split)) for split in SPLITS}
-    try:
+    with writing(options.out, "the datalist", "choose another --out"):
         options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
         write_json(content, options.out)
-    except OSError as error:
-        raise OutputError("cannot write the datalist", path=options.out, found=error.strerror) from error
     print(f"written to {options.out}: " + ", ".join(f"{len(content[split])} {split}" for split in SPLITS))
     return 0
 
@@ -210,6 +209,7 @@ def _entries(items: list[Item]) -> list[dict[str, Any]]:
 
 def _preview(options: argparse.Namespace) -> int:
     from topolora_monai.data import contact_sheet  # noqa: PLC0415
+    from topolora_monai.io.atomic import atomic_write, writing  # noqa: PLC0415
 
     if options.count < 1:
         raise ConfigError("count must be at least 1", found=options.count)
@@ -220,11 +220,10 @@ def _preview(options: argparse.Namespace) -> int:
     if not chosen:
         raise ConfigError(f"no image in {options.split}", hint="choose another --split")
     sheet = contact_sheet([(item["name"], _drawn(item, data)) for item in chosen])
-    try:
+    with writing(options.out, "the contact sheet", "choose another --out"):
         options.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(options.out, format="PNG")
-    except OSError as error:
-        raise OutputError("cannot write the contact sheet", path=options.out, found=error.strerror) from error
+        with atomic_write(options.out) as beside:
+            sheet.save(beside, format="PNG")
     print(f"{len(chosen)} of {len(items)} {options.split} images drawn in {options.out}")
     return 0
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import io
-import os
 import pickle
 import platform
-import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -23,13 +21,15 @@ from monai.utils.enums import TraceKeys
 from torch.utils.data import Dataset
 
 from topolora_monai.data.content_keys import content_key
-from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.errors import ConfigError
 from topolora_monai.io import volume_state
+from topolora_monai.io.atomic import atomic_write, writing
 
 __all__ = ["cached"]
 
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "scikit-image", "pillow", "nibabel", "rasterio", "itk-io")
 _PACKAGE = Path(__file__).parents[1]
+_CACHE = {"what": "to the cache folder", "instead": "choose another cache_dir"}
 
 
 def cached(
@@ -84,10 +84,8 @@ class _DiskCache(PersistentDataset):
     def __init__(
         self, data: Sequence[Mapping[str, Any]], transform: Compose | Sequence[Callable[..., Any]], folder: Path
     ) -> None:
-        try:
+        with writing(folder, **_CACHE):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _cannot_write(folder, error) from error
         super().__init__(data, transform, cache_dir=folder, weights_only=True)
         self.folder = folder
         self.transform_hash = _transform_key(self.transform)
@@ -161,20 +159,5 @@ def _load(source: Path | io.BytesIO) -> Any:
 
 
 def _write(content: bytes, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")  # several workers may make one entry at a time
-    try:
+    with atomic_write(path, **_CACHE) as beside:
         beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        raise _cannot_write(path.parent, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        "cannot write to the cache folder",
-        path=folder,
-        found=str(error),
-        hint="choose another cache_dir, or make room for it",
-    )

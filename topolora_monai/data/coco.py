@@ -11,7 +11,7 @@ import numpy as np
 
 from topolora_monai.data.annotation_files import Place, category_values, find_image, finite_points, load_json
 from topolora_monai.data.items import Item, plain_stem
-from topolora_monai.data.mask_cache import Annotated, default_folder, draw_masks
+from topolora_monai.data.mask_cache import Annotated, draw_masks
 from topolora_monai.data.shapes import Mask, decode_rle, fill_polygon
 from topolora_monai.errors import DataError
 
@@ -83,7 +83,7 @@ def read_coco(
                 shapes=partial(_shapes, annotations[key], value_of, path),
             )
         )
-    return draw_masks(images, values, mask_folder or default_folder(path.with_name(f"{path.stem}_masks")))
+    return draw_masks(images, values, mask_folder or None, path.with_name(f"{path.stem}_masks"))
 
 
 def _by_id(content: Mapping[str, Any], table: str, path: Path) -> dict[int | str, dict[str, Any]]:

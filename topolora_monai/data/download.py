@@ -3,20 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import lzma
+import os
 import shutil
+import stat
+import struct
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, NamedTuple, cast
 
-from topolora_monai.errors import DataError, OutputError
+from topolora_monai.errors import DataError
+from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
 from topolora_monai.io.download import download_file, file_sha256
 
-__all__ = ["Archive", "download_archives", "download_file", "file_sha256", "unpack_archives"]
+__all__ = [
+    "LARGEST_ARCHIVE",
+    "LARGEST_RATIO",
+    "MOST_MEMBERS",
+    "Archive",
+    "download_archives",
+    "download_file",
+    "file_sha256",
+    "unpack_archives",
+]
 
+LARGEST_ARCHIVE = 100_000_000_000
+"""Bytes that an archive may unpack to."""
+LARGEST_RATIO = 200
+"""Times its own size that an archive may unpack to; pictures reach 2 or 3, text and masks 50."""
+MOST_MEMBERS = 1_000_000
+"""Files and folders that it may hold."""
+
+_ALWAYS_FINE = 100_000_000
+"""Bytes up to which the ratio does not matter, since a few empty masks exceed any."""
 _UNPACKED = (".zip", ".tar", ".tar.gz", ".tgz")
+_GZIP = b"\x1f\x8b"
+_BLOCK = 1 << 20
+_LARGEST_HEADER = 64 << 20
+_DAMAGE = (
+    EOFError,
+    NotImplementedError,  # a compression of others
+    RuntimeError,  # a password
+    ValueError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the readers of archives raise on those that are broken."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +87,7 @@ def download_archives(archives: Sequence[Archive], root: Path, access: str) -> N
         DataError: if one has no address or no pinned checksum, cannot be reached, or is not what it should be.
         OutputError: if ``root`` cannot be written.
     """
-    missing = [archive for archive in archives if not (root / archive.creates).is_dir()]
+    missing = [archive for archive in archives if not _is_there(root / archive.creates)]
     closed = [archive.name for archive in missing if archive.url is None or archive.sha256 is None]
     if closed or not archives:
         raise DataError(
@@ -62,18 +104,23 @@ def download_archives(archives: Sequence[Archive], root: Path, access: str) -> N
 def unpack_archives(archives: Sequence[Archive], root: Path, checksum: bool) -> None:
     """Unpack the archives that lie in ``root`` and are not unpacked yet.
 
+    What an archive holds is unpacked beside its place and renamed, so that an attempt that was killed or failed leaves
+    nothing that looks complete, and the next one starts over.
+
     Args:
         archives: of the data set.
         root: its folder.
         checksum: compare with the pinned SHA-256 first, where there is one.
 
     Raises:
-        DataError: if one is damaged, another file, or would write outside of its folder.
+        DataError: if one is damaged, another file, holds a link, a device or a name that leads elsewhere, or unpacks to
+            more than :data:`LARGEST_ARCHIVE` bytes, :data:`LARGEST_RATIO` times its size or :data:`MOST_MEMBERS`
+            files.
         OutputError: if ``root`` cannot be written.
     """
     for archive in archives:
         path = root / archive.name
-        if not path.is_file() or (root / archive.creates).is_dir():
+        if not path.is_file() or _is_there(root / archive.creates):
             continue
         if checksum and archive.sha256 and file_sha256(path) != archive.sha256:
             raise DataError(
@@ -84,37 +131,141 @@ def unpack_archives(archives: Sequence[Archive], root: Path, checksum: bool) -> 
                 hint="download it again",
             )
         if path.name.lower().endswith(_UNPACKED):
-            _unpack(path, root / archive.into)
+            with writing(path, "what is in the archive", "unpack it yourself"):
+                _unpack(archive, root)
         else:
             raise DataError("archive has to be unpacked by hand", path=path, hint=f"unpack it into {root}")
 
 
-def _unpack(path: Path, into: Path) -> None:
-    """Unpack beside and move, so that an interrupted attempt leaves nothing that looks complete."""
-    try:
+def _is_there(folder: Path) -> bool:
+    """Whether a folder holds anything; one that an attempt left empty does not count."""
+    remove_leftovers(folder)
+    return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _unpack(archive: Archive, root: Path) -> None:
+    """Unpack beside and rename; what tells that an archive is unpacked comes last."""
+    path, into = root / archive.name, root / archive.into
+    with folder_beside(path) as beside:
+        with _reading(path):
+            members = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
+            for target, content in _checked(members, path, beside):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content as source, target.open("wb") as file:
+                    shutil.copyfileobj(source, file, _BLOCK)
+        if into == root / archive.creates:
+            for remains in into.iterdir() if into.is_dir() else ():  # hidden ones: see _is_there
+                os.replace(remains, beside / remains.name)
+            into.parent.mkdir(parents=True, exist_ok=True)
+            if into.is_dir():
+                into.rmdir()
+            os.replace(beside, into)
+            return
         into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=into) as beside:
-            with _reading(path):
-                if path.name.lower().endswith(".zip"):
-                    with zipfile.ZipFile(path) as archive:
-                        archive.extractall(beside)  # drops leading slashes and ..
-                else:
-                    with tarfile.open(path) as tar:
-                        tar.extractall(beside, filter="data")
-            for entry in sorted(Path(beside).iterdir()):
-                if not (into / entry.name).exists():
-                    shutil.move(entry, into / entry.name)
-    except OSError as error:
-        raise OutputError(
-            "cannot unpack the archive", path=path, found=error.strerror, hint="free some space, or unpack it yourself"
-        ) from error
+        marker = PurePosixPath(archive.creates).relative_to(archive.into).parts[0]
+        for entry in sorted(beside.iterdir(), key=lambda entry: entry.name == marker):
+            if not (into / entry.name).exists():
+                os.replace(entry, into / entry.name)
+
+
+class _Member(NamedTuple):
+    """What an archive says of a file or folder in it, and how to read it; ``kind`` names what is neither."""
+
+    name: str
+    size: int
+    kind: str | None
+    open: Callable[[], IO[bytes] | None]
+
+
+def _checked(members: Iterable[_Member], path: Path, into: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Place and content of each file; refuses what may do harm before it is read."""
+    packed = path.stat().st_size
+    most = min(LARGEST_ARCHIVE, max(LARGEST_RATIO * packed, _ALWAYS_FINE))
+    total = 0
+    for number, member in enumerate(members, 1):
+        total += member.size
+        if total > most or number > MOST_MEMBERS:
+            raise DataError(
+                "archive unpacks to more than is taken",
+                path=path,
+                expected=f"at most {LARGEST_ARCHIVE / 1e9:.0f} GB, {LARGEST_RATIO} times the archive's size beyond"
+                f" {_ALWAYS_FINE / 1e6:.0f} MB, and {MOST_MEMBERS:,} files",
+                found=f"{total / 1e6:,.0f} MB from {packed / 1e6:,.1f} MB at file {number:,} ({member.name[:100]!r})",
+                hint="if it is the published one, unpack it yourself",
+            )
+        harm = member.kind or _leads_elsewhere(member.name)
+        if harm:
+            raise DataError(
+                "archive is unsafe and was not unpacked",
+                path=path,
+                expected="files and folders below its own",
+                found=f"{harm}: {member.name[:100]!r}",
+                hint="take the one that its owners publish",
+            )
+        target = into.joinpath(*PurePosixPath(member.name).parts)
+        content = member.open()
+        if content is None:
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            yield target, content
+
+
+def _leads_elsewhere(name: str) -> str | None:
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        if path.is_absolute() or path.drive or path.root:
+            return "an absolute name"
+        if ".." in path.parts:
+            return "a name that leads out of the folder"
+    return None
+
+
+def _zip_members(path: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            kind = "a link" if stat.S_ISLNK(mode) else None
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                kind = "a device"
+            yield _Member(info.filename, info.file_size, kind, partial(_open_in_zip, archive, info))
+
+
+def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes] | None:
+    return None if info.is_dir() else archive.open(info)
+
+
+def _tar_members(path: Path) -> Iterator[_Member]:
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    with (
+        gzip.open(path) if packed else path.open("rb") as raw,
+        tarfile.open(fileobj=cast(IO[bytes], _InPieces(raw)), mode="r:") as archive,
+    ):
+        for info in archive:
+            kind = None if info.isreg() or info.isdir() else "a device" if info.isdev() else "a link"
+            yield _Member(info.name, info.size, kind, partial(archive.extractfile, info))
+
+
+class _InPieces:
+    """A file that is never read as a whole, as the headers of a malicious archive would have it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except _DAMAGE as error:
         raise DataError(
-            "archive is damaged or unsafe", path=path, found=str(error), hint="download it again"
+            "archive is damaged or of another kind",
+            path=path,
+            found=str(error) or type(error).__name__,
+            hint="download it again",
         ) from error

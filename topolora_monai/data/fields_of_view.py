@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from skimage.filters import threshold_otsu
 
 from topolora_monai.data.items import Item
 from topolora_monai.errors import DataError
-from topolora_monai.io import read_picture, write_png
-from topolora_monai.io.places import user_cache
+from topolora_monai.io import is_whole_png, read_picture, write_png
+from topolora_monai.io.places import in_cache
 
 __all__ = ["field_of_view", "with_computed_fov"]
 
@@ -58,7 +58,7 @@ def field_of_view(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def with_computed_fov(items: Iterable[Item]) -> list[Item]:
-    """Give each item a field of view computed from its image, kept in the user's cache.
+    """Give each item a field of view computed from its image, kept in the user's cache where that can be written.
 
     An image that cannot be read is left without one; it is named where images are checked or loaded.
     """
@@ -66,21 +66,21 @@ def with_computed_fov(items: Iterable[Item]) -> list[Item]:
 
 
 def _with_fov(item: Item) -> Item:
-    path = _cached(Path(item["image"]))
-    if not path.is_file():
-        try:
-            inside = field_of_view(read_picture(item["image"]))
-        except DataError:
-            return item
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.png")  # several runs may begin at a time
-        write_png(inside.astype(np.uint8) * 255, own)
-        os.replace(own, path)
-    return Item(**item, fov=str(path))
-
-
-def _cached(image: Path) -> Path:
-    """Place in the cache; another one when the image changes."""
+    image = Path(item["image"])
     state = image.stat()
-    key = f"{_VERSION} {image} {state.st_size} {state.st_mtime_ns}"
-    return user_cache() / "fov" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.png"
+    key = f"{_VERSION} {image} {state.st_size} {state.st_mtime_ns}"  # another one when the image changes
+    name = f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:24]}.png"
+    try:
+        return Item(**item, fov=str(in_cache(partial(_kept, image, name), "fov")))
+    except DataError:
+        return item
+
+
+def _kept(image: Path, name: str, folder: Path) -> Path:
+    """The file of an image in a folder; made if it is not there, or damaged."""
+    path = folder / name
+    if not is_whole_png(path):
+        inside = field_of_view(read_picture(image))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(inside.astype(np.uint8) * 255, path)
+    return path

@@ -22,7 +22,7 @@ from topolora_monai.data.annotation_files import (
     load_json,
 )
 from topolora_monai.data.items import Item, image_files
-from topolora_monai.data.mask_cache import Annotated, default_folder, draw_masks
+from topolora_monai.data.mask_cache import Annotated, draw_masks
 from topolora_monai.data.shapes import Mask, draw_disc, draw_line, fill_polygon
 from topolora_monai.errors import DataError
 
@@ -86,7 +86,7 @@ def read_labelme(
             )
         )
     _check_one_file_each(images, folder)
-    return draw_masks(images, (values, line_width), mask_folder or default_folder(folder / "labelme_masks"))
+    return draw_masks(images, (values, line_width), mask_folder or None, folder / "labelme_masks")
 
 
 def _content(path: Path) -> dict[str, Any]:

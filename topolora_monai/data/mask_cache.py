@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from topolora_monai.data.items import Item, plain_stem
 from topolora_monai.errors import DataError, OutputError
-from topolora_monai.io import image_size, write_png
-from topolora_monai.io.places import user_cache
+from topolora_monai.io import image_size, is_whole_png, write_png
+from topolora_monai.io.atomic import remove_leftovers, writing
+from topolora_monai.io.places import in_cache
 
-__all__ = ["Annotated", "default_folder", "draw_masks"]
+__all__ = ["Annotated", "draw_masks"]
 
 _VERSION = 1
 """Raise when the drawing changes, so that masks drawn before are drawn again."""
@@ -41,8 +43,10 @@ class Annotated(NamedTuple):
     shapes: Callable[[tuple[int, int]], Iterable[tuple[int, NDArray[np.bool_]]]]
 
 
-def draw_masks(images: Sequence[Annotated], settings: object, folder: str | Path) -> list[Item]:
-    """Draw the masks that are not there yet.
+def draw_masks(
+    images: Sequence[Annotated], settings: object, folder: str | Path | None, by_default: Path
+) -> list[Item]:
+    """Draw the masks that are not there yet, or damaged.
 
     They go to a folder in ``folder`` that is named after a hash of the annotation files and of ``settings``, so
     that masks of an older state are never taken for those of the present one.
@@ -51,6 +55,8 @@ def draw_masks(images: Sequence[Annotated], settings: object, folder: str | Path
         images: with distinct mask names.
         settings: whatever else the masks depend on, with a ``repr`` that tells them apart.
         folder: created if need be.
+        by_default: what takes its place if it is None; where this cannot be written, a folder in the user's cache, or
+            one that ends with the process.
 
     Returns:
         ``name``, ``image`` and ``label`` of each image, in the order given.
@@ -59,36 +65,30 @@ def draw_masks(images: Sequence[Annotated], settings: object, folder: str | Path
         DataError: if an image cannot be read or has another size than its annotation file says.
         OutputError: if the masks cannot be written.
     """
-    target = Path(folder).absolute() / _digest(sorted({annotated.source for annotated in images}), settings)
+    kept = partial(_kept, images, _digest(sorted({annotated.source for annotated in images}), settings))
+    if folder is not None:
+        return kept(Path(folder))
+    with contextlib.suppress(OutputError):
+        return kept(by_default)
+    tag = hashlib.sha256(os.fsencode(by_default)).hexdigest()[:8]
+    return in_cache(kept, f"masks/{by_default.name}-{tag}")
+
+
+def _kept(images: Sequence[Annotated], digest: str, folder: Path) -> list[Item]:
+    """Items with the masks in a folder, which are drawn if they are not there, or damaged."""
+    target = folder.absolute() / digest
+    remove_leftovers(target)
     files = [target / f"{annotated.mask_name}.png" for annotated in images]
-    missing = [(annotated, file) for annotated, file in zip(images, files, strict=True) if not file.is_file()]
-    try:
+    missing = [(annotated, file) for annotated, file in zip(images, files, strict=True) if not is_whole_png(file)]
+    with writing(target, "the masks"):
         if missing:
             target.mkdir(parents=True, exist_ok=True)
-            # In a folder of its own, since several processes may start on the same files at once.
-            with tempfile.TemporaryDirectory(prefix=".part-", dir=target) as beside:
-                for annotated, file in missing:
-                    write_png(_draw(annotated), Path(beside) / file.name)
-                    os.replace(Path(beside) / file.name, file)
-    except OSError as error:
-        raise OutputError(
-            "masks cannot be written",
-            path=target,
-            found=error.strerror,
-            hint="make room on the disk, or make the folder writable",
-        ) from error
+        for annotated, file in missing:
+            write_png(_draw(annotated), file)
     return [
         Item(name=plain_stem(annotated.image), image=str(annotated.image), label=str(file))
         for annotated, file in zip(images, files, strict=True)
     ]
-
-
-def default_folder(beside: Path) -> Path:
-    """``beside`` where its parent can be written, else a folder of its own in the user's cache."""
-    if os.access(beside.parent, os.W_OK):
-        return beside
-    tag = hashlib.sha256(str(beside).encode()).hexdigest()[:8]
-    return user_cache() / "masks" / f"{beside.name}-{tag}"
 
 
 def _draw(annotated: Annotated) -> NDArray[np.uint8]:

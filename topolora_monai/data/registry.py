@@ -27,7 +27,7 @@ from topolora_monai.data.synthetic_vessels import SyntheticVessels
 from topolora_monai.data.trans10k import Trans10k
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.io import LabelValues
-from topolora_monai.io.places import user_cache
+from topolora_monai.io.places import in_cache
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["BENCHMARKS", "DATASET_NAMES", "SegmentationData", "open_dataset"]
@@ -105,10 +105,8 @@ def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None, **opt
     if dataset_name not in _DATASETS:
         raise unknown_choice("dataset_name", dataset_name, _DATASETS)
     kind = _DATASETS[dataset_name]
-    if not dataset_dir:
-        if kind is not SyntheticVessels:
-            raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")
-        dataset_dir = user_cache() / SyntheticVessels.name
+    if not dataset_dir and kind is not SyntheticVessels:
+        raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")
     given = {name: value for name, value in options.items() if value is not None}
     known = inspect.signature(kind).parameters
     for name, value in given.items():
@@ -116,5 +114,9 @@ def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None, **opt
             raise ConfigError(
                 f"{dataset_name} has no {name}", found=repr(value), hint=f"leave --{name} out for this data set"
             )
-    opened: SegmentationData = kind(dataset_dir, **given)
+    opened: SegmentationData = (
+        kind(dataset_dir, **given)
+        if dataset_dir
+        else in_cache(lambda folder: SyntheticVessels(folder, **given), SyntheticVessels.name)
+    )
     return opened

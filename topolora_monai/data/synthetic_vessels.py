@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from skimage.draw import disk
 from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.folder import Folder
 from topolora_monai.data.items import SPLITS, Item, Split
-from topolora_monai.errors import DataError, OutputError
-from topolora_monai.io import write_png
+from topolora_monai.errors import DataError
+from topolora_monai.io import is_whole_png, write_png
+from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["SyntheticVessels", "draw_sample"]
@@ -38,7 +37,7 @@ class SyntheticVessels:
     training, 4 for validation, 4 for test. Made by :func:`draw_sample`, so free of any licence.
 
     Args:
-        root: folder to keep the images in; filled when it does not hold them yet.
+        root: folder to keep the images in; filled when it does not hold them yet, and mended where one is damaged.
         seed: of the whole set.
 
     Raises:
@@ -55,8 +54,7 @@ class SyntheticVessels:
 
     def __init__(self, root: str | Path, seed: int = 0) -> None:
         self.root = Path(root).absolute() / f"v{_VERSION}-seed{seed}"
-        if not self.root.is_dir():
-            self._make(seed)
+        self._make(seed)
         self._folder = Folder(self.root)
 
     def items(self, split: Split) -> list[Item]:
@@ -71,23 +69,15 @@ class SyntheticVessels:
         """Draw into a folder beside and rename it, so that an interrupted start leaves no half set."""
         if self.root.parent.is_file():
             raise DataError("a file stands where the data folder should be", path=self.root.parent)
-        try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=".part-", dir=self.root.parent))
-        except OSError as error:
-            raise OutputError(
-                "cannot create the synthetic images", path=self.root, found=error.strerror, hint="give --dataset_dir"
-            ) from error
-        try:
-            number = 0
-            for split in SPLITS:
-                for _ in range(_COUNTS[split]):
-                    number += 1
-                    _write(beside / split, f"{number:02d}", np.random.default_rng([seed, number]))
-            if not self.root.is_dir():  # another process may have been faster
-                os.replace(beside, self.root)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        remove_leftovers(self.root.parent)
+        with writing(self.root, "the synthetic images", "give another --dataset_dir"):
+            if self.root.is_dir():
+                _complete(self.root, seed)
+                return
+            with folder_beside(self.root) as beside:
+                _complete(beside, seed)
+                if not self.root.is_dir():  # another process may have been faster
+                    os.replace(beside, self.root)
 
 
 def draw_sample(
@@ -193,7 +183,15 @@ def _smooth_noise(rng: np.random.Generator, size: int, scale: float) -> NDArray[
     return np.asarray(noise / noise.std())
 
 
-def _write(folder: Path, name: str, rng: np.random.Generator) -> None:
-    for kind, array in zip(("images", "masks", "fov"), draw_sample(rng), strict=True):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        write_png(array, folder / kind / f"{name}.png")
+def _complete(root: Path, seed: int) -> None:
+    """Draw what is not there, or damaged."""
+    number = 0
+    for split in SPLITS:
+        for _ in range(_COUNTS[split]):
+            number += 1
+            files = [root / split / kind / f"{number:02d}.png" for kind in ("images", "masks", "fov")]
+            if all(is_whole_png(file) for file in files):
+                continue
+            for file, array in zip(files, draw_sample(np.random.default_rng([seed, number])), strict=True):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_png(array, file)

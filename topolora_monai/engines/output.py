@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -20,6 +19,7 @@ import torch
 
 import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
+from topolora_monai.io.json_files import write_json
 
 __all__ = ["prepare_output", "provenance", "speak_plainly", "write_json"]
 
@@ -58,21 +58,6 @@ def prepare_output(folder: str | Path, needed_bytes: int = 200_000_000) -> Path:
             hint="free some space or choose another --output_dir",
         )
     return folder
-
-
-def write_json(content: dict[str, Any], path: str | Path) -> None:
-    """Write JSON beside its place and rename it.
-
-    Raises:
-        OSError: if it cannot be written; an older file is left as it was.
-    """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from topolora_monai.engines.batches import image_names
 from topolora_monai.engines.output import write_json
 from topolora_monai.errors import ConfigError
 from topolora_monai.extras import import_extra
+from topolora_monai.io.csv_cells import text_of
 from topolora_monai.metrics import predicted_masks
 from topolora_monai.networks.activation import Activation
 
@@ -152,7 +153,7 @@ class Tracker:
         for split in ("validation", "test"):
             self.scalars(_flat(summary.get(split, {}), split), step=0)
         with (folder / "per_image.csv").open(newline="", encoding="utf-8") as file:
-            names = [row["name"] for row in csv.DictReader(file)]
+            names = [text_of(row["name"]) for row in csv.DictReader(file)]
         for name in names[:_MOST_PICTURES]:
             path = folder / "pictures" / f"{name}.png"
             if path.is_file():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 
 import topolora_monai
 from topolora_monai.adapters import merge
-from topolora_monai.errors import ConfigError, OutputError, TopoLoRAError, unknown_choice
+from topolora_monai.errors import ConfigError, TopoLoRAError, unknown_choice
 from topolora_monai.export.formats import EXPORT_FORMATS, ExportFormat, onnx_runner, run_written, write
 from topolora_monai.export.quantization import quantize
+from topolora_monai.io.atomic import atomic_write, writing
 
 __all__ = ["PARITY", "Exported", "export_network"]
 
@@ -108,19 +108,12 @@ def export_network(
         "output_shape": ["batch", *expected.shape[1:]],
         "precision": "int8" if int8 else "fp32",
     }
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    what, instead = "the graph", "choose another --out"
+    with writing(path, what, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, what, instead=instead) as beside:
         beside.touch()  # not every exporter tells a place that cannot be written from a network it does not support
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
         difference = _write_checked(graph, images, expected, metadata, beside, format, int8)
-        os.replace(beside, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return Exported(path, difference)
 
 
@@ -150,12 +143,6 @@ def _check(path: Path, format_name: str, size: tuple[int, int], int8: bool) -> N
         raise ConfigError("only ONNX files are quantised", found=f"format {format_name}", hint="use --format onnx")
     if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
         raise ConfigError("size of the graph's images does not fit", expected="height and width from 1", found=size)
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        "cannot write the graph", path=path, found=error.strerror, hint="free some space, or choose another --out"
-    )
 
 
 def _random_images(channels: int, size: tuple[int, int]) -> Tensor:
@@ -195,12 +182,8 @@ def _write_checked(
         )
     if not int8:
         return difference
-    beside = path.with_name(f"{path.name}8")
-    try:
+    with atomic_write(path) as beside:
         quantize(path, beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
     return _difference(onnx_runner(path), images, expected)
 
 

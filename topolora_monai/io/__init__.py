@@ -2,7 +2,7 @@
 
 from topolora_monai.io.images import IMAGE_SUFFIXES, ImageData, Kind, image_kind, image_size, read_image
 from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, numbered, read_labels, read_mask
-from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, read_picture, write_png
+from topolora_monai.io.pictures import PICTURE_SUFFIXES, is_whole_png, open_picture, read_picture, write_png
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
 from topolora_monai.io.volumes import (
     VOLUME_SUFFIXES,
@@ -30,6 +30,7 @@ __all__ = [
     "image_size",
     "is_raster",
     "is_volume",
+    "is_whole_png",
     "numbered",
     "open_picture",
     "open_raster",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import warnings
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.atomic import atomic_write
 
-__all__ = ["PICTURE_SUFFIXES", "open_picture", "read_picture", "write_png"]
+__all__ = ["PICTURE_SUFFIXES", "is_whole_png", "open_picture", "read_picture", "write_png"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")
 """Recognised file name endings, in lower case; each may be followed by ``.gz``."""
@@ -72,13 +72,21 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
     Raises:
         OSError: if it cannot be written; nothing is left behind.
     """
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_write(path) as beside:
         Image.fromarray(array).save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a file is a PNG down to its end, by the checksums in it; nothing is decoded.
+
+    For what the package keeps and can make again.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def open_picture(path: str | Path, decode: bool = True) -> Image.Image:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.json_files import json_text
 
 __all__ = ["copy_durably", "read_json", "write_json_durably"]
 
@@ -29,7 +31,7 @@ def write_json_durably(content: Any, target: Path) -> None:
     Raises:
         OSError: if it cannot be written; an older file is left as it was.
     """
-    _durably(target, lambda beside: beside.write_text(json.dumps(content, indent=1, default=str) + "\n"))
+    _durably(target, lambda beside: beside.write_text(json_text(content, indent=1, default=str) + "\n"))
 
 
 def read_json(path: Path) -> Any:
@@ -46,14 +48,10 @@ def read_json(path: Path) -> Any:
 
 def _durably(target: Path, write: Callable[[Path], Any]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
-    try:
+    with atomic_write(target) as beside:
         write(beside)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the name, too, is on the disk

@@ -87,11 +87,15 @@ def _decision(header: dict[str, Any]) -> str:
 def _table(record: dict[str, Any]) -> str:
     test = record["test"]
     names = [name for name in _SCORES if name in test]
-    rows = [names, ["---"] * len(names), [f"{test[name]:.3f}" for name in names]]
+    rows = [names, ["---"] * len(names), [_shown(test[name]) for name in names]]
     if "classes" in test:
         rows = [["", *names], ["---"] * (len(names) + 1), ["mean", *rows[2]]]
-        rows += [[label, *(f"{of[name]:.3f}" for name in names)] for label, of in test["classes"].items()]
+        rows += [[label, *(_shown(of[name]) for name in names)] for label, of in test["classes"].items()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _shown(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
 
 
 def _training(record: dict[str, Any]) -> str:

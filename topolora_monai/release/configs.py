@@ -88,10 +88,11 @@ def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: 
     described["name"] = name
     described["changelog"] = {source["version"]: f"released from a run of {header['network_name']}"}
     described["task"] = f"Segmentation of {', '.join(header['labels'][1:])}"
+    known = {"Dice": test.get("dice"), "clDice": test.get("cldice")}
+    shown = [f"{title} {score:.3f}" for title, score in known.items() if score is not None]
     described["description"] = (
         f"{header['network_name']} adapted by {header['adaptation']['preset']} to {header['dataset']}: a prompt-free"
-        f" segmenter of {', '.join(header['labels'][1:])}. Test Dice {test['dice']:.3f}"
-        + (f", clDice {test['cldice']:.3f}." if "cldice" in test else ".")
+        f" segmenter of {', '.join(header['labels'][1:])}." + (f" Test {', '.join(shown)}." if shown else "")
     )
     described["data_source"] = header["dataset"] + (f" ({header['partial']})" if "partial" in header else "")
     described["label_classes"] = ", ".join(f"{number} {label}" for number, label in labels.items())
@@ -101,6 +102,7 @@ def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: 
         f"{score}_{label}": value
         for label, scores in test.get("classes", {}).items()
         for score, value in scores.items()
+        if value is not None
     }
     described |= {"threshold": header["threshold"], "temperature": header.get("temperature", 1.0)}
     data_format = described["network_data_format"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,8 @@ from topolora_monai.engines import (
     provenance,
     write_json,
 )
+from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.csv_cells import cell_of
 from topolora_monai.metrics import ThresholdCurve
 from topolora_monai.networks.activation import Activation
 from topolora_monai.reports.class_scores import ClassScores
@@ -149,18 +150,21 @@ class EvaluationReport:
     def _write(self) -> None:
         if not self.rows:
             return
-        beside = self.folder / ".per_image.csv.part"
-        with beside.open("w", newline="") as file:
+        path = self.folder / "per_image.csv"
+        with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
-            writer.writerows(
-                {k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows
-            )
-        os.replace(beside, self.folder / "per_image.csv")
+            writer.writerows({key: _cell(value) for key, value in row.items()} for row in self.rows)
         names = self.scores.foreground
         risks = dict(zip(names, self.risks, strict=True)) if self.risks else {}
         record = curves_record(dict(zip(names, self.curves, strict=True)), self.threshold, risks)
         write_json(record, self.folder / "curves.json")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return cell_of(value)
+    return f"{value:.6f}" if isinstance(value, float) else value
 
 
 def write_summary(

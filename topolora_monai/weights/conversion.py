@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +70,13 @@ def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(state: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
-    beside = out.with_name(f".{out.name}.part")
+    from topolora_monai.io.atomic import atomic_write, writing  # noqa: PLC0415 - see above
+
     try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(save(state, metadata=metadata))  # save_file would let its owner alone read it
-        os.replace(beside, out)
-    except (OSError, SafetensorError) as error:
+        content = save(state, metadata=metadata)  # save_file would let its owner alone read it
+    except SafetensorError as error:
         raise OutputError("cannot write the checkpoint", path=out, found=str(error)) from error
-    finally:
-        _remove(beside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_file():
-        path.unlink()
+    with writing(out, "the checkpoint"):
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out) as beside:
+            beside.write_bytes(content)

@@ -54,7 +54,6 @@ def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: s
 
     with written_whole(path, suffix=".gpkg") as beside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
-        beside.unlink(missing_ok=True)  # layers would be added to what a killed run left
         for layer, (mask, value) in layers.items():
             try:
                 _write_layer(mask, value, beside, layer, digest)

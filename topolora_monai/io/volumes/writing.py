@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import OutputError
+from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.volumes.geometry import volume_shape
 from topolora_monai.io.volumes.itk_formats import nifti_like_itk
 from topolora_monai.io.volumes.kinds import VolumeKind, volume_kind
@@ -40,23 +39,11 @@ def write_volume(array: NDArray[np.uint8] | NDArray[np.uint16], like: str | Path
         raise OutputError("result has another shape than its source", path=path, expected=shape, found=array.shape)
     if not path.name.endswith(_output_suffix(kind)):
         raise OutputError("file name has another ending than its format", path=path, expected=_output_suffix(kind))
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_write(path, "a volume") as beside:
         if kind == "tiff":
             write_tiff(array, beside)
         else:
             write_nifti((nifti_like if kind == "nifti" else nifti_like_itk)(array, like), beside)
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(
-            "cannot write a volume",
-            path=path,
-            found=error.strerror or error,
-            hint="check that the folder exists, may be written to and has free space",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
 
 
 def volume_output_name(like: str | Path, stem: str) -> str:

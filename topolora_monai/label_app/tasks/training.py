@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune
 from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.io.images import image_kind
+from topolora_monai.io.json_files import write_json
 from topolora_monai.label_app.models import Adapters
 from topolora_monai.label_app.options import LabelOptions
 
@@ -148,9 +149,7 @@ class _Notes:
     def write(self, **changes: Any) -> dict[str, Any]:
         """Note changes; returns all that is noted."""
         self._status |= changes | {"updated": _now()}
-        beside = self._path.with_name(f".{self._path.name}.part")
-        beside.write_text(json.dumps(self._status))
-        os.replace(beside, self._path)
+        write_json(self._status, self._path)
         return dict(self._status)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from topolora_monai.io.atomic import atomic_write
 from topolora_monai.reports.html.charts import Chart
 from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS
 from topolora_monai.reports.html.content import Content
@@ -32,7 +32,6 @@ def write_pdf(content: Content, path: str | Path, report: str | Path) -> None:
     Raises:
         OSError: if it cannot be written; an older file is left as it was.
     """
-    path = Path(path)
     paper = Paper()
     paper.set_title(latin("Segmentation report: " + ", ".join(content.labels)))
     paper.add_page()
@@ -50,12 +49,8 @@ def write_pdf(content: Content, path: str | Path, report: str | Path) -> None:
         paper.facts(content.labels, content.calibration)
     _worst(paper, content, Path(report))
     _table(paper, content)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with atomic_write(path) as beside:
         beside.write_bytes(bytes(paper.output()))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _charts(paper: Paper, title: str, charts: Sequence[Chart]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from topolora_monai.errors import OutputError
+from topolora_monai.io.atomic import atomic_write, folder_beside, writing
 from topolora_monai.reports.html.content import build_content
 from topolora_monai.reports.html.page import render_page
 from topolora_monai.reports.html.pdf import write_pdf
@@ -42,9 +43,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = Tru
     """
     runs = open_runs(folders)
     out = Path(out).absolute()
-    beside = out / f".{_FILES}.part"
-    try:
-        _prepare(out, beside)
+    _check(out)
+    with writing(out, "the report", "choose another --out"), folder_beside(out / _FILES) as beside:
         pictures = _all_pictures(runs, beside)
         content = build_content(runs, pictures)
         if pdf:
@@ -54,25 +54,18 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = Tru
         page = render_page(content, has_pdf=pdf)
         shutil.rmtree(out / _FILES, ignore_errors=True)
         os.replace(beside / _FILES, out / _FILES)
-        _write(page, out / _PAGE)
-    except OSError as error:
-        raise OutputError(
-            "report cannot be written", path=out, found=str(error), hint="free some space or choose another --out"
-        ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with atomic_write(out / _PAGE) as page_beside:
+            page_beside.write_text(page, encoding="utf-8")
     return out / _PAGE
 
 
-def _prepare(out: Path, beside: Path) -> None:
+def _check(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError("--out is a file", path=out, expected="a folder", hint="choose another --out")
     if (out / _FILES).exists() and not (out / _PAGE).is_file():
         raise OutputError(
             f"--out holds a {_FILES} that is of no report", path=out, hint="choose another --out, or move it away"
         )
-    shutil.rmtree(beside, ignore_errors=True)
-    (beside / _FILES).mkdir(parents=True)
 
 
 def _all_pictures(runs: Sequence[Run], beside: Path) -> list[dict[str, ImagePictures]]:
@@ -89,12 +82,3 @@ def _one(run: Run, name: str, beside: Path, number: int, row: int, progress: tqd
     made = make_pictures(run, name, beside / _FILES / str(number) / f"{row:04d}", beside)
     progress.update()
     return made
-
-
-def _write(page: str, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.csv_cells import text_of
 from topolora_monai.reports.layers import ImageLayers, find_layers
 
 __all__ = ["Run", "Scalars", "open_runs"]
@@ -134,7 +135,7 @@ def _read_table(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.float
             rows = list(csv.DictReader(file))
         if not rows or "name" not in rows[0]:
             raise ValueError("no images in it, or no column 'name'")
-        names = tuple(row["name"] for row in rows)
+        names = tuple(text_of(row["name"]) for row in rows)
         columns = [column for column in rows[0] if column is not None and column not in _NO_SCORE]
         scores = {column: np.array([_number(row[column]) for row in rows]) for column in columns}
     except (OSError, ValueError, TypeError, csv.Error) as error:

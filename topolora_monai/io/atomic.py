@@ -1,0 +1,174 @@
+"""Files and folders that are whole or not there: made beside their place under a name of their own, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import platform
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from topolora_monai.errors import OutputError
+
+__all__ = ["atomic_write", "folder_beside", "remove_leftovers", "writing"]
+
+_ABANDONED = 24 * 3600.0
+"""Seconds after which what an unknown process left is taken for remains."""
+
+_OURS = re.compile(r"\.part-(?P<machine>[0-9a-f]{6})-(?P<process>\d{1,9})-[0-9a-f]{8}(\.\w+)?")
+_OLDER = re.compile(r"\.(part|unpack)-[a-z0-9_]{8}")  # folders of Python's tempfile, as releases before made them
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: str | Path, what: str | None = None, *, suffix: str = "", instead: str | None = None
+) -> Iterator[Path]:
+    """A place beside ``path`` to write to; what is there at the end gets that name, and nothing after an error.
+
+    Every call has a place of its own, so that several processes may write one file: the last one's stays. The first
+    call for a folder in a process removes what killed processes have left there.
+
+    Args:
+        path: the file; an older one is left as it was until the new one is whole.
+        what: what is written, such as ``"a volume"``: an ``OSError`` then becomes an ``OutputError`` that says so.
+        suffix: ending of the place's name, for writers that choose the format by it.
+        instead: what else to do about such an error, such as ``"choose another --out"``.
+
+    Raises:
+        OSError: if it cannot be written.
+        OutputError: in its place, with ``what``.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "scores.txt"
+        >>> with atomic_write(file) as beside:
+        ...     _ = beside.write_text("0.8")
+        ...     file.exists()
+        False
+        >>> file.read_text(), len(list(file.parent.iterdir()))
+        ('0.8', 1)
+    """
+    path = Path(path)
+    with writing(path, what, instead) if what else contextlib.nullcontext():
+        beside = _new_place(path.parent, suffix)
+        try:
+            yield beside
+            os.replace(beside, path)
+        finally:
+            _remove(beside)
+
+
+@contextlib.contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """A new empty folder beside ``path``, to be renamed to it once it is full; removed if it is still there.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    beside = _new_place(Path(path).parent)
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+    finally:
+        _remove(beside)
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str, instead: str | None = None) -> Iterator[None]:
+    """Turn an ``OSError`` while something is written to ``path`` into an ``OutputError``; see :func:`atomic_write`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {what}", path=path, found=error.strerror or str(error), hint=_advice(error, instead)
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder.
+
+    A process of this machine that no longer runs is known by its number, which the names hold. What others have left,
+    such as those of another machine on the same disk, goes after a day.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith((".part-", ".unpack-"))]
+    except OSError:
+        return
+    for name in names:
+        if _is_left(folder / name):
+            _remove(folder / name)
+
+
+def _new_place(folder: Path, suffix: str = "") -> Path:
+    _tidy_once(folder.absolute(), os.getpid())
+    return folder / f".part-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
+
+
+@functools.cache
+def _tidy_once(folder: Path, process: int) -> None:
+    remove_leftovers(folder)
+
+
+@functools.cache
+def _machine() -> str:
+    """What tells the machines, and on Linux the containers, apart whose process numbers mean other processes."""
+    try:
+        numbers = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        numbers = Path()
+    return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:6]
+
+
+def _is_left(path: Path) -> bool:
+    ours = _OURS.fullmatch(path.name)
+    if ours is None and not _OLDER.fullmatch(path.name):
+        return False
+    if ours is not None and ours["machine"] == _machine() and not _runs(int(ours["process"])):
+        return True
+    try:
+        return time.time() - path.lstat().st_mtime > _ABANDONED
+    except OSError:
+        return False
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would interrupt it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # somebody else's
+    return True
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def _advice(error: OSError, instead: str | None) -> str:
+    if error.errno in _NO_SPACE:
+        advice = "free some space"
+    elif error.errno in _NOT_ALLOWED:
+        advice = "make the folder writable"
+    elif error.errno in _NO_FOLDER:
+        advice = "check that the folder exists"
+    else:
+        advice = "check that the folder exists, may be written to and has free space"
+    return f"{advice}, or {instead}" if instead else advice
