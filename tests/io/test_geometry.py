@@ -178,7 +178,8 @@ class TestAcrossFormats:
         (tmp_path / "c.mha").write_bytes((f"{bare}Offset = 0 0 0\n{rest}").encode() + voxels)
         assert file_geometry(tmp_path / "a.nrrd").affine is None
         assert file_geometry(tmp_path / "b.mha").affine is None
-        assert str(file_geometry(tmp_path / "c.mha")) == "spacing 1 x 1 x 2 mm, origin (0, 0, 0) mm, axes LPS"
+        said = "8 x 6 x 5 voxels, spacing 1 x 1 x 2 mm, origin (0, 0, 0) mm, axes LPS"
+        assert str(file_geometry(tmp_path / "c.mha")) == said
         for name in ("a.nrrd", "b.mha"):
             np.testing.assert_array_equal(read(tmp_path / name, image(tmp_path)), TRUTH)
 

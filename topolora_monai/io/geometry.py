@@ -51,9 +51,7 @@ class Geometry(NamedTuple):
 
     def __str__(self) -> str:
         """As people who look at headers say it."""
-        if self.affine is None:
-            return "no geometry"
-        return _volume_in_words(self.affine) if len(self.shape) > _RASTER_AXES else _raster_in_words(self)
+        return _volume_in_words(self) if len(self.shape) > _RASTER_AXES else _raster_in_words(self)
 
 
 class Alignment(NamedTuple):
@@ -235,15 +233,17 @@ def _elsewhere(
     )
 
 
-def _volume_in_words(affine: NDArray[np.float64]) -> str:
+def _volume_in_words(geometry: Geometry) -> str:
     """The fastest axis first, as tools for NIfTI and DICOM print it."""
-    fastest_first = affine[:, [2, 1, 0, 3]]
+    assert geometry.affine is not None
+    fastest_first = geometry.affine[:, [2, 1, 0, 3]]
+    sides = " x ".join(str(side) for side in geometry.shape[::-1])
     spacing = " x ".join(f"{size:.5g}" for size in nib.affines.voxel_sizes(fastest_first))
     origin = ", ".join(f"{place:.6g}" for place in fastest_first[:3, 3] + 0.0)  # no -0
     axes = "".join(nib.aff2axcodes(fastest_first))
     turn = np.degrees(nib.affines.obliquity(fastest_first).max())
     turned = f" turned by {turn:.2f} degrees" if turn > _ROUNDING else ""
-    return f"spacing {spacing} mm, origin ({origin}) mm, axes {axes}{turned}"
+    return f"{sides} voxels, spacing {spacing} mm, origin ({origin}) mm, axes {axes}{turned}"
 
 
 def _raster_in_words(geometry: Geometry) -> str:
@@ -255,4 +255,5 @@ def _raster_in_words(geometry: Geometry) -> str:
         pixels += f", turned by {steps[0, 0]:.8g} and {steps[1, 1]:.8g}"
     crs = geometry.crs.to_string()[:_LONGEST_CRS] if geometry.crs else "no CRS"
     points = " by control points" if geometry.by_points else ""
-    return f"{crs}, first pixel at ({corner[0]:.10g}, {corner[1]:.10g}), {pixels}{points}"
+    rows, columns = geometry.shape
+    return f"{columns} x {rows} pixels, {crs}, first pixel at ({corner[0]:.10g}, {corner[1]:.10g}), {pixels}{points}"
