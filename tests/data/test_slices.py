@@ -4,8 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from topolora_monai.data import check_items
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import DataError
+from topolora_monai.transforms import LoadItem
 
 
 @pytest.fixture
@@ -79,3 +81,43 @@ def test_picture_and_volume_do_not_mix(write_volume, write_image):
     with pytest.raises(DataError, match="do not belong together") as error:
         expand_slices({"name": "a", "image": picture, "label": volume})
     assert "expected: a picture" in str(error.value)
+
+
+class TestMasksWithOtherAxes:
+    """A mask in another order of axes, of the same place."""
+
+    AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+
+    @pytest.fixture
+    def turned(self, tmp_path):
+        values = (np.random.default_rng(0).random((5, 6, 4)) > 0.5).astype(np.uint8)  # columns, rows, slices
+        orientation = np.array([[2, -1], [0, 1], [1, 1]])
+        nib.save(nib.Nifti1Image(values.astype(np.int16) * 9, self.AFFINE), tmp_path / "a.nii.gz")
+        stored = nib.orientations.apply_orientation(values, orientation)
+        affine = self.AFFINE @ nib.orientations.inv_ornt_aff(orientation, values.shape)
+        nib.save(nib.Nifti1Image(stored, affine), tmp_path / "b.nii.gz")
+        item = {"name": "a", "image": str(tmp_path / "a.nii.gz")}
+        return item | dict.fromkeys(("label", "second_label", "fov"), str(tmp_path / "b.nii.gz")), values.T
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_slices_are_counted_and_read_along_the_images_axes(self, turned, axis):
+        item, values = turned
+        items = expand_slices(item, axis)
+        assert len(items) == values.shape[axis]
+        check_items(items)
+        for each in items:
+            loaded = LoadItem(channels=1)(each)
+            expected = values.take(each["slice"], axis)
+            np.testing.assert_array_equal(loaded["label"][0], expected)
+            np.testing.assert_array_equal(loaded["fov"][0], expected)
+            np.testing.assert_array_equal(loaded["image"][0] > 0.5, expected == 1)
+
+    @pytest.mark.parametrize("key", ["label", "second_label", "fov"])
+    def test_another_place_is_refused_before_training(self, turned, tmp_path, key):
+        item, values = turned
+        nib.save(nib.Nifti1Image(values.T, self.AFFINE * [[1], [1], [2], [1]]), tmp_path / "c.nii.gz")
+        items = expand_slices({**item, key: str(tmp_path / "c.nii.gz")})
+        with pytest.raises(DataError, match="lies elsewhere") as error:
+            check_items(items)
+        assert "spacing 1 x 2 x 3 mm" in str(error.value)
+        assert "spacing 1 x 2 x 6 mm" in str(error.value)

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -112,3 +113,60 @@ def test_patient_on_both_sides(tmp_path):
     data.items("test")[0]["group"] = data.items("training")[0]["group"]  # items are the data set's own
     (found,) = [finding for finding in verify(data).findings if finding.kind == "defect"]
     assert found.message == "group 02 is divided between test, training"
+
+
+class TestPlace:
+    """Masks of a user's own folder or list against their images, by their headers."""
+
+    PLANE = (np.random.default_rng(0).random((12, 10)) > 0.5).astype(np.uint8)
+
+    def pair(self, folder, grid, crs="EPSG:32633"):
+        rasterio = pytest.importorskip("rasterio")
+        rng = np.random.default_rng(1)
+        image, mask = folder / "images/a.tif", folder / "masks/a.tif"
+        for path, values, place in (
+            (image, rng.random((12, 10), np.float32), (10, 0, 500_000, 0, -10, 4_649_000)),
+            (mask, self.PLANE, grid),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            profile = {"driver": "GTiff", "count": 1, "height": 12, "width": 10, "dtype": values.dtype}
+            with rasterio.open(path, "w", **profile, crs=crs, transform=rasterio.Affine(*place)) as file:
+                file.write(values, 1)
+        return folder
+
+    def opened(self, source):
+        return verify(open_dataset("folder", source, validation_fraction=0.0, test_fraction=0.0))
+
+    @pytest.mark.parametrize("as_list", [False, True])
+    def test_raster_mask_400_km_away(self, tmp_path, as_list):
+        source = self.pair(tmp_path / "data", (10, 0, 900_000, 0, -10, 4_649_000))
+        if as_list:
+            source = source / "list.csv"
+            source.write_text("image,label\nimages/a.tif,masks/a.tif\n")
+        result = self.opened(source)
+        (found,) = result.findings
+        assert found.kind == "defect"
+        assert not result.passed
+        assert "mask lies elsewhere than its image" in found.message
+        assert "(500000, 4649000)" in found.message
+        assert "(900000, 4649000)" in found.message
+
+    def test_south_up_raster_mask_is_noted(self, tmp_path):
+        result = self.opened(self.pair(tmp_path / "data", (10, 0, 500_000, 0, 10, 4_648_880)))
+        assert result.passed
+        (found,) = result.findings
+        assert (found.kind, Path(found.path)) == ("note", tmp_path / "data/masks/a.tif")
+        assert "another order or direction" in found.message
+
+    @pytest.mark.parametrize(
+        ("spacing", "kind", "words"), [(-1, "note", "another order"), (1.5, "defect", "elsewhere")]
+    )
+    def test_volume_once_for_all_slices(self, tmp_path, spacing, kind, words):
+        values = np.random.default_rng(0).integers(1, 999, (6, 5, 4)).astype(np.int16)
+        affine = np.eye(4)
+        affine[0] = [spacing, 0, 0, 5 if spacing < 0 else 0]
+        for name, content, place in (("images", values, np.eye(4)), ("masks", values > 500, affine)):
+            (tmp_path / name).mkdir()
+            nib.save(nib.Nifti1Image(content.astype(np.int16), place), tmp_path / name / "a.nii.gz")
+        (found,) = self.opened(tmp_path).findings
+        assert (found.kind, words in found.message) == (kind, True)

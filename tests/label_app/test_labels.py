@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -157,6 +158,63 @@ class TestLabelsThatAreNone:
         assert response.status_code == 200, response.text
         shown = Image.open(io.BytesIO(client.get("/topolora/api/label?image=im1").content))
         np.testing.assert_array_equal(np.asarray(shown), mask[0])
+
+
+class TestPlace:
+    """Labels of volumes by where their headers say that they lie."""
+
+    AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
+    TRUTH = (np.random.default_rng(0).random((4, 6, 7)) > 0.5).astype(np.uint8)
+
+    @pytest.fixture
+    def volume(self, studies):
+        values = np.random.default_rng(1).integers(0, 999, (4, 6, 7)).astype(np.int16)
+        nib.save(nib.Nifti1Image(values.T, self.AFFINE), studies / "scan.nii.gz")
+        return studies / "scan.nii.gz"
+
+    def shown(self, client):
+        answers = [client.get(f"/topolora/api/label?image=scan&slice={index}").content for index in range(4)]
+        return np.stack([np.asarray(Image.open(io.BytesIO(answer))) for answer in answers])
+
+    @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".seg.nrrd"])
+    def test_turned_axes_are_brought_to_the_images(self, client, volume, tmp_path, suffix):
+        import SimpleITK
+
+        orientation = np.array([[1, -1], [0, 1], [2, -1]])
+        stored = nib.orientations.apply_orientation(self.TRUTH.T, orientation)
+        affine = self.AFFINE @ nib.orientations.inv_ornt_aff(orientation, self.TRUTH.T.shape)
+        nib.save(nib.Nifti1Image(stored, affine), tmp_path / "mask.nii.gz")
+        mask = tmp_path / f"mask{suffix}"
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / "mask.nii.gz")), str(mask))
+        response = client.put("/datastore/label?image=scan", **upload(mask))
+        assert response.status_code == 200, response.text
+        np.testing.assert_array_equal(self.shown(client), self.TRUTH)
+        kept = volume.parent / f"labels/final/scan{suffix}"
+        found, wanted = SimpleITK.ReadImage(str(kept)), SimpleITK.ReadImage(str(volume))
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(found), self.TRUTH)
+        np.testing.assert_allclose(found.GetDirection(), wanted.GetDirection())
+        np.testing.assert_allclose(found.GetOrigin(), wanted.GetOrigin())
+
+    @pytest.mark.parametrize("moved", [3.0, 0.1])
+    def test_another_place(self, client, volume, tmp_path, moved):
+        affine = self.AFFINE + np.outer([moved, 0, 0, 0], [0, 0, 0, 1])
+        nib.save(nib.Nifti1Image(self.TRUTH.T, affine), tmp_path / "mask.nii.gz")
+        response = client.put("/datastore/label?image=scan", **upload(tmp_path / "mask.nii.gz"))
+        assert response.status_code == (422 if moved > 1 else 200)
+        if moved > 1:
+            assert "lies elsewhere" in response.text
+            assert "origin (0, 0, 0) mm" in response.text
+            assert "origin (3, 0, 0) mm" in response.text
+            assert not (volume.parent / "labels").exists()
+        else:
+            np.testing.assert_array_equal(self.shown(client), self.TRUTH)
+
+    def test_label_that_another_tool_left_in_the_folder(self, client, volume):
+        affine = self.AFFINE @ nib.affines.from_matvec(np.diag([1, -1, 1]), [0, 5, 0])
+        folder = volume.parent / "labels/final"
+        folder.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(self.TRUTH.T[:, ::-1], affine), folder / "scan.nii.gz")
+        np.testing.assert_array_equal(self.shown(client), self.TRUTH)
 
 
 class PowerCut(BaseException):

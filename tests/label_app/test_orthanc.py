@@ -164,13 +164,11 @@ class TestSegmentationObjects:
         _, (found,) = self.new(client, series, lambda: trip.submit(server, uid, raw))
         assert [check for check in trip.compare(series, found, mask) if not check.equal] == []
 
-    @pytest.mark.parametrize("change", ["moved", "mirrored", "smaller", "short"])
+    @pytest.mark.parametrize("change", ["moved", "smaller", "short"])
     def test_label_of_another_place_is_refused(self, server, client, series, mask, change):
         values, image = trip.read_mask(mask)
         if change == "moved":
             image.SetOrigin([place + 1 for place in image.GetOrigin()])
-        elif change == "mirrored":
-            image = SimpleITK.Flip(image, [False, True, False])
         elif change == "smaller":
             image = image[:, :, 1:]
         SimpleITK.WriteImage(image, str(mask))

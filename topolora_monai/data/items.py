@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from topolora_monai.errors import DataError
-from topolora_monai.io import IMAGE_SUFFIXES, LabelValues, image_size, read_labels, read_mask
+from topolora_monai.io import IMAGE_SUFFIXES, LabelValues, image_size, read_labels, read_mask, size_on_grid
 
 __all__ = [
+    "MASKS",
     "SPLITS",
     "Item",
     "Split",
@@ -24,6 +25,8 @@ __all__ = [
 
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
+MASKS: tuple[Literal["label", "second_label", "fov"], ...] = ("label", "second_label", "fov")
+"""Keys of an item's files that must lie on its image."""
 
 
 class Item(TypedDict, total=False):
@@ -74,7 +77,7 @@ def list_folder(folder: Path, what: str) -> list[Path]:
 
 
 def check_items(items: Iterable[Item], label_values: LabelValues | None = None) -> None:
-    """Open every file once: readable, masks of known values, sizes equal. To run before any epoch.
+    """Open every file once: readable, masks of known values, of the image's size and place. To run before any epoch.
 
     Args:
         items: what to check.
@@ -93,14 +96,14 @@ def check_item(item: Item, label_values: LabelValues | None = None) -> None:
         raise DataError("mask without image", path=item["label"], hint="complete the data set")
     axis, index = item.get("axis"), item.get("slice")
     size = image_size(item["image"], axis)
-    for key in ("label", "second_label", "fov"):
+    for key in MASKS:
         if key not in item:
             continue
         _check_size(item[key], item["image"], size, axis)  # first: a resized mask has too many values, too
         if key == "fov":
-            read_mask(item[key], axis, index)
+            read_mask(item[key], axis, index, like=item["image"])
         else:
-            read_labels(item[key], label_values, axis, index)
+            read_labels(item[key], label_values, axis, index, like=item["image"])
 
 
 def without_fov(items: Sequence[Item], active: bool = True) -> list[Item]:
@@ -136,7 +139,7 @@ def require_unique(paths: Sequence[Path], key: str, folder: Path, what: str) -> 
 
 
 def _check_size(mask: str, image: str, size: tuple[int, int], axis: int | None) -> None:
-    found = image_size(mask, axis)
+    found = size_on_grid(mask, image, axis)
     if found != size:
         raise DataError(
             "mask and image differ in size",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from topolora_monai.data.items import Item
+from topolora_monai.data.items import MASKS, Item
 from topolora_monai.errors import DataError
-from topolora_monai.io.volumes import default_axis, is_volume, slice_count
+from topolora_monai.io import default_axis, is_volume, shape_on_grid, slice_count
 
 __all__ = ["expand_slices"]
 
@@ -30,7 +30,7 @@ def expand_slices(item: Item, axis: int | None = None) -> list[Item]:
         [{'name': 'a', 'image': 'a.png'}]
     """
     if not is_volume(item["image"]):
-        for key in ("label", "second_label", "fov"):
+        for key in MASKS:
             if key in item and is_volume(item[key]):
                 raise _mismatch(item[key], "a picture", "a volume", item["image"])
         return [item]
@@ -46,7 +46,7 @@ def expand_slices(item: Item, axis: int | None = None) -> list[Item]:
 
 
 def _check_masks(item: Item, axis: int, count: int) -> None:
-    for key in ("label", "second_label", "fov"):
+    for key in MASKS:
         if key not in item:
             continue
         mask: str = item[key]
@@ -54,7 +54,7 @@ def _check_masks(item: Item, axis: int, count: int) -> None:
             if key != "fov":
                 raise _mismatch(mask, "a volume", "a picture", item["image"])
             continue
-        found = slice_count(mask, axis)
+        found = shape_on_grid(mask, item["image"])[axis]
         if found != count:
             raise _mismatch(mask, f"{count} slices along axis {axis}", f"{found} slices", item["image"])
 

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from topolora_monai.data.items import SPLITS, Item, Split, check_item
+from topolora_monai.data.items import MASKS, SPLITS, Item, Split, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
-from topolora_monai.io import LabelValues, image_size, read_image, read_labels, read_mask
+from topolora_monai.io import LabelValues, align, image_size, read_image, read_labels, read_mask
 
 __all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
@@ -74,9 +74,10 @@ class _Seen:
 def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool = False) -> Verification:
     """Open every image and mask of a data set.
 
-    Defects: files that are missing, damaged, of other sizes or with other values than they should have; images that
-    occur twice, within a split or, which leaks truth into scores, across splits; groups (patients) on both sides; blank
-    images and blank masks. Notes: masks that are nearly all one class, and what is blank where that is legal.
+    Defects: files that are missing, damaged, of other sizes or with other values than they should have; masks that lie
+    elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or, which
+    leaks truth into scores, across splits; groups (patients) on both sides; blank images and blank masks. Notes: masks
+    that are nearly all one class or that were brought to their image, and what is blank where that is legal.
 
     Args:
         data: an open data set.
@@ -99,7 +100,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
         facts.images += 1
         facts.sizes |= {one.size} if one.size else set()
         facts.foreground += [one.foreground] if one.foreground is not None else []
-    findings = [finding for one in seen for finding in one.findings]
+    findings = dict.fromkeys(finding for one in seen for finding in one.findings)  # once for all slices of a volume
     return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen)])
 
 
@@ -121,6 +122,7 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     size = image_size(item.get("image", item.get("label", "")), axis)
     valid = np.ones(size, bool)
     if "image" in item:
+        findings += _notes_on_place(split, item)
         values, valid, _ = read_image(item["image"], channels, axis, index)
         content = hashlib.sha256(values.tobytes()).hexdigest()
         if not valid.any():
@@ -131,10 +133,10 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
             content = None
     if "label" not in item:
         return _Seen(split, item, size, None, content, tuple(findings))
-    classes, known = read_labels(item["label"], label_values, axis, index)
+    classes, known = read_labels(item["label"], label_values, axis, index, like=item.get("image"))
     valid = valid if known is None else valid & known
     if "fov" in item:
-        valid = valid & (read_mask(item["fov"], axis, index) > 0)
+        valid = valid & (read_mask(item["fov"], axis, index, like=item.get("image")) > 0)
     share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
     if share in (0.0, 1.0):
         message = f"mask is blank: all of it is {'foreground' if share else 'background'}"
@@ -142,6 +144,13 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     elif max(share, 1 - share) > NEARLY_ALL:
         findings.append(Finding("note", split, item["label"], f"mask is nearly all one class: {share:.2%} foreground"))
     return _Seen(split, item, size, share, content, tuple(findings))
+
+
+def _notes_on_place(split: Split, item: Item) -> Iterator[Finding]:
+    for mask in (item[key] for key in MASKS if key in item):
+        note = align(mask, item["image"]).note
+        if note:
+            yield Finding("note", split, mask, note)
 
 
 def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:

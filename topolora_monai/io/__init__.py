@@ -1,5 +1,6 @@
 """Files in and out: pictures, rasters, volumes and masks."""
 
+from topolora_monai.io.geometry import Alignment, Geometry, align, file_geometry, shape_on_grid, size_on_grid
 from topolora_monai.io.images import IMAGE_SUFFIXES, ImageData, Kind, image_kind, image_size, read_image
 from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, numbered, read_labels, read_mask
 from topolora_monai.io.pictures import PICTURE_SUFFIXES, is_whole_png, open_picture, read_picture, write_png
@@ -21,11 +22,15 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "UNLABELLED",
     "VOLUME_SUFFIXES",
+    "Alignment",
+    "Geometry",
     "ImageData",
     "Kind",
     "LabelValues",
     "Labels",
+    "align",
     "default_axis",
+    "file_geometry",
     "image_kind",
     "image_size",
     "is_raster",
@@ -40,6 +45,8 @@ __all__ = [
     "read_mask",
     "read_picture",
     "read_volume",
+    "shape_on_grid",
+    "size_on_grid",
     "slice_count",
     "volume_output_name",
     "volume_shape",

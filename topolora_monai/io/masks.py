@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.geometry import Alignment, align
 from topolora_monai.io.pictures import open_picture
 from topolora_monai.io.rasters import is_raster, read_band_values
 from topolora_monai.io.volumes import is_volume, read_slice
@@ -45,7 +46,11 @@ class Labels(NamedTuple):
 
 
 def read_labels(
-    path: str | Path, encoding: LabelValues | None = None, axis: int | None = None, index: int | None = None
+    path: str | Path,
+    encoding: LabelValues | None = None,
+    axis: int | None = None,
+    index: int | None = None,
+    like: str | Path | None = None,
 ) -> Labels:
     """Read a mask of known or of self-evident encoding.
 
@@ -56,16 +61,18 @@ def read_labels(
             two-valued, see :func:`read_mask`.
         axis: of a volume, the one its slices are taken along.
         index: of the slice.
+        like: the image, whose grid the mask is brought to, see :func:`~topolora_monai.io.align`; axis and index are
+            then the image's.
 
     Raises:
-        DataError: if the file is damaged or holds other values.
+        DataError: if the file is damaged or holds other values, or lies elsewhere than its image.
     """
     if encoding is None:
-        return Labels(read_mask(path, axis, index), None)
+        return Labels(read_mask(path, axis, index, like), None)
     if encoding == "cut":
-        values, _ = _stored(path, axis, index)
+        values, _ = _stored(path, axis, index, like)
         return Labels((values > _CUT if values.dtype != bool else values).astype(np.uint8), None)
-    values, valid = _stored(path, axis, index, coloured=max(encoding) > _LARGEST_GREY)
+    values, valid = _stored(path, axis, index, like, coloured=max(encoding) > _LARGEST_GREY)
     distinct = np.unique(values[valid])
     unknown = [value for value in distinct.tolist() if value not in encoding]
     if unknown:
@@ -86,7 +93,9 @@ def read_labels(
     return Labels(classes, None if valid.all() else valid)
 
 
-def read_mask(path: str | Path, axis: int | None = None, index: int | None = None) -> NDArray[np.uint8]:
+def read_mask(
+    path: str | Path, axis: int | None = None, index: int | None = None, like: str | Path | None = None
+) -> NDArray[np.uint8]:
     """Read a two-valued mask as 0 and 1.
 
     Accepted: 0/1, 0/255 or 0/any other single value, palette images by index, colour images whose channels
@@ -97,12 +106,13 @@ def read_mask(path: str | Path, axis: int | None = None, index: int | None = Non
         path: a picture, raster or volume.
         axis: of a volume, the one its slices are taken along.
         index: of the slice.
+        like: the image, as of :func:`read_labels`.
 
     Returns:
         Array of shape (H, W), values 0 and 1.
 
     Raises:
-        DataError: if the file is damaged or holds more than two values.
+        DataError: if the file is damaged or holds more than two values, or lies elsewhere than its image.
 
     Example:
         >>> import tempfile
@@ -112,7 +122,7 @@ def read_mask(path: str | Path, axis: int | None = None, index: int | None = Non
         >>> read_mask(file).tolist()
         [[0, 1]]
     """
-    values, valid = _stored(path, axis, index)
+    values, valid = _stored(path, axis, index, like)
     if values.dtype == bool:
         return values.astype(np.uint8)
     distinct = np.unique(values)
@@ -129,16 +139,18 @@ def read_mask(path: str | Path, axis: int | None = None, index: int | None = Non
 
 
 def _stored(
-    path: str | Path, axis: int | None, index: int | None, coloured: bool = False
+    path: str | Path, axis: int | None, index: int | None, like: str | Path | None, coloured: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Values as stored, and which are not nodata; those of lossy files are already cut in two."""
     if is_volume(path):
         if axis is None or index is None:
             raise DataError("mask is a volume", path=path, expected="a picture of one slice")
-        values = read_slice(path, axis, index)
+        values = read_slice(path, axis, index, None if like is None else align(path, like).bring)
         return values, np.isfinite(values)
     if is_raster(path):
-        return read_band_values(path)
+        values, valid = read_band_values(path)
+        bring = (Alignment() if like is None else align(path, like)).bring
+        return bring(values), bring(valid)
     values = _colours(path) if coloured else _picture_values(path)
     return values, np.ones(values.shape, bool)
 

@@ -18,7 +18,7 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.files import copy_durably, read_json, write_json_durably
 from topolora_monai.label_app.history import LabelHistory, LabelVersion
-from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_name, checked_suffix, inside
+from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix, inside
 from topolora_monai.label_app.sizes import image_shape
 
 __all__ = ["FINAL", "KEPT_FOLDER", "StudyFolder"]
@@ -28,7 +28,6 @@ FINAL = "final"
 KEPT_FOLDER = ".topolora"
 """Folder beside the images in which everything is kept that is not for other tools."""
 
-_LABEL_SUFFIXES = (*RESULT_SUFFIXES, ".seg.nrrd")
 _logger = logging.getLogger(__name__)
 
 
@@ -220,7 +219,7 @@ class StudyFolder(Datastore):
         """
         self._check_known(image_id)
         checked_name(tag, "tag")
-        suffix = checked_suffix(label.name, _LABEL_SUFFIXES, "label")
+        suffix = checked_suffix(label.name, LABEL_SUFFIXES, "label")
         with self.history.turn():
             self._adopt(image_id, tag)
             noted = {name: value for name, value in info.items() if name != "client_id"}
@@ -351,7 +350,7 @@ class StudyFolder(Datastore):
         checked_name(tag, "tag")
         checked_name(image_id, "image")
         folder = self.folder / "labels" / tag
-        for suffix in _LABEL_SUFFIXES:
+        for suffix in LABEL_SUFFIXES:
             path = folder / f"{image_id}{suffix}"
             if path.is_file() and inside(self.folder, path):
                 return path
@@ -381,7 +380,7 @@ class StudyFolder(Datastore):
         wanted = None if version.file is None else f"{version.image}{version.file[6:]}"
         if wanted is not None:
             copy_durably(self.history.path(version), folder / wanted)
-        for suffix in _LABEL_SUFFIXES:
+        for suffix in LABEL_SUFFIXES:
             if f"{version.image}{suffix}" != wanted:
                 (folder / f"{version.image}{suffix}").unlink(missing_ok=True)
 

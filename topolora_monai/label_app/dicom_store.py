@@ -17,13 +17,11 @@ import SimpleITK
 from monailabel.config import settings
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.utils.app import app_instance
-from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from starlette.responses import FileResponse
 
 from topolora_monai.errors import ConfigError, DataError
-from topolora_monai.io.images import image_kind
 from topolora_monai.io.pictures import write_png
 from topolora_monai.io.volumes import read_volume
 from topolora_monai.io.volumes.dicom import series_files
@@ -42,8 +40,6 @@ __all__ = ["DicomStudies", "answer_as_segmentation", "open_dicom_studies"]
 
 _LIST_SECONDS = 10.0
 """For which the server's list of series is taken to be as it was."""
-_CLOSE = 0.05
-"""Farthest that a label's voxels may lie from those of its image, in voxels; NIfTI has single precision."""
 
 
 class DicomStudies(StudyFolder):
@@ -165,12 +161,11 @@ class DicomStudies(StudyFolder):
         path = Path(self.get_image_uri(image_id))
         if not path.name:
             raise ImageNotFoundException(f"there is no image {image_id!r}")
-        _check_place(label, path)
         sources = _sources(self.folder / image_id)
         named = {number: str(entry["name"]) for number, entry in enumerate(_objects(info.get("label_info")), 1)}
         model = info.get("model")
         return dicom_segmentation(
-            read_label(label), sources, {**self._class_names(), **named}, user, str(model) if model else None
+            read_label(label, path), sources, {**self._class_names(), **named}, user, str(model) if model else None
         )
 
     def _facts(self, image: DicomImage) -> dict[str, Any]:
@@ -313,35 +308,6 @@ def _sources(folder: Path) -> list[Dataset]:
     paths = sorted(folder.glob("*.dcm"))
     ordered = series_files(folder) if len(paths) > 1 else [str(path) for path in paths]
     return [dcmread(path, stop_before_pixels=True) for path in ordered]
-
-
-def _check_place(label: Path, image: Path) -> None:
-    """A label of a volume must have its geometry, or else it would lie elsewhere on the server."""
-    if image_kind(label) != "volume" or image_kind(image) != "volume":
-        return
-    found, expected = _lattice(label), _lattice(image)
-    sides = np.array([*image_shape(image)[::-1], 1])
-    if np.abs(np.linalg.solve(expected[:, :3], found - expected) * sides).max() > _CLOSE:
-        raise DataError(
-            "label lies elsewhere than its image",
-            expected=f"origin and axes {np.round(expected, 4).tolist()}",
-            found=np.round(found, 4).tolist(),
-            hint="export it in the geometry of the image",
-        )
-
-
-def _lattice(path: Path) -> NDArray[np.float64]:
-    """Steps from voxel to voxel along each axis and the first voxel's place, (3, 4), in millimetres."""
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise DataError("geometry cannot be read", path=path.name, found=error) from error
-    if reader.GetDimension() != 3:
-        raise DataError("label of a volume has no place in space", found=f"{reader.GetDimension()} axes")
-    direction = np.array(reader.GetDirection()).reshape(3, 3)
-    return np.column_stack([direction * reader.GetSpacing(), reader.GetOrigin()])
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:

@@ -108,7 +108,7 @@ def label(image: str, tag: str = FINAL, version: int | None = None, slice: int |
             raise HTTPException(404, f"image {image} has no label {tag}")
     else:
         path = str(store.history.path(_version(store, image, tag, version)))
-    return Response(label_as_png(path, slice), media_type="image/png", headers=_FRESH)
+    return Response(label_as_png(path, _path(image), slice), media_type="image/png", headers=_FRESH)
 
 
 def labels(image: str) -> dict[str, Any]:

@@ -20,11 +20,13 @@ import topolora_monai  # noqa: E402
 from topolora_monai.adapters import read_adapter_header  # noqa: E402
 from topolora_monai.annotation.doubt import Doubt  # noqa: E402
 from topolora_monai.errors import DataError  # noqa: E402
+from topolora_monai.io.geometry import shape_on_grid  # noqa: E402
 from topolora_monai.io.images import image_kind  # noqa: E402
 from topolora_monai.label_app.datastore import StudyFolder  # noqa: E402
 from topolora_monai.label_app.models import Adapters, BundleModel, Model  # noqa: E402
 from topolora_monai.label_app.names import checked_name  # noqa: E402
 from topolora_monai.label_app.options import LabelOptions  # noqa: E402
+from topolora_monai.label_app.other_labels import on_grid  # noqa: E402
 from topolora_monai.label_app.sizes import check_image_size, image_shape  # noqa: E402
 from topolora_monai.label_app.tasks.choice import MostDoubtful, RandomOrder, Scoring  # noqa: E402
 from topolora_monai.label_app.tasks.segmentation import Clicks, Segmentation  # noqa: E402
@@ -141,7 +143,7 @@ class LabelApp(MONAILabelApp):
 
         Raises:
             ImageNotFoundException: for an unknown image.
-            DataError: if the file is no label of the image.
+            DataError: if the file is no label of the image, or lies elsewhere.
         """
         store = self.datastore()
         if not isinstance(store, StudyFolder):
@@ -150,8 +152,11 @@ class LabelApp(MONAILabelApp):
             return {"image": image, "label": label, "tag": tag}
         if image not in store.list_images():
             raise ImageNotFoundException(f"there is no image {image!r}")
-        _check_label(path, Path(store.get_image_uri(image)))
-        version = store.submit(image, path, tag, info, user if settings.MONAI_LABEL_AUTH_ENABLE else _named(info))
+        place = Path(store.get_image_uri(image))
+        _check_size(path, place)
+        user = user if settings.MONAI_LABEL_AUTH_ENABLE else _named(info)
+        with on_grid(path, place) as placed:
+            version = store.submit(image, placed, tag, info, user)
         self.on_save_label(image, image)
         told = asdict(version)
         return {"label": image} | {name: told[name] for name in ("image", "tag", "version", "time", "user", "sha256")}
@@ -178,9 +183,10 @@ def is_address(studies: str) -> bool:
     return studies.startswith(("http://", "https://"))
 
 
-def _check_label(label: Path, image: Path) -> None:
+def _check_size(label: Path, image: Path) -> None:
     kinds = image_kind(label), image_kind(image)
-    found, expected = image_shape(label), image_shape(image)
+    expected = image_shape(image)
+    found = shape_on_grid(label, image) if kinds == ("volume", "volume") else image_shape(label)
     if kinds[0] != kinds[1]:  # a picture's label as a volume of one slice, as some programs write it
         found = tuple(sorted(side for side in found if side != 1))
         expected = tuple(sorted(side for side in expected if side != 1))

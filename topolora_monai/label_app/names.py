@@ -8,10 +8,12 @@ from pathlib import Path
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["RESULT_SUFFIXES", "RefusedNameError", "checked_name", "checked_suffix", "inside"]
+__all__ = ["LABEL_SUFFIXES", "RESULT_SUFFIXES", "RefusedNameError", "checked_name", "checked_suffix", "inside"]
 
 RESULT_SUFFIXES = (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd")
 """Kinds of label files that are written and taken, in lower case."""
+LABEL_SUFFIXES = (*RESULT_SUFFIXES, ".seg.nrrd")
+"""Endings of label files that are kept; the last is how 3D Slicer names its segmentations."""
 
 _LONGEST = 200
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|\u2044\u2215\u2216\u29f5\u29f8\u29f9]")  # and likenesses of slashes

@@ -1,4 +1,4 @@
-"""Labels as some programs upload them, as files that every program reads."""
+"""Labels as some programs upload them, as files that every program reads and that lie on their image's grid."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from monailabel.interfaces.utils.app import app_instance
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.geometry import align
+from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_suffix
 from topolora_monai.label_app.sizes import image_shape
-from topolora_monai.label_app.tasks.masks import write_label
+from topolora_monai.label_app.tasks.masks import read_label, write_label
 from topolora_monai.label_app.tasks.polygons import draw_rings
 
-__all__ = ["OTHER_SUFFIXES", "as_label_file"]
+__all__ = ["OTHER_SUFFIXES", "as_label_file", "on_grid"]
 
 
 @contextmanager
@@ -42,6 +44,27 @@ def as_label_file(path: Path, suffix: str, image: str) -> Iterator[Path]:
     if not place:
         raise ImageNotFoundException(f"there is no image {image!r}")
     written = write_label(_READERS[suffix](path.read_bytes(), image_shape(place)), place)
+    try:
+        yield written
+    finally:
+        written.unlink(missing_ok=True)
+
+
+@contextmanager
+def on_grid(label: Path, image: Path) -> Iterator[Path]:
+    """A label file whose axes are those of its image, for as long as it is needed; itself if they are already.
+
+    Args:
+        label: the file, with as many pixels as the image.
+        image: the image's file.
+
+    Raises:
+        DataError: if the label lies elsewhere than its image, or cannot be read.
+    """
+    if align(label, image).orientation is None:
+        yield label
+        return
+    written = write_label(read_label(label, image), image, checked_suffix(label.name, LABEL_SUFFIXES, "label"))
     try:
         yield written
     finally:

@@ -44,20 +44,21 @@ def picture_as_png(
     return _png(picture), shape
 
 
-def label_as_png(path: str, index: int | None = None) -> bytes:
+def label_as_png(path: str, image: str, index: int | None = None) -> bytes:
     """Class numbers of a label; a mask of 0 and 255 becomes one of 0 and 1.
 
     Args:
         path: of the label.
+        image: path of its image, on whose grid it is shown.
         index: of a volume's slice, as of :func:`picture_as_png`.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if it cannot be read, or lies elsewhere than its image.
     """
-    numbers = read_label(path)
+    numbers = read_label(path, image)
     if numbers.ndim == 3:
-        axis = default_axis(path)
-        numbers = np.moveaxis(numbers, axis, 0)[_index(path, axis, index)]
+        axis = default_axis(image)
+        numbers = np.moveaxis(numbers, axis, 0)[_index(image, axis, index)]
     return _png(Image.fromarray(numbers))
 
 

@@ -19,13 +19,13 @@ from monailabel.utils.others.generic import remove_file
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.images import IMAGE_SUFFIXES
-from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_name, checked_suffix
+from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix
 from topolora_monai.label_app.other_labels import OTHER_SUFFIXES, as_label_file
 from topolora_monai.label_app.sizes import check_image_size
 
 __all__ = ["add_image", "create_session", "parsed_params", "save_label", "spooled"]
 
-_LABEL_SUFFIXES = (*RESULT_SUFFIXES, ".seg.nrrd", *OTHER_SUFFIXES)
+_TAKEN_SUFFIXES = (*LABEL_SUFFIXES, *OTHER_SUFFIXES)
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
@@ -57,7 +57,7 @@ def save_label(
     """
     app = app_instance()
     info = parsed_params(params)
-    suffix = checked_suffix(label.filename or "label.nii.gz", _LABEL_SUFFIXES, "label")
+    suffix = checked_suffix(label.filename or "label.nii.gz", _TAKEN_SUFFIXES, "label")
     with spooled(label, suffix) as path, as_label_file(path, suffix, image) as written:
         return dict(app.submit_label(image, written, tag or "final", info, user))
 

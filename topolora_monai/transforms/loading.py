@@ -80,11 +80,11 @@ class LoadItem(Transform):
             **{key: data[key] for key in ("axis", "slice") if key in data},
         }
         if "label" in data:
-            classes, known = read_labels(data["label"], self.label_values, axis, index)
+            classes, known = read_labels(data["label"], self.label_values, axis, index, like=data["image"])
             loaded["label"] = self._label(classes, data["label"])
             valid = valid if known is None else valid & known
         if "fov" in data:
-            valid = valid & (read_mask(data["fov"], axis, index) > 0)
+            valid = valid & (read_mask(data["fov"], axis, index, like=data["image"]) > 0)
         loaded["fov"] = torch.from_numpy(valid[None]).float()
         return loaded
 

@@ -5,7 +5,7 @@ and in which DICOM images and TIFF pages are pictures. It is the order of ITK's 
 nibabel's, so a NIfTI label fits a DICOM image it was drawn on.
 """
 
-from topolora_monai.io.volumes.geometry import default_axis, slice_count, volume_shape
+from topolora_monai.io.volumes.geometry import default_axis, slice_count, volume_affine, volume_shape
 from topolora_monai.io.volumes.kinds import VOLUME_SUFFIXES, VolumeKind, is_volume
 from topolora_monai.io.volumes.slices import read_slice
 from topolora_monai.io.volumes.state import volume_state
@@ -21,6 +21,7 @@ __all__ = [
     "read_slice",
     "read_volume",
     "slice_count",
+    "volume_affine",
     "volume_output_name",
     "volume_shape",
     "volume_state",

@@ -1,4 +1,4 @@
-"""Shape and spacing of a volume, from its header."""
+"""Shape, spacing and place of a volume, from its header."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.volumes.damage import decoding
@@ -16,7 +17,7 @@ from topolora_monai.io.volumes.nifti import nifti_header
 from topolora_monai.io.volumes.state import volume_state
 from topolora_monai.io.volumes.tiff import tiff_header
 
-__all__ = ["default_axis", "slice_count", "volume_shape"]
+__all__ = ["default_axis", "slice_count", "volume_affine", "volume_shape"]
 
 _COARSER = 1.001
 """Ratio above which two spacings differ by more than the rounding of headers."""
@@ -29,6 +30,15 @@ def volume_shape(path: str | Path) -> tuple[int, int, int]:
         ConfigError, DataError: as :func:`~topolora_monai.io.read_volume`, but for damage behind the header.
     """
     return _header(Path(path)).shape
+
+
+def volume_affine(path: str | Path) -> NDArray[np.float64] | None:
+    """From (slice, row, column, 1) to mm to the right, the front and the top; None if the file does not say.
+
+    Raises:
+        ConfigError, DataError: as :func:`volume_shape`.
+    """
+    return _header(Path(path)).affine
 
 
 def slice_count(path: str | Path, axis: int) -> int:
@@ -57,7 +67,7 @@ def default_axis(path: str | Path) -> int:
     Raises:
         ConfigError, DataError: as :func:`volume_shape`.
     """
-    shape, spacing = _header(Path(path))
+    shape, spacing, _ = _header(Path(path))
     if 1 in shape:
         return shape.index(1)
     coarsest = int(np.argmax(spacing))

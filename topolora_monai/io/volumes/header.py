@@ -5,16 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from topolora_monai.errors import DataError
 
 __all__ = ["Header", "not_grey", "three_axes"]
 
 
 class Header(NamedTuple):
-    """Shape and voxel size along (slice, row, column); the size is in mm, or 1 where a file has none."""
+    """Shape and voxel size along (slice, row, column); the size is in mm, or 1 where a file has none.
+
+    ``affine``, (4, 4), leads from (slice, row, column, 1) to mm to the right, the front and the top; None where a file
+    does not say where it lies.
+    """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    affine: NDArray[np.float64] | None
 
 
 def three_axes(path: Path, size: tuple[int, ...]) -> tuple[int, int, int]:

@@ -19,13 +19,20 @@ __all__ = ["itk_header", "itk_values", "nifti_like_itk"]
 
 _UNEVEN = 0.1
 """Largest deviation of a DICOM slice from even spacing, as a fraction of it; positions are rounded in files."""
+_KEYS_OF_PLACE = ("NRRD_space", "0020|0032")
+"""Entries that ITK makes of NRRD's ``space`` and DICOM's position."""
+_WORDS_OF_PLACE = (b"Offset", b"Position", b"Origin", b"TransformMatrix", b"Rotation", b"Orientation")
+_LONGEST_HEADER = 2**16
+"""Bytes of a MetaImage's header that are looked at."""
 
 
 def itk_header(path: Path) -> Header:
-    """Shape and voxel size of a file or of a DICOM series."""
+    """Shape, voxel size and place of a file or of a DICOM series."""
     image = _open(path)
     column, row, between, *_ = (*(float(size) for size in image.GetSpacing()), 1.0)
-    return Header(three_axes(path, tuple(image.GetLargestPossibleRegion().GetSize())), (between, row, column))
+    return Header(
+        three_axes(path, tuple(image.GetLargestPossibleRegion().GetSize())), (between, row, column), _place(path, image)
+    )
 
 
 def itk_values(path: Path) -> NDArray[Any]:
@@ -52,24 +59,40 @@ def itk_values(path: Path) -> NDArray[Any]:
 
 
 def nifti_like_itk(array: NDArray[Any], like: Path) -> Any:
-    """A NIfTI image of the values of an array, (slices, rows, columns), that lies where ITK's image does.
-
-    ITK's coordinates point to the left and the back, NIfTI's to the right and the front.
-    """
-    itk = require_itk(like)
+    """A NIfTI image of the values of an array, (slices, rows, columns), that lies where ITK's image does."""
     source = _open(like)
-    axes = min(source.GetImageDimension(), 3)
-    affine = np.eye(4)
-    affine[:axes, :axes] = (itk.array_from_matrix(source.GetDirection()) * np.asarray(source.GetSpacing()))[
-        :axes, :axes
-    ]
-    affine[:axes, 3] = np.asarray(source.GetOrigin())[:axes]
-    affine[:2] *= -1
+    axes, affine = min(source.GetImageDimension(), 3), _affine(like, source)
     image: Any = nib.Nifti1Image(array.T[..., 0] if axes == 2 else array.T, affine)
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
     return image
+
+
+def _place(path: Path, image: Any) -> NDArray[np.float64] | None:
+    """From (slice, row, column, 1); None where ITK found nothing in the file and made it up."""
+    affine = _affine(path, image)
+    made_up = np.diag([-1.0, -1.0, 1.0, 1.0]) * [*nib.affines.voxel_sizes(affine), 1.0]
+    said = any(image.GetMetaDataDictionary().HasKey(key) for key in _KEYS_OF_PLACE)
+    if not said and path.suffix.lower() == ".mha":
+        with path.open("rb") as file:
+            header = file.read(_LONGEST_HEADER).partition(b"ElementDataFile")[0]
+        said = any(word in header for word in _WORDS_OF_PLACE)
+    return affine[:, [2, 1, 0, 3]] if said or not np.array_equal(affine, made_up) else None
+
+
+def _affine(path: Path, image: Any) -> NDArray[np.float64]:
+    """NIfTI's, from (column, row, slice, 1).
+
+    ITK's coordinates point to the left and the back, NIfTI's to the right and the front.
+    """
+    axes = min(image.GetImageDimension(), 3)
+    direction = require_itk(path).array_from_matrix(image.GetDirection())
+    affine = np.eye(4)
+    affine[:axes, :axes] = (direction * np.asarray(image.GetSpacing()))[:axes, :axes]
+    affine[:axes, 3] = np.asarray(image.GetOrigin())[:axes]
+    affine[:2] *= -1
+    return affine
 
 
 def _open(path: Path) -> Any:

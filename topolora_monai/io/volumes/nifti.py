@@ -20,10 +20,12 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 def nifti_header(path: Path) -> Header:
-    """Shape and voxel size."""
+    """Shape, voxel size and, where a code says that one is meant, place."""
     image = _open(path)
     column, row, between = (float(size) for size in nib.affines.voxel_sizes(image.affine))
-    return Header(three_axes(path, image.shape), (between, row, column))
+    placed = image.header["qform_code"] or image.header["sform_code"]
+    affine = np.asarray(image.affine, np.float64)[:, [2, 1, 0, 3]] if placed else None
+    return Header(three_axes(path, image.shape), (between, row, column), affine)
 
 
 def nifti_values(path: Path) -> NDArray[Any]:

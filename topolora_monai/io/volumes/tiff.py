@@ -62,7 +62,7 @@ def tiff_header(path: Path) -> Header:
                 found=f"{height} x {width} in page {number}",
                 hint="save the pages to files of their own, or remove the others",
             )
-    return Header((len(found), rows, columns), (1.0, 1.0, 1.0))
+    return Header((len(found), rows, columns), (1.0, 1.0, 1.0), None)
 
 
 def tiff_values(path: Path) -> NDArray[Any]:

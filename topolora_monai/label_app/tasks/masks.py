@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.geometry import align
 from topolora_monai.io.images import image_kind
 from topolora_monai.io.pictures import open_picture, write_png
 from topolora_monai.io.volumes import is_volume, read_volume, write_volume
@@ -41,17 +42,22 @@ def class_numbers(probability: NDArray[np.float32], threshold: float, exclusive:
     return np.where(masks.any(axis=0), chosen, 0).astype(np.uint8)
 
 
-def read_label(path: str | Path) -> NDArray[np.uint8]:
+def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
     """Class numbers of a label file; a mask of 0 and 255 becomes one of 0 and 1.
+
+    Args:
+        path: the file.
+        like: its image, to whose grid it is brought, see :func:`~topolora_monai.io.align`.
 
     Returns:
         (H, W) of a picture or of a volume with one slice, else (slices, rows, columns).
 
     Raises:
-        DataError: if it cannot be read, or holds other values than numbers up to 255.
+        DataError: if it cannot be read, holds other values than numbers up to 255, or lies elsewhere than its image.
     """
+    bring = align(path, like).bring
     if image_kind(path) == "volume":
-        values = np.asarray(read_volume(path).values)
+        values = bring(np.asarray(read_volume(path).values))
         values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
     else:
         values = np.asarray(open_picture(path))
@@ -63,7 +69,7 @@ def read_label(path: str | Path) -> NDArray[np.uint8]:
         raise DataError("file is no label", path=path, expected="one class number for each pixel, 0 to 255")
     if image_kind(path) != "volume" and values.ndim != 2:
         raise DataError("label has several channels", path=path, expected="one class number for each pixel")
-    numbers = values.astype(np.uint8)
+    numbers = (values if image_kind(path) == "volume" else bring(values)).astype(np.uint8)
     return numbers // np.uint8(255) if set(found.tolist()) <= {0, 255} else numbers
 
 

@@ -167,7 +167,7 @@ class Clicks(Segmentation):
     @staticmethod
     def _previous(request: Mapping[str, Any]) -> NDArray[np.uint8] | None:
         path = request.get("label")  # of an upload; some clients send the name of a class under this key
-        return read_label(path) if isinstance(path, str) and path.startswith("/") else None
+        return read_label(path, request["image"]) if isinstance(path, str) and path.startswith("/") else None
 
 
 def _points(request: Mapping[str, Any], name: str) -> list[list[float]]:
