@@ -19,7 +19,7 @@ from topolora_monai.io.places import user_cache
 
 __all__ = ["Annotated", "default_folder", "draw_masks"]
 
-_VERSION = 1
+_VERSION = 2
 """Raise when the drawing changes, so that masks drawn before are drawn again."""
 
 
