@@ -43,15 +43,17 @@ _WAYS_OUT = (
 )
 
 
-def numbered(classes: Sequence[str], ignore: int | None = None) -> LabelValues | None:
+def numbered(classes: Sequence[str], ignore: int | None = None, known: LabelValues | None = None) -> LabelValues | None:
     """Encoding of masks that hold class numbers; None for two classes, whose masks are two-valued anyhow.
 
     Args:
         classes: names, the background first.
         ignore: value of pixels that nobody annotated, which are left out of loss and scores.
+        known: a data set's own encoding, which is taken in place of numbers.
 
     Raises:
-        ConfigError: if ``ignore`` is the number of a class.
+        ConfigError: if ``ignore`` is no whole number, is the number of a class, or comes with a known encoding, which
+            says already what is not labelled.
 
     Example:
         >>> numbered(["background", "cup", "window"], ignore=255)
@@ -59,6 +61,14 @@ def numbered(classes: Sequence[str], ignore: int | None = None) -> LabelValues |
         >>> numbered(["background", "road"], ignore=255)
         {255: -1}
     """
+    if ignore is not None and (isinstance(ignore, bool) or not isinstance(ignore, int)):
+        raise ConfigError("ignore is not a value of masks", expected="a whole number, such as 255", found=repr(ignore))
+    if known is not None:
+        if ignore is not None:
+            raise ConfigError(
+                "this data set says itself what is not labelled", found=f"ignore {ignore}", hint="leave ignore out"
+            )
+        return known
     numbers = {number: number for number in range(len(classes))} if len(classes) > 2 else {}
     if ignore in numbers:
         raise ConfigError(
@@ -272,34 +282,35 @@ def _picture_values(path: str | Path, numbers: bool) -> tuple[NDArray[Any], NDAr
             raise DataError(
                 "JPEG does not keep class numbers", path=path, expected="PNG or TIFF", hint="save the mask as PNG"
             )
-        return _cut_in_two(_one_channel(np.asarray(image), image.mode, path), path), None
+        return _cut_in_two(_one_channel(image, path), path), None
     if image.mode in ("P", "PA"):
         indices = np.asarray(image).reshape(image.height, image.width, -1)[..., 0]
         return indices, palette_colours(image)
     values = np.asarray(image)
     if values.ndim == 3:
-        values = _one_channel(values, image.mode, path) if numbers else _brightness(image, path)
+        values = _one_channel(image, path) if numbers else _brightness(image, path)
     if shows_zero_as_white(image) and image.mode in _WHITEST:
         return _as_samples(values, _WHITEST[image.mode])
     return values.astype(np.uint8) if values.dtype == bool else values, None
 
 
-def _one_channel(values: NDArray[Any], mode: str, path: str | Path) -> NDArray[Any]:
-    colour = values.reshape(*values.shape[:2], -1)[..., : 3 if mode in ("RGB", "RGBA") else 1]
-    if (colour != colour[..., :1]).any():
+def _one_channel(image: Image.Image, path: str | Path) -> NDArray[np.uint8]:
+    colours = np.asarray(image.convert("RGB"))
+    if (colours != colours[..., :1]).any():
         raise _coloured(path, "channels that differ")
-    return colour[..., 0]
+    return colours[..., 0]
 
 
 def _brightness(image: Image.Image, path: str | Path) -> NDArray[Any]:
     """Grey levels of a picture in colour; the brightness of one in two colours."""
-    colours = np.asarray(image.convert("RGB"), np.int64)
+    colours = np.asarray(image.convert("RGB"))
     if (colours == colours[..., :1]).all():
-        return colours[..., 0].astype(np.uint8)
-    distinct = np.unique(colours.reshape(-1, 3), axis=0)
-    if len(distinct) > 2 or len(np.unique(distinct @ _LUMINANCE)) < len(distinct):
-        raise _coloured(path, f"{len(distinct)} colours" + (" of equal brightness" if len(distinct) == 2 else ""))
-    return (colours @ _LUMINANCE) / 1000
+        return colours[..., 0]
+    brightness: NDArray[np.float64] = (colours @ _LUMINANCE) / 1000
+    count = len(np.unique(colours @ np.array([1 << 16, 1 << 8, 1])))
+    if count > 2 or len(np.unique(brightness)) < count:
+        raise _coloured(path, f"{count} colours" + (" of equal brightness" if count == 2 else ""))
+    return brightness
 
 
 def _coloured(path: str | Path, found: str) -> DataError:
@@ -337,7 +348,8 @@ def _luminance(stored: _Stored, values: NDArray[Any]) -> NDArray[Any]:
     """Brightness that stored values show."""
     if stored.shows is None:
         return values
-    return (stored.shows @ _LUMINANCE)[values.astype(np.int64)] / 1000
+    brightness: NDArray[np.float64] = (stored.shows @ _LUMINANCE) / 1000
+    return brightness[values.astype(np.int64)]
 
 
 def _grey_levels(stored: _Stored) -> NDArray[np.int64] | None:

@@ -131,10 +131,7 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
-            image = Image.open(source)
-            if image.format == "TIFF":
-                # Pillow maps the pixels of a named file to memory at the size of the upright picture: scrambled.
-                image.filename = ""  # type: ignore[attr-defined]
+            image = _open(source)
             if decode:
                 image.load()
                 image = _upright(image)
@@ -199,7 +196,15 @@ def palette_colours(image: Image.Image) -> NDArray[np.int64]:
 
 def shows_zero_as_white(image: Image.Image) -> bool:
     """Whether it is a TIFF whose samples grow from white to black. Pillow inverts those of up to 8 bits itself."""
-    return image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined, no-any-return]
+    return image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+
+
+def _open(source: Path | io.BytesIO) -> Image.Image:
+    image = Image.open(source)
+    if image.format == "TIFF":
+        # Pillow maps the pixels of a named file to memory at the size of the upright picture, which scrambles them.
+        image.filename = ""
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:

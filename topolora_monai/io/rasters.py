@@ -25,7 +25,6 @@ _GEO_TAGS = {33550, 33922, 34264, 34735}
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory of the GeoTIFF standard."""
 _ORIENTATION, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 274, 258, 277, 339
 _SIGNED_OR_FLOAT = {2, 3}
-_LARGEST_16_BIT = 65535
 _PICTURE_BANDS = (1, 3, 4)
 
 
@@ -163,9 +162,12 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_],
 
 
 def _colour_table(dataset: DatasetReader) -> NDArray[np.int64] | None:
-    """Of a palette, and of samples that grow from white to black; GDAL's own table of deep ones is in 8 bits."""
-    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and dataset.dtypes[0] == "uint16":
-        return np.repeat(np.arange(_LARGEST_16_BIT, -1, -1)[:, None], 3, axis=1)
+    """Of a palette, and of samples that grow from white to black, whose own table GDAL has in 8 bits if at all."""
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and dataset.dtypes[0] in ("uint8", "uint16"):
+        bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", np.dtype(dataset.dtypes[0]).itemsize * 8))
+        largest = 2**bits - 1
+        levels = np.arange(largest, -1, -1) * max(255 // largest, 1)
+        return np.repeat(levels[:, None], 3, axis=1)
     if dataset.colorinterp[0].name != "palette":
         return None
     table = dataset.colormap(1)
