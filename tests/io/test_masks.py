@@ -35,7 +35,7 @@ def test_nodata_is_not_valid_either(tmp_path):
     _, valid = read_labels(geotiff(tmp_path / "a.tif", stored, nodata=9), {0: 0, 1: 1})
     assert valid.sum() == 35
     assert not valid[2, 3]
-    with pytest.raises(DataError, match="other values"):
+    with pytest.raises(DataError, match="nodata"):
         read_mask(geotiff(tmp_path / "b.tif", stored, nodata=9))
 
 

@@ -43,6 +43,7 @@ _OPTIONAL: dict[str, _Check] = {
         "a list of texts",
         lambda value: isinstance(value, list) and all(isinstance(label, str) for label in value),
     ),
+    "ignore": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
     "image_size": _WHOLE,
     "crop_size": _WHOLE,
     "in_channels": _WHOLE,

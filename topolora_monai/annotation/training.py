@@ -224,7 +224,8 @@ def fine_tune(
     header = read_adapter_header(current.path)
     classes = int(header.get("out_channels") or 1)
     labels = header.get("labels") or ["background", "foreground"]
-    label_values = numbered(labels) if classes > 1 else None
+    # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
+    label_values = numbered(labels, header.get("ignore")) if classes > 1 else None
     training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed)
     if field_of_view:
         training, validation = with_computed_fov(training), with_computed_fov(validation)
