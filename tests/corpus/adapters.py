@@ -180,7 +180,7 @@ def _tables() -> Iterator[Case]:
     yield _case("tensors-overlap", _built(lambda table, header: [entry.update(
         data_offsets=next(iter(table.values()))["data_offsets"], shape=next(iter(table.values()))["shape"])
         for entry in table.values()] and None))  # fmt: skip
-    yield _case("tensor-twice", _raw_table(_first_name_twice), short=True)
+    yield _case("tensor-twice", _raw_table(_first_name_twice), "refuse or read", short=True)
     yield _case("no-tensors", lambda path: _pack(path, json.dumps({"__metadata__": {
         _HEADER: json.dumps(_parts()[1])}}).encode(), b""), ways=_TENSOR_WAYS)  # fmt: skip
 
@@ -211,35 +211,47 @@ def _headers() -> Iterator[Case]:
         yield _case(f"without-{name}", _built(lambda table, header, name=name: header.pop(name) and None))
     wrong: dict[str, tuple[Any, ...]] = {
         "package_version": (7, ["0.1"]),
-        "network_name": (7, "vit_x", "", "../../vit_b", ["vit_b"]),
+        "network_name": (7, ["vit_b"]),
         "base_sha256": ("0" * 63, "g" * 64, 7),
         "adaptation": ("lora", [], 7),
-        "labels": ("background", [1, 2], [], {"0": "background"}, [["a"], ["b"]]),
-        "image_size": ("64", 0, -64, 65, 64.5, [64], True, 10**9),
-        "crop_size": ("32", 0, -1, 1.5, [32, 32], 10**9),
-        "in_channels": ("3", 0, 10**9),
-        "out_channels": ("1", 0, 10**9),
+        "labels": ("background", [1, 2], {"0": "background"}, [["a"], ["b"]]),
+        "image_size": ("64", 0, -64, 64.5, [64], True),
+        "crop_size": ("32", 0, -1, 1.5, [32, 32]),
+        "in_channels": ("3", 0),
+        "out_channels": ("1", 0),
         "mask_tokens": ("10", 0, [10]),
-        "multiclass_head": ("per_clas", 7, ["per_class"]),
-        "fit": ("stretch", 7),
+        "multiclass_head": (7, ["per_class"]),
+        "fit": (7, ["pad"]),
         "dataset": (7, ["drive"]),
         "threshold": ("0.4", 1.5, -0.1, [0.4], True, float("nan"), float("inf")),
-        "threshold_by": (7, "accuracy"),
+        "threshold_by": (7, ["dice"]),
         "temperature": ("1", 0, -1, float("nan"), float("inf")),
         "pretrained": ("yes", 1),
-        "pixel_values": ("linaer", 7, ["linear"], "$import os"),
-        "percentiles": ("1, 99", [1], [99, 1], ["1", "99"], [float("nan"), 99], [-5, 200], {"low": 1}),
-        "value_range": ("0, 1", [1], [1, 0], ["a", "b"], [0, float("inf")], 7),
+        "pixel_values": (7, ["linear"]),
+        "percentiles": ("1, 99", [1], ["1", "99"], [float("nan"), 99], {"low": 1}),
+        "value_range": ("0, 1", [1], ["a", "b"], [0, float("inf")], 7),
         "clahe": ("maybe", 7, [True]),
-        "despeckle_looks": ("four", -4, float("nan"), [4]),
-        "activation": ("relu", 7, ["sigmoid"]),
-    }  # fmt: skip
-    light = {"package_version", "base_sha256", "adaptation", "dataset", "threshold_by", "pretrained"}
+        "despeckle_looks": ("four", float("nan"), [4]),
+        "activation": (7, ["sigmoid"]),
+    }
     for name, values in wrong.items():
         for value in values:
-            short = value == values[0] and name in ("labels", "percentiles", "crop_size", "pixel_values", "activation")
-            ways = _ALL if name in light else _RUN_WAYS
-            yield _case(f"{name}-{json.dumps(value)[:24]}", _entry(**{name: value}), ways=ways, short=short)
+            short = value == values[0] and name in ("labels", "percentiles", "pixel_values", "activation")
+            yield _case(f"{name}-{json.dumps(value)[:24]}", _entry(**{name: value}), short=short)
+    # Of the right type, but nothing can be made of it: told by whatever would use it.
+    impossible: dict[str, tuple[Any, ...]] = {
+        "network_name": ("vit_x", "", "../../vit_b"), "image_size": (65, 10**9), "in_channels": (10**9,),
+        "out_channels": (10**9,), "multiclass_head": ("per_clas",), "fit": ("stretch",),
+    }  # fmt: skip
+    for name, values in impossible.items():
+        for value in values:
+            ways = ("adapter_verify", "adapter_merge", "adapter_library", "adapter_inference")
+            yield _case(f"{name}-{json.dumps(value)}", _entry(**{name: value}), ways=ways, short=value == 10**9)
+    for name, value in {"crop_size": 10**9, "pixel_values": "linaer", "percentiles": [99, 1], "value_range": [1, 0],
+                        "despeckle_looks": -4, "activation": "relu", "labels": []}.items():  # fmt: skip
+        yield _case(f"{name}-{json.dumps(value)}", _entry(**{name: value}), ways=("adapter_inference",))
+    yield _case("percentiles--5-200", _entry(percentiles=[-5, 200], pixel_values="amplitude"), ways=("adapter_inference",))
+    yield _case("threshold_by-accuracy", _entry(threshold_by="accuracy"), "survive", _RUN_WAYS)
     yield _case("crop_size-1", _entry(crop_size=1), "survive", _RUN_WAYS, short=True)
     yield _case("temperature-1e-300", _entry(temperature=1e-300), "survive", _RUN_WAYS)
     yield _case("labels-of-other-number", _entry(labels=["background", "a", "b"]), "refuse", ("adapter_inference",))
@@ -248,7 +260,7 @@ def _headers() -> Iterator[Case]:
 def _adaptations() -> Iterator[Case]:
     yield _case("adaptation-empty", _built(lambda table, header: header.update(adaptation={}) and None), ways=_TENSOR_WAYS)
     yield _case("adaptation-unknown", _adaptation(lorra={}), ways=_TENSOR_WAYS)
-    yield _case("adaptation-preset-number", _adaptation(preset=7), ways=_ALL)
+    yield _case("adaptation-preset-number", _adaptation(preset=7), "survive")
     yield _case("adaptation-text", _adaptation(train_decoder="yes"), ways=_TENSOR_WAYS)
     yield _case("adaptation-lora-list", _adaptation(lora=[1]), ways=_TENSOR_WAYS)
     yield _case("adaptation-lora-true", _adaptation(lora=True), ways=_TENSOR_WAYS)

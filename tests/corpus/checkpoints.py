@@ -160,7 +160,7 @@ def cases() -> Iterator[Case]:
         yield _case(f"cut-at-{share}", cut(_sound, share))
     yield _case("noise", garbled(_sound, 3, 0.1))
     for seed in range(3):
-        yield _case(f"bit-{seed}", flipped(_sound, seed))
+        yield _case(f"bit-{seed}", flipped(_sound, seed), "survive")
     for name, value in {"none": None, "number": 3, "text": "weights", "list": [1], "empty-object": {},
                         "of-numbers": {"a": 1}, "of-nested": {"a": {"b": {"c": 1}}}, "keys-of-numbers": {1: 2}}.items():  # fmt: skip
         yield _case(f"value-{name}", _torch(value), short=name == "number")

@@ -26,13 +26,17 @@ def _sound_images(folder: Path) -> None:
         picture(MASK * 255)(folder / f"masks/image{number}.png")
 
 
+_NAMED_IN_LISTS = ("images/none.png", "/images", "/dev/", "/3", "etc/passwd", "_image0.png")
+"""What an error may name in place of the list: the file that cannot be read, or the mask that was drawn."""
+
+
 def _list_case(name: str, file: str, write: Write, must: Must = "refuse", short: bool = False) -> Case:
     def make(folder: Path) -> Path:
         _sound_images(folder)
         write(folder / file)
         return folder / file
 
-    return Case(f"list/{name}", make, _WAYS, must, None, short)
+    return Case(f"list/{name}", make, _WAYS, must, None, short, _NAMED_IN_LISTS)
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -186,7 +190,7 @@ def _labelme() -> Iterator[Case]:
                 (folder / f"image{number}.json").write_bytes(content if number == 0 else file(number, [sound]))
             return folder / "image0.json"
 
-        return Case(f"list/labelme-{name}", make, ("folder_verify", "folder_training"), must, None, short)
+        return Case(f"list/labelme-{name}", make, ("folder_verify", "folder_training"), must, None, short, ("image0.png",))
 
     yield case("whole", file(0, [sound]), "read", short=True)
     yield case("cut", file(0, [sound])[:60])

@@ -1,6 +1,7 @@
 """The process that breaks in place of the tests: takes names of cases, gives back verdicts, one a line."""
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -71,7 +72,7 @@ def _answer(case: Case, way, file: Path, out: Path) -> Verdict:
     try:
         values = way(file, out)
     except OutputError as error:
-        return Verdict("DISK", _line(error)) if case.kind == "archive" else _refusal(case, error, file)
+        return Verdict("DISK", _line(error)) if os.strerror(errno.EFBIG) in str(error) else _refusal(case, error, file)
     except TopoLoRAError as error:
         return _refusal(case, error, file)
     except MemoryError:
@@ -92,7 +93,7 @@ def _answer(case: Case, way, file: Path, out: Path) -> Verdict:
 def _refusal(case: Case, error: Exception, file: Path) -> Verdict:
     if case.must == "read":
         return Verdict("WRONGLY", _line(error))
-    if str(file) not in str(error) and file.name not in str(error):
+    if not any(name in str(error) for name in (str(file), file.name, *case.also)):
         return Verdict("UNNAMED", _line(error))
     if "Traceback" in str(error):
         return Verdict("CRASH", _line(error))
