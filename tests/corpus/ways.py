@@ -18,8 +18,12 @@ from topolora_monai.errors import ConfigError, TopoLoRAError
 _SCALING = (0.0, RANGE)
 
 
-class Refused(TopoLoRAError):
+class RefusedError(TopoLoRAError):
     """A command ended with a message."""
+
+
+class LeftBehindError(Exception):
+    """Something lies where nothing should."""
 
 
 def _command(*words: object) -> str:
@@ -30,7 +34,7 @@ def _command(*words: object) -> str:
         status = main([str(word) for word in words])
     if status:
         table, _, defects = out.getvalue().partition("defect in ")
-        raise Refused((defects or table) + err.getvalue())
+        raise RefusedError((defects or table) + err.getvalue())
     return out.getvalue()
 
 
@@ -109,7 +113,7 @@ def inference_start(file: Path, out: Path) -> np.ndarray | None:
 def _require_valid(valid: bool, path: str) -> None:
     """An image without a valid pixel is segmented as background everywhere, and says so: no reading of it is wrong."""
     if not valid:
-        raise Refused(f"no valid pixel: {path}")
+        raise RefusedError(f"no valid pixel: {path}")
 
 
 def _require_sane(*tensors: torch.Tensor) -> None:
@@ -145,7 +149,7 @@ def adapter_merge(file: Path, out: Path) -> None:
     target = out / "merged.safetensors"
     try:
         _command("adapter", "merge", file, "--out", target)
-    except Refused:
+    except RefusedError:
         if list(out.iterdir()):
             raise AssertionError(f"refused, but {[path.name for path in out.iterdir()]} was written") from None
         raise
@@ -213,8 +217,8 @@ def adapter_release(file: Path, out: Path) -> None:
     (run / "evaluation/summary.json").write_text(json.dumps(summary))
     try:
         _command("release", "--run", run, "--out", out / "bundle")
-    except Refused as error:
-        raise Refused(str(error).replace(str(run / "adapter.safetensors"), str(file))) from error
+    except RefusedError as error:
+        raise RefusedError(str(error).replace(str(run / "adapter.safetensors"), str(file))) from error
     before = Path.cwd()
     os.chdir(out / "bundle")
     try:
@@ -256,7 +260,7 @@ def unpack(file: Path, out: Path) -> None:
         odd += [path for path in root.parent.iterdir() if path not in (root, out)]
         odd += list(Path("/tmp").glob("hostile-of-a-*"))
         if odd:
-            raise OSError(f"left behind: {', '.join(str(path) for path in odd[:3])}")
+            raise LeftBehindError(f"left behind: {', '.join(str(path) for path in odd[:3])}")
     if not (root / CREATES / "image.txt").is_file():
         raise AssertionError("said nothing, and its files are not there")
 

@@ -179,13 +179,12 @@ def _folds(numbers: list[Any], items: list[Item], path: Path) -> list[list[Item]
                 expected='"fold": an integer from 0, for every image of training or for none',
                 found=number,
             )
-    folds = [[item for n, item in zip(numbers, items, strict=True) if n == fold] for fold in range(max(numbers) + 1)]
-    empty = [number for number, fold in enumerate(folds) if not fold]
-    if empty or len(folds) < 2:
+    count = len(set(numbers))
+    if max(numbers) >= count or count < 2:
         raise DataError(
             "folds are not numbered from 0 without gaps",
             path=path,
             expected="at least two folds, each with an image",
             found=", ".join(str(number) for number in sorted(set(numbers))),
         )
-    return folds
+    return [[item for n, item in zip(numbers, items, strict=True) if n == fold] for fold in range(count)]
