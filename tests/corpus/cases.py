@@ -26,6 +26,7 @@ class Case:
             read`` where a checksum tells damage; ``survive`` where nothing does: refused, or values in range.
         right: the right values, as a way gives them back; None where a way gives none.
         short: belongs to the part that the test suite runs.
+        also: texts of which an error may name one instead, such as the file that a list leads to.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Case:
     must: Must
     right: np.ndarray | None = None
     short: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:

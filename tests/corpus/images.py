@@ -28,6 +28,7 @@ FLOATS = _random.uniform(0, 1000, SIZE).astype(np.float32)
 
 _IMAGE_WAYS = ("data_verify", "training_start", "inference_start")
 _MASK_WAYS = ("data_verify", "training_start")
+_VERIFIED = ("data_verify",)  # what is blank spoils no training, and is told by the command that looks for it
 
 
 # ---- writers of sound files
@@ -163,7 +164,7 @@ def _nifti_header(**fields) -> Write:
         import nibabel as nib
 
         header = nib.Nifti1Header()
-        header.set_data_shape(SIZE[::-1] + (3,))
+        header.set_data_shape((*SIZE[::-1], 3))
         header.set_data_dtype(np.int16)
         header["magic"] = b"n+1"
         header["vox_offset"] = 352
@@ -254,6 +255,7 @@ def image_case(
     right: np.ndarray | None = None,
     mask: tuple[str, Write] = (".png", picture(MASK * 255)),
     short: bool = False,
+    ways: tuple[str, ...] = _IMAGE_WAYS,
 ) -> Case:
     """A broken image with a sound mask."""
 
@@ -261,7 +263,7 @@ def image_case(
         pair_folder(folder, {f"broken{suffix}": write}, {f"broken{mask[0]}": mask[1]})
         return folder / "training/images" / f"broken{suffix}"
 
-    return Case(f"image/{name}", make, _IMAGE_WAYS, must, right, short)
+    return Case(f"image/{name}", make, ways, must, right, short)
 
 
 def mask_case(
@@ -272,6 +274,7 @@ def mask_case(
     right: np.ndarray | None = RIGHT_MASK,
     image: tuple[str, Write] = (".png", picture(PHOTO)),
     short: bool = False,
+    ways: tuple[str, ...] = _MASK_WAYS,
 ) -> Case:
     """A sound image with a broken mask."""
 
@@ -279,7 +282,7 @@ def mask_case(
         pair_folder(folder, {f"broken{image[0]}": image[1]}, {f"broken{suffix}": write})
         return folder / "training/masks" / f"broken{suffix}"
 
-    return Case(f"mask/{name}", make, _MASK_WAYS, must, right, short)
+    return Case(f"mask/{name}", make, ways, must, right, short)
 
 
 VOLUME_OF_MASKS = (".nii.gz", nifti(VOXEL_MASK))
@@ -327,7 +330,9 @@ SOUND_MASKS: dict[str, tuple[str, Write, np.ndarray, bool, tuple[str, Write]]] =
 def _damaged() -> Iterator[Case]:
     """Every sound file cut, with noise in it, and with single bits turned."""
     for name, (suffix, write, right, checked, mask) in SOUND_IMAGES.items():
-        yield image_case(f"{name}-whole", suffix, write, "read", right, mask, short=name in ("png", "nifti-gz", "dicom"))
+        yield image_case(
+            f"{name}-whole", suffix, write, "read", right, mask, short=name in ("png", "nifti-gz", "dicom")
+        )
         yield image_case(f"{name}-empty", suffix, written(b""), "refuse", None, mask, short=name in ("png", "nifti"))
         for share in (0.1, 0.5, 0.9):
             yield image_case(f"{name}-cut-at-{share}", suffix, cut(write, share), "refuse", None, mask, share == 0.5)
@@ -352,7 +357,9 @@ def _pretending() -> Iterator[Case]:
         yield image_case(f"page-as{suffix}", suffix, page, "refuse", None, mask, short=suffix == ".nii.gz")
     yield image_case("pickle-as.png", ".png", written(b"\x80\x04cos\nsystem\n(S'true'\ntR."), "refuse")
     yield image_case("svg-as.png", ".png", written(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "refuse")
-    yield image_case("postscript-as.png", ".png", written(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 24\n"), "refuse")
+    yield image_case(
+        "postscript-as.png", ".png", written(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 24\n"), "refuse"
+    )
     yield image_case("png-as.jpg", ".jpg", picture(PHOTO, "PNG"), "refuse or read", RIGHT_PHOTO)
     yield image_case("png-as.tif", ".tif", picture(PHOTO, "PNG"), "refuse or read", RIGHT_PHOTO, short=True)
     yield image_case("png-as.nii", ".nii", picture(PHOTO, "PNG"), "refuse", None, VOLUME_OF_MASKS)
@@ -363,7 +370,8 @@ def _pretending() -> Iterator[Case]:
     for name, write in {"folder": _folder, "pipe": _fifo, "socket": _socket, "dangling-link": _link("nowhere.png"),
                         "link-to-itself": _link("broken.png"), "link-to-zeros": _link("/dev/zero"),
                         "link-to-nothing": _link("/dev/null")}.items():  # fmt: skip
-        yield image_case(f"{name}.png", ".png", write, "refuse", short=name in ("pipe", "dangling-link"))
+        must: Must = "survive" if name == "folder" else "refuse"  # which holds no image
+        yield image_case(f"{name}.png", ".png", write, must, short=name in ("pipe", "dangling-link"))
     yield image_case("pipe.tif", ".tif", _fifo, "refuse")
     yield image_case("pipe.png.gz", ".png.gz", _fifo, "refuse")
     yield image_case("pipe.dcm", ".dcm", _fifo, "refuse", None, VOLUME_OF_MASKS)
@@ -372,14 +380,17 @@ def _pretending() -> Iterator[Case]:
     yield mask_case("link-to-zeros.png", ".png", _link("/dev/zero"), "refuse")
 
 
+def _png_bomb(path: Path) -> None:
+    path.write_bytes(png(60_000, 60_000, deflated_zeros(60_001 * 60_000)))
+
+
 def _absurd() -> Iterator[Case]:
     """Sizes that nothing holds, and small files that grow."""
     few = zlib.compress(bytes(100))
     yield image_case("png-2-billion-wide", ".png", written(png(2**31 - 1, 2**31 - 1, few)), "refuse", short=True)
     yield image_case("png-200000-square", ".png", written(png(200_000, 200_000, few)), "refuse")
     yield image_case("png-of-no-width", ".png", written(png(0, 24, few)), "refuse", short=True)
-    yield image_case("png-60000-square-bomb", ".png",
-                     lambda path: path.write_bytes(png(60_000, 60_000, deflated_zeros(60_001 * 60_000))), "refuse")  # fmt: skip
+    yield image_case("png-60000-square-bomb", ".png", _png_bomb, "refuse")
     text = png_chunk(b"zTXt", b"Comment\0\0" + deflated_zeros(1 << 30))
     small = zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY))
     comment = written(png(SIZE[1], SIZE[0], small, extra=text))
@@ -387,7 +398,9 @@ def _absurd() -> Iterator[Case]:
     profile = png_chunk(b"iCCP", b"icc\0\0" + deflated_zeros(1 << 30))
     yield image_case("png-profile-bomb", ".png", written(png(SIZE[1], SIZE[0], small, extra=profile)),
                      "refuse or read", RIGHT_GREY)  # fmt: skip
-    yield image_case("gzip-bomb.png.gz", ".png.gz", lambda path: path.write_bytes(gzip_bomb(6 << 30)), "refuse", short=True)
+    yield image_case(
+        "gzip-bomb.png.gz", ".png.gz", lambda path: path.write_bytes(gzip_bomb(6 << 30)), "refuse", short=True
+    )
     yield image_case("gzip-bomb.nii.gz", ".nii.gz", lambda path: path.write_bytes(gzip_bomb(6 << 30)), "refuse", None,
                      VOLUME_OF_MASKS)  # fmt: skip
     behind = gzipped(nifti(VOXELS), ".nii")
@@ -396,7 +409,9 @@ def _absurd() -> Iterator[Case]:
         behind(path)
         path.write_bytes(path.read_bytes() + gzip_bomb(6 << 30))
 
-    yield image_case("nifti-with-bomb-behind.nii.gz", ".nii.gz", padded, "refuse or read", RIGHT_VOXELS, VOLUME_OF_MASKS)
+    yield image_case(
+        "nifti-with-bomb-behind.nii.gz", ".nii.gz", padded, "refuse or read", RIGHT_VOXELS, VOLUME_OF_MASKS
+    )
     yield image_case("sparse.png", ".png", sparse(1 << 38), "refuse")
     yield image_case("sparse.png.gz", ".png.gz", sparse(1 << 38), "refuse", short=True)
     yield image_case("sparse.tif", ".tif", sparse(1 << 38), "refuse")
@@ -408,13 +423,18 @@ def _absurd() -> Iterator[Case]:
     yield image_case("tiff-of-no-height", ".tif", written(tiff(20, 0, data=bytes(480))), "refuse")
     many = {277: (3, 1, 65_535), 258: (3, 1, 8)}
     yield image_case("tiff-65535-bands", ".tif", written(tiff(20, 24, many, bytes(480))), "refuse")
-    yield image_case("tiff-4-billion-tags", ".tif", written(tiff(20, 24, {270: (2, 2**32 - 1, 8)}, bytes(480))), "survive")
+    yield image_case(
+        "tiff-4-billion-tags", ".tif", written(tiff(20, 24, {270: (2, 2**32 - 1, 8)}, bytes(480))), "survive"
+    )
     yield image_case("tiff-strip-outside", ".tif", written(tiff(20, 24, {273: (4, 1, 2**31)}, bytes(480))), "refuse")
     yield image_case("tiff-99-bits", ".tif", written(tiff(20, 24, {258: (3, 1, 99)}, bytes(480))), "refuse")
-    yield image_case("tiff-unknown-compression", ".tif", written(tiff(20, 24, {259: (3, 1, 999)}, bytes(480))), "refuse",
-                     short=True)  # fmt: skip
-    yield image_case("tiff-pages-in-a-circle", ".tif", _tiff_loop, "refuse", None, VOLUME_OF_MASKS, short=True)
-    yield image_case("bmp-huge", ".bmp", patched(picture(PHOTO), 18, struct.pack("<ii", 2**31 - 1, 2**31 - 1)), "refuse")
+    packed = written(tiff(20, 24, {259: (3, 1, 999)}, bytes(480)))
+    yield image_case("tiff-unknown-compression", ".tif", packed, "refuse", short=True)
+    yield image_case("tiff-pages-in-a-circle", ".tif", _tiff_loop, "refuse or read", RIGHT_GREY.repeat(2, 0),
+                     (".tif", pages(MASK, MASK)), short=True)  # fmt: skip
+    yield image_case(
+        "bmp-huge", ".bmp", patched(picture(PHOTO), 18, struct.pack("<ii", 2**31 - 1, 2**31 - 1)), "refuse"
+    )
     yield image_case("bmp-negative", ".bmp", patched(picture(PHOTO), 18, struct.pack("<i", -20)), "refuse", short=True)
     yield image_case("ppm-huge", ".ppm", written(b"P6 999999999 999999999 255\n" + PHOTO.tobytes()), "refuse")
     yield image_case("ppm-of-words", ".ppm", written(b"P6 twenty 24 255\n" + PHOTO.tobytes()), "refuse")
@@ -441,7 +461,9 @@ def _broken_volumes() -> Iterator[Case]:
     yield volume("nifti-data-far-away", ".nii", _nifti_header(vox_offset=1e12))
     yield volume("nifti-data-before-file", ".nii", _nifti_header(vox_offset=-352))
     yield volume("nifti-data-at-nan", ".nii", _nifti_header(vox_offset=np.nan))
-    yield volume("nifti-spacing-nan", ".nii", _nifti_header(pixdim=[1, np.nan, 1, 1, 1, 1, 1, 1]), "survive", short=True)
+    yield volume(
+        "nifti-spacing-nan", ".nii", _nifti_header(pixdim=[1, np.nan, 1, 1, 1, 1, 1, 1]), "survive", short=True
+    )
     yield volume("nifti-spacing-0", ".nii", _nifti_header(pixdim=[0] * 8), "survive")
     nan_affine = {"sform_code": 1, "srow_x": [np.nan] * 4, "srow_y": [0, 1, 0, 0], "srow_z": [0, 0, 1, 0]}
     yield volume("nifti-affine-nan", ".nii", _nifti_header(**nan_affine), "refuse", short=True)
@@ -449,11 +471,11 @@ def _broken_volumes() -> Iterator[Case]:
     yield volume("nifti-affine-of-zeros", ".nii", _nifti_header(**flat), "survive")
     yield volume("nifti-slope-inf", ".nii", _nifti_header(scl_slope=np.inf, scl_inter=0), "survive")
     yield volume("nifti-slope-huge", ".nii", _nifti_header(scl_slope=3e38, scl_inter=3e38), "survive")
-    yield volume("nifti-all-nan", ".nii", nifti(np.full(VOXELS.shape, np.nan, np.float32)), short=True)
-    yield volume("nifti-all-inf", ".nii", nifti(np.full(VOXELS.shape, np.inf, np.float32)))
+    yield volume("nifti-all-nan", ".nii", nifti(np.full(VOXELS.shape, np.nan, np.float32)), "survive", short=True)
+    yield volume("nifti-all-inf", ".nii", nifti(np.full(VOXELS.shape, np.inf, np.float32)), "survive")
     yield volume("nifti-3e38", ".nii", nifti(np.where(VOXELS > 500, 3e38, -3e38).astype(np.float32)), "survive")
     yield volume("nifti-time-series", ".nii", nifti(np.stack([VOXELS, VOXELS])))
-    yield volume("nifti-pair-header-alone", ".nii", _nifti_header(magic=b"ni1"))
+    yield volume("nifti-header-of-a-pair", ".nii", _nifti_header(magic=b"ni1"), "survive")
     yield volume("nrrd-huge", ".nrrd", _nrrd(sizes="999999 999999 999999"), short=True)
     yield volume("nrrd-negative", ".nrrd", _nrrd(sizes="-20 24 3"))
     yield volume("nrrd-of-words", ".nrrd", _nrrd(sizes="a b c"))
@@ -506,22 +528,25 @@ def _with_cut_slice(path: Path) -> None:
 
 
 def _other_types() -> Iterator[Case]:
-    """Sound containers with values that are no image, or no mask."""
-    nan = np.where(MASK > 0, np.nan, FLOATS).astype(np.float32)
-    yield image_case("raster-all-nan", ".tif", geotiff(np.full(SIZE, np.nan, np.float32)), "refuse", None, RASTER_OF_MASK,
-                     short=True)  # fmt: skip
-    holes = as_items(np.where(MASK > 0, 0, FLOATS / RANGE))
+    """Sound containers with values that are no image."""
+    hole = np.roll(MASK, 5, axis=0) > 0
+    nan = np.where(hole, np.nan, FLOATS).astype(np.float32)
+    for name, value in {"nan": np.nan, "inf": np.inf}.items():
+        write = geotiff(np.full(SIZE, value, np.float32))
+        yield image_case(f"raster-all-{name}", ".tif", write, "refuse", None, RASTER_OF_MASK, name == "nan", _VERIFIED)
+    holes = as_items(np.where(hole, 0, FLOATS / RANGE))
     yield image_case("raster-some-nan", ".tif", geotiff(nan), "read", holes, RASTER_OF_MASK, short=True)
-    yield image_case("raster-all-inf", ".tif", geotiff(np.full(SIZE, np.inf, np.float32)), "refuse", None, RASTER_OF_MASK)
     extreme = np.where(MASK > 0, 3e38, -3e38).astype(np.float32)
     yield image_case("raster-3e38", ".tif", geotiff(extreme), "survive", None, RASTER_OF_MASK)
     yield image_case("raster-complex", ".tif", geotiff(FLOATS.astype(np.complex64)), "refuse", None, RASTER_OF_MASK)
-    yield image_case("raster-2-bands", ".tif", geotiff(np.stack([FLOATS] * 2)), "refuse", None, RASTER_OF_MASK, short=True)
+    yield image_case(
+        "raster-2-bands", ".tif", geotiff(np.stack([FLOATS] * 2)), "refuse", None, RASTER_OF_MASK, short=True
+    )
     yield image_case("raster-13-bands", ".tif", geotiff(np.stack([FLOATS] * 13)), "refuse", None, RASTER_OF_MASK)
     whole = geotiff(FLOATS, nodata=-9999.0)
     yield image_case("raster-nodata-elsewhere", ".tif", whole, "read", RIGHT_FLOATS, RASTER_OF_MASK)
     yield image_case("tiff-float-picture", ".tif", picture(FLOATS / 1000), "survive")
-    yield image_case("photo-blank", ".png", picture(np.zeros((*SIZE, 3), np.uint8)), "refuse")
+    yield image_case("photo-blank", ".png", picture(np.zeros((*SIZE, 3), np.uint8)), "refuse", ways=_VERIFIED)
     sideways = picture(np.rot90(PHOTO), exif=_orientation(6))  # to be turned by 90 degrees clockwise
     yield image_case("png-lying-on-its-side", ".png", sideways, "read", RIGHT_PHOTO)
     yield image_case("tiff-lying-on-its-side", ".tif", picture(np.rot90(PHOTO), tiffinfo={274: 6}), "read", RIGHT_PHOTO)
@@ -529,6 +554,9 @@ def _other_types() -> Iterator[Case]:
         odd = picture(PHOTO, exif=_orientation(tag))
         yield image_case(f"png-orientation-{tag}", ".png", odd, "refuse or read", RIGHT_PHOTO, short=tag == 9)
 
+
+def _other_masks() -> Iterator[Case]:
+    """Sound containers with values that are no mask, or in another place than the image."""
     wave = np.linspace(0, 255, SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint8)
     yield mask_case("grey-levels.png", ".png", picture(wave), "refuse", None, short=True)
     yield mask_case("three-values.png", ".png", picture(MASK + np.roll(MASK, 3, axis=1)), "refuse", None)
@@ -538,7 +566,7 @@ def _other_types() -> Iterator[Case]:
     yield mask_case("on-its-side.png", ".png", picture(np.rot90(MASK).copy() * 255), "refuse", None)
     yield mask_case("floats.tif", ".tif", picture(FLOATS), "refuse", None)
     yield mask_case("nan.tif", ".tif", geotiff(np.where(MASK > 0, np.nan, 0).astype(np.float32)), "refuse", None,
-                    (".tif", geotiff(FLOATS)), short=True)  # fmt: skip
+                    (".tif", geotiff(FLOATS)), short=True, ways=_VERIFIED)  # fmt: skip
     nan_mask = nifti(np.where(VOXEL_MASK > 0, 1, np.nan).astype(np.float32))
     yield mask_case("nan-as-background.nii.gz", ".nii.gz", nan_mask, "refuse or read", RIGHT_VOXEL_MASK,
                     (".nii.gz", nifti(VOXELS)), short=True)  # fmt: skip
@@ -560,8 +588,8 @@ def _other_types() -> Iterator[Case]:
     zeros = geotiff(MASK, nodata=0)
     yield mask_case("raster-nodata-0.tif", ".tif", zeros, "read", RIGHT_MASK, (".tif", geotiff(FLOATS)))
     inverted = Image.fromarray(MASK * 255).convert("RGB").quantize(2)
-    yield mask_case("palette.gif", ".gif", lambda path: inverted.save(path), "read")
-    yield mask_case("palette.png", ".png", lambda path: inverted.save(path), "read", short=True)
+    yield mask_case("palette.gif", ".gif", inverted.save, "read")
+    yield mask_case("palette.png", ".png", inverted.save, "read", short=True)
     bits = np.packbits(MASK == 0, axis=1).tobytes()  # PhotometricInterpretation 0: MinIsWhite
     white = tiff(SIZE[1], SIZE[0], {258: (3, 1, 1), 262: (3, 1, 0)}, bits)
     yield mask_case("min-is-white.tif", ".tif", written(white), "read")
@@ -582,5 +610,5 @@ def _shifted(east: float):
 
 def cases() -> Iterator[Case]:
     """All of this module."""
-    for make in (_damaged, _pretending, _absurd, _broken_volumes, _other_types):
+    for make in (_damaged, _pretending, _absurd, _broken_volumes, _other_types, _other_masks):
         yield from make()

@@ -26,13 +26,17 @@ def _sound_images(folder: Path) -> None:
         picture(MASK * 255)(folder / f"masks/image{number}.png")
 
 
+_NAMED_IN_LISTS = ("images/none.png", "/images", "/dev/", "/3", "etc/passwd", "_image0.png")
+"""What an error may name in place of the list: the file that cannot be read, or the mask that was drawn."""
+
+
 def _list_case(name: str, file: str, write: Write, must: Must = "refuse", short: bool = False) -> Case:
     def make(folder: Path) -> Path:
         _sound_images(folder)
         write(folder / file)
         return folder / file
 
-    return Case(f"list/{name}", make, _WAYS, must, None, short)
+    return Case(f"list/{name}", make, _WAYS, must, None, short, _NAMED_IN_LISTS)
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -89,13 +93,14 @@ def _datalists() -> Iterator[Case]:
         {"image": "masks/../images/image0.png", "label": "masks/image0.png"})))  # fmt: skip
     yield case("fov-is-number", _first(fov=3))
     yield case("fold-is-text", _first(fold="a"))
-    yield case("fold-is-huge", _changed(lambda rows: [row.update(fold=10**18 * n) for n, row in enumerate(rows)] and None),
-               short=True)  # fmt: skip
+    far = _changed(lambda rows: [row.update(fold=10**18 * n) for n, row in enumerate(rows)] and None)
+    yield case("fold-is-huge", far, short=True)
     yield case("fold-is-float", _changed(lambda rows: [row.update(fold=0.5) for row in rows] and None))
     yield case("fold-is-true", _changed(lambda rows: [row.update(fold=True) for row in rows] and None))
     yield case("group-of-one", _first(group="a"))
-    yield case("group-in-two-splits", written(json.dumps({
-        "training": [row | {"group": "a"} for row in _rows()[:3]], "test": [_rows()[3] | {"group": "a"}]}).encode()))  # fmt: skip
+    grouped = [row | {"group": "a"} for row in _rows()]
+    divided = json.dumps({"training": grouped[:3], "test": grouped[3:]}).encode()
+    yield case("group-in-two-splits", written(divided))
 
 
 def _tables() -> Iterator[Case]:
@@ -159,11 +164,14 @@ def _coco() -> Iterator[Case]:
     yield case("no-categories", content(categories=[]))
     yield case("category-is-list", content(categories=[{"id": [1], "name": "vessel"}]))
     yield case("id-twice", content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]))
-    yield case("image-unknown", content(annotations=[{"id": 0, "image_id": 99, "category_id": 1, "segmentation": [_SQUARE]}]))
+    yield case(
+        "image-unknown", content(annotations=[{"id": 0, "image_id": 99, "category_id": 1, "segmentation": [_SQUARE]}])
+    )
     yield case("image-id-is-list", content(annotations=[{"id": 0, "image_id": [1], "category_id": 1}]))
     first = {"id": 0, "height": SIZE[0], "width": SIZE[1]}
     for name, file in {"nul": "\0.png", "long": "a" * 5000 + ".png", "number": 3, "null": None, "empty": "",
-                       "half-a-letter": "\ud800.png", "folder": "images", "outside": "../../../../etc/passwd"}.items():  # fmt: skip
+                       "half-a-letter": "\ud800.png", "folder": "images",
+                       "outside": "../../../../etc/passwd"}.items():  # fmt: skip
         value = content(images=[first | {"file_name": file}], annotations=[])
         yield case(f"file-name-{name}", value, short=name in ("nul", "half-a-letter"))
     for name, height in {"text": "24", "negative": -24, "nan": float("nan"), "list": [24], "huge": 10**400}.items():
@@ -186,7 +194,9 @@ def _labelme() -> Iterator[Case]:
                 (folder / f"image{number}.json").write_bytes(content if number == 0 else file(number, [sound]))
             return folder / "image0.json"
 
-        return Case(f"list/labelme-{name}", make, ("folder_verify", "folder_training"), must, None, short)
+        return Case(
+            f"list/labelme-{name}", make, ("folder_verify", "folder_training"), must, None, short, ("image0.png",)
+        )
 
     yield case("whole", file(0, [sound]), "read", short=True)
     yield case("cut", file(0, [sound])[:60])
@@ -197,7 +207,8 @@ def _labelme() -> Iterator[Case]:
     for name, change in {
         "label-number": {"label": 3}, "label-null": {"label": None}, "points-text": {"points": "many"},
         "points-nan": {"points": [[float("nan")] * 2] * 4}, "points-words": {"points": [["a", "b"]] * 4},
-        "points-null": {"points": None}, "points-one": {"points": [[1, 1]]}, "points-triple": {"points": [[1, 1, 1]] * 4},
+        "points-null": {"points": None}, "points-one": {"points": [[1, 1]]},
+        "points-triple": {"points": [[1, 1, 1]] * 4},
         "type-unknown": {"shape_type": "ellipse"}, "type-number": {"shape_type": 7}, "type-list": {"shape_type": ["a"]},
         "point": {"shape_type": "point"}, "line-without-width": {"shape_type": "line"},
         "mask-missing": {"shape_type": "mask"}, "mask-number": {"shape_type": "mask", "mask": 3},

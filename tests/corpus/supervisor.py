@@ -7,7 +7,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.corpus.cases import Verdict
@@ -91,5 +90,3 @@ def _pass_on(stream, lines: "queue.SimpleQueue[str]") -> None:
     except ValueError:  # closed meanwhile
         pass
     lines.put("")
-
-

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,45 @@ class TestFindImages:
         assert [i["name"] for i in find_images(scans)] == ["a", "b", "c"]
         assert [i["name"] for i in find_images(scans / "b.png")] == ["b"]
         assert [i["name"] for i in find_images(f"{scans}/*.tif")] == ["c"]
+
+    def test_brackets_that_are_part_of_names(self, write_image, tmp_path, monkeypatch):
+        image = np.zeros((4, 4, 3), np.uint8)
+        for name in ("[1] sub/a.png", "[1] sub/b.tif", "[1] sub/[2]/c.png", "plain/d[3]x.png", "plain/d.png"):
+            write_image(name, image)
+
+        def found(pattern):
+            return [Path(item["image"]).relative_to(tmp_path).as_posix() for item in find_images(pattern)]
+
+        for root in (f"{tmp_path}/", "", "./"):
+            monkeypatch.chdir(tmp_path)
+            assert found(f"{root}[1] sub/*.png") == ["[1] sub/a.png"]
+            assert found(f"{root}[1] sub/[ab].*") == ["[1] sub/a.png", "[1] sub/b.tif"]
+            assert found(f"{root}[1] sub/[2]/*") == ["[1] sub/[2]/c.png"]
+            assert found(f"{root}*/[2]/*.png") == ["[1] sub/[2]/c.png"]
+            assert found(f"{root}plain/d[3]*.png") == ["plain/d[3]x.png"]
+            assert found(f"{root}plain/[cd].png") == ["plain/d.png"]
+        assert [item["name"] for item in find_images("[1] sub")] == ["a", "b"]
+        with pytest.raises(DataError, match="no image"):
+            find_images("[1] sub/*.gif")
+
+    def test_brackets_that_could_mean_two_things(self, write_image, tmp_path):
+        for folder in ("1 sub", "[1] sub"):
+            write_image(f"{folder}/a.png", np.zeros((4, 4, 3), np.uint8))
+        with pytest.raises(DataError, match="two things") as error:
+            find_images(f"{tmp_path}/[1] sub/*.png")
+        assert "1 sub/a.png" in str(error.value)
+        assert "[1] sub/a.png" in str(error.value)
+        assert len(find_images(f"{tmp_path}/[[]1] sub/*.png")) == 1
+
+    def test_no_file_at_all(self, tmp_path):
+        os.mkfifo(tmp_path / "a.png")
+        with pytest.raises(DataError, match="not a file") as error:
+            find_images(tmp_path / "a.png")
+        assert "a named pipe" in str(error.value)
+        for name in ("n" * 5000, "a\0.png"):
+            with pytest.raises(DataError, match="no image") as error:
+                find_images(tmp_path / name)
+            assert len(str(error.value)) < 600
 
     def test_equal_stems_keep_their_suffixes(self, scans, write_image):
         write_image("scans/b.tif", np.zeros((4, 4, 3), np.uint8))

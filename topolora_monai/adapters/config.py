@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -39,11 +40,17 @@ def _checked_targets(targets: Iterable[str], known: tuple[str, ...] = LORA_TARGE
     return chosen
 
 
-def _check_update(title: str, rank: int, dropout: float) -> None:
+def _check_update(title: str, rank: int, alpha: float, dropout: float) -> None:
     if rank < 1:
         raise ConfigError(f"{title} rank must be at least 1", found=rank, hint="choose a preset without it for none")
     if not 0.0 <= dropout < 1.0:
         raise ConfigError(f"{title} dropout must be in [0, 1)", found=dropout)
+    _check_alpha(title, alpha)
+
+
+def _check_alpha(title: str, alpha: float) -> None:
+    if not math.isfinite(alpha):
+        raise ConfigError(f"{title} alpha must be a number", found=alpha, hint="the update is scaled by it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,7 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", _checked_targets(self.targets))
-        _check_update("LoRA", self.rank, self.dropout)
+        _check_update("LoRA", self.rank, self.alpha, self.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +125,7 @@ class AdaLoraSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", _checked_targets(self.targets))
-        _check_update("AdaLoRA", self.rank, self.dropout)
+        _check_update("AdaLoRA", self.rank, self.alpha, self.dropout)
         if not 1 <= self.target_rank < self.rank:
             raise ConfigError(
                 "AdaLoRA target_rank does not fit",
@@ -164,7 +171,7 @@ class DecoderLoraSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", _checked_targets(self.targets, DECODER_TARGETS))
-        _check_update("decoder LoRA", self.rank, self.dropout)
+        _check_update("decoder LoRA", self.rank, self.alpha, self.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +217,7 @@ class ConvLoraSettings:
             object.__setattr__(self, "scales", tuple(self.scales))
         if self.rank < 0:
             raise ConfigError("Conv-LoRA rank must not be negative", found=self.rank)
+        _check_alpha("Conv-LoRA", self.alpha)
         if self.experts < 1:
             raise ConfigError("Conv-LoRA needs an expert", found=self.experts, hint="choose preset lora_qkv for none")
         scales = self.expert_scales

@@ -13,8 +13,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from topolora_monai.errors import AdapterFileError
-from topolora_monai.io.atomic import atomic_write
-from topolora_monai.io.json_files import json_text
 
 __all__ = ["count_tensors", "non_finite", "read_header", "read_tensors", "write_tensors"]
 
@@ -65,6 +63,9 @@ def write_tensors(state: Mapping[str, Tensor], path: str | Path, key: str, heade
     Raises:
         OSError: if the file cannot be written; an older one is left as it was.
     """
+    from topolora_monai.io.atomic import atomic_write  # noqa: PLC0415 - the readers of images take seconds to import
+    from topolora_monai.io.json_files import json_text  # noqa: PLC0415
+
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(path) as beside:
         beside.write_bytes(save(tensors, metadata={key: json_text(header)}))  # save_file lets nobody else read
@@ -81,8 +82,9 @@ def non_finite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _open(path: Path, kind: str) -> Any:
-    if not path.is_file():
-        raise AdapterFileError(f"{kind} file not found", path=path, hint="give the path of a .safetensors file")
+    from topolora_monai.io.regular import require_file  # noqa: PLC0415 - see write_tensors
+
+    require_file(path, AdapterFileError, missing=f"{kind} file not found", hint="give the path of a .safetensors file")
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
+from topolora_monai.io.regular import FILE, path_kind, require_file, shortened
 
 __all__ = ["Place", "category_values", "find_image", "finite_points", "json_files", "load_json"]
 
@@ -36,10 +37,15 @@ def load_json(path: str | Path) -> Any:
     Raises:
         DataError: if it cannot be read, or is not JSON.
     """
+    require_file(path)
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise DataError("file cannot be read", path=path, found=error.strerror) from error
+    except MemoryError as error:
+        raise DataError(
+            "file does not fit in memory", path=path, found=f"{Path(path).stat().st_size:,} bytes"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError("not valid JSON", path=path, found=str(error), hint="export or copy it again") from error
 
@@ -94,11 +100,11 @@ def find_image(file_name: Any, folders: Sequence[Path], place: Place) -> Path:
     if not isinstance(file_name, str) or not file_name:
         raise place.refuse("image has no file name", "file_name", file_name)
     paths = [folder / file_name for folder in folders]
-    found = [path for path in paths if path.is_file()]
+    found = [path for path in paths if path_kind(path) == FILE]
     if len(found) == 1:
         return found[0]
     if not found:
-        tried = " or ".join(str(path) for path in paths)
+        tried = " or ".join(shortened(str(path)) for path in paths)
         raise place.refuse("image file not found", tried, "none", "put the image there, or correct the path")
     raise place.refuse("several image files", "one", ", ".join(str(path) for path in found), "keep the right one")
 

@@ -24,6 +24,7 @@ from topolora_monai.data.content_keys import content_key
 from topolora_monai.errors import ConfigError
 from topolora_monai.io import volume_state
 from topolora_monai.io.atomic import atomic_write, writing
+from topolora_monai.io.regular import path_kind
 
 __all__ = ["cached"]
 
@@ -109,7 +110,7 @@ class _DiskCache(PersistentDataset):
 
 def _file_states(item: Mapping[str, Any]) -> dict[str, Any]:
     """Name, time of change and size of every file that an item names, or that lies in a folder it names."""
-    return {key: volume_state(value) for key, value in item.items() if isinstance(value, str) and Path(value).exists()}
+    return {key: volume_state(value) for key, value in item.items() if isinstance(value, str) and path_kind(value)}
 
 
 def _transform_key(transform: Compose) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from topolora_monai.data.items import SPLITS, Item, Split, plain_stem
 from topolora_monai.errors import DataError
+from topolora_monai.io.regular import require_file, shortened, unusable_name
 
 __all__ = ["SPLIT_NAMES", "Listing", "read_csv_list", "read_json_list"]
 
@@ -82,6 +84,7 @@ def read_csv_list(path: Path) -> Listing:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and content of each row."""
+    require_file(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file, strict=True)
@@ -114,25 +117,37 @@ def _item(row: Any, path: Path, where: str) -> Item:
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in needed):
         raise DataError(f"datalist entry is incomplete ({where})", path=path, expected="image and label", found=row)
     item = Item(
-        name=plain_stem(Path(row["image"])), image=_located(row["image"], path), label=_located(row["label"], path)
+        name=plain_stem(Path(row["image"])),
+        image=_located(row["image"], path, where),
+        label=_located(row["label"], path, where),
     )
     if row.get("fov"):
-        item["fov"] = _located(str(row["fov"]), path)
+        item["fov"] = _located(str(row["fov"]), path, where)
     if row.get("group") not in (None, ""):
         item["group"] = str(row["group"])
     return item
 
 
-def _located(file: str, path: Path) -> str:
-    return str((path.parent / file).absolute())
+def _located(file: str, path: Path, where: str) -> str:
+    located = str((path.parent / file).absolute())
+    unusable = unusable_name(located)
+    if unusable:
+        raise DataError(
+            f"datalist entry names a file that cannot be ({where})",
+            path=path,
+            expected="the path of a file",
+            found=f"{unusable}: {shortened(file)}",
+            hint="correct the entry",
+        )
+    return located
 
 
 def _check_listing(splits: Mapping[Split, Iterable[Item]], path: Path) -> None:
-    seen: dict[Path, Split] = {}
+    seen: dict[str, Split] = {}
     grouped: dict[bool, str] = {}
     for split, items in splits.items():
         for item in items:
-            image = Path(item["image"]).resolve()
+            image = os.path.realpath(item["image"])  # pathlib's fails on links that lead in a circle
             if image in seen:
                 raise DataError(
                     f"image is listed twice: {item['image']}",
@@ -164,13 +179,12 @@ def _folds(numbers: list[Any], items: list[Item], path: Path) -> list[list[Item]
                 expected='"fold": an integer from 0, for every image of training or for none',
                 found=number,
             )
-    folds = [[item for n, item in zip(numbers, items, strict=True) if n == fold] for fold in range(max(numbers) + 1)]
-    empty = [number for number, fold in enumerate(folds) if not fold]
-    if empty or len(folds) < 2:
+    count = len(set(numbers))
+    if max(numbers) >= count or count < 2:
         raise DataError(
             "folds are not numbered from 0 without gaps",
             path=path,
             expected="at least two folds, each with an image",
             found=", ".join(str(number) for number in sorted(set(numbers))),
         )
-    return folds
+    return [[item for n, item in zip(numbers, items, strict=True) if n == fold] for fold in range(count)]

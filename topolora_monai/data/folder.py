@@ -19,6 +19,7 @@ from topolora_monai.data.pairing import read_part
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import numbered
+from topolora_monai.io.regular import require_file
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["Folder"]
@@ -97,8 +98,7 @@ class Folder:
         self.label_values = numbered(classes, ignore)
         chosen = {"folds": folds, "fold": fold if folds else None, "group_pattern": group_pattern, "ignore": ignore}
         self._chosen = {key: value for key, value in chosen.items() if value is not None}
-        if not self.root.exists():
-            raise DataError("data folder or list not found", path=self.root, hint="check --dataset_dir")
+        require_file(self.root, missing="data folder or list not found", hint="check --dataset_dir", folders=True)
         found = _map(_find(self.root, categories, line_width), _names_apart)
         if group_pattern is not None:
             found = _map(found, lambda items: _grouped(items, group_pattern))

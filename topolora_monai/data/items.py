@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES, LabelValues, image_size, read_labels, read_mask, size_on_grid
+from topolora_monai.io.regular import FOLDER, path_kind, require_file
 
 __all__ = [
     "MASKS",
@@ -58,8 +59,15 @@ def plain_stem(path: Path) -> str:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files of a folder in order of name; hidden and other files are passed over."""
-    return sorted(path for path in folder.iterdir() if _is_image(path) and not path.name.startswith("."))
+    """Image files of a folder in order of name; hidden and other files, and folders, are passed over.
+
+    Raises:
+        DataError: for what has the name of an image and is no file: a link that leads nowhere, a named pipe, a device.
+    """
+    named = [path for path in folder.iterdir() if _has_image_name(path) and path_kind(path) != FOLDER]
+    for path in named:
+        require_file(path)
+    return sorted(named)
 
 
 def list_folder(folder: Path, what: str) -> list[Path]:
@@ -150,6 +158,6 @@ def _check_size(mask: str, image: str, size: tuple[int, int], axis: int | None) 
         )
 
 
-def _is_image(path: Path) -> bool:
-    name = path.name.lower().removesuffix(".gz")
-    return path.is_file() and name.endswith(IMAGE_SUFFIXES)
+def _has_image_name(path: Path) -> bool:
+    name = path.name.lower()
+    return name.removesuffix(".gz").endswith(IMAGE_SUFFIXES) and not name.startswith(".")

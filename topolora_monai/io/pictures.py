@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.regular import require_file
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -132,8 +133,7 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
         DataError: if it is missing, empty, damaged or of an unknown format.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError("file not found", path=path, hint="check the path and that the disk is mounted")
+    require_file(path)
     if path.stat().st_size == 0:
         raise DataError("file is empty", path=path, found="0 bytes", hint="copy or download it again")
     try:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.regular import FILE, path_kind, require_file
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -34,7 +35,7 @@ def is_raster(path: str | Path) -> bool:
     Only the header is read. A file that is no TIFF at all is none.
     """
     path = Path(path)
-    if path.suffix.lower() not in _TIFF_SUFFIXES:
+    if path.suffix.lower() not in _TIFF_SUFFIXES or path_kind(path) != FILE:
         return False
     try:
         with warnings.catch_warnings():
@@ -98,8 +99,7 @@ def _opened(path: str | Path) -> Iterator[DatasetReader]:
         raise ConfigError(
             "GeoTIFF needs rasterio", path=path, hint='install it: pip install "topolora_monai[sar]"'
         ) from error
-    if not Path(path).is_file():
-        raise DataError("file not found", path=path, hint="check the path and that the disk is mounted")
+    require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -42,8 +42,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         {'weight': tensor([0., 0.])}
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError("checkpoint not found", path=path, hint="give --weights the path of a downloaded file")
+    _require(path)
     state = _read_safetensors(path)[1] if path.suffix.lower() == _SAFETENSORS else _read_pickled_tensors(path)
     if isinstance(state, dict) and state.keys() == {"model"}:
         state = state["model"]
@@ -58,9 +57,10 @@ def checkpoint_origin(path: str | Path) -> dict[str, Any]:
     """What the header of a converted checkpoint says of its source; empty for any other file.
 
     Raises:
-        CheckpointError: if a ``.safetensors`` file is damaged.
+        CheckpointError: if it is missing, or a ``.safetensors`` file is damaged.
     """
     path = Path(path)
+    _require(path)
     if path.suffix.lower() != _SAFETENSORS:
         return {}
     text = _read_safetensors(path, with_tensors=False)[0].get(HEADER_KEY, "{}")
@@ -73,6 +73,14 @@ def checkpoint_origin(path: str | Path) -> dict[str, Any]:
             "header of the checkpoint is damaged", path=path, expected="a JSON object", hint="convert the file again"
         )
     return origin
+
+
+def _require(path: Path) -> None:
+    from topolora_monai.io.regular import require_file  # noqa: PLC0415 - the readers of images take seconds to import
+
+    require_file(
+        path, CheckpointError, missing="checkpoint not found", hint="give --weights the path of a downloaded file"
+    )
 
 
 def _read_safetensors(path: Path, with_tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -34,15 +34,17 @@ def find_checkpoint(weights: str | Path) -> Path:
         >>> find_checkpoint(path) == path
         True
     """
+    from topolora_monai.io.regular import FILE, path_kind, require_file  # noqa: PLC0415 - see weights_folder
+
     path = Path(weights)
-    if path.is_file():
+    if path_kind(path) == FILE:
         return path
     if str(weights) not in KNOWN_CHECKPOINTS:
-        raise CheckpointError(
-            "checkpoint not found",
-            path=path,
-            expected="the path of a file, or a name that `topolora weights list` shows",
-            hint="give --weights the path of a downloaded file",
+        require_file(
+            path,
+            CheckpointError,
+            missing="checkpoint not found",
+            hint="give --weights the path of a downloaded file, or a name that `topolora weights list` shows",
         )
     known = KNOWN_CHECKPOINTS[str(weights)]
     fetched = weights_folder() / known.file_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.regular import FILE, path_kind, require_file
 from topolora_monai.io.volumes.optional_itk import require_itk
 
 __all__ = ["has_dicom_magic", "looks_like_dicom", "series_files"]
@@ -12,6 +13,8 @@ __all__ = ["has_dicom_magic", "looks_like_dicom", "series_files"]
 
 def has_dicom_magic(path: Path) -> bool:
     """Whether a file starts as DICOM's part 10 lays down: 128 free bytes, then four letters."""
+    if path_kind(path) != FILE:
+        return False
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -49,6 +52,8 @@ def series_files(folder: Path) -> list[str]:
 
 
 def _only_series(folder: Path) -> list[str]:
+    for path in folder.iterdir():
+        require_file(path, folders=True)  # GDCM opens whatever is there
     names = require_itk(folder).GDCMSeriesFileNames.New()
     # What counts as one series is what MONAI's ITKReader takes for one.
     names.SetUseSeriesDetails(True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.regular import FOLDER, path_kind, require_file
 from topolora_monai.io.volumes.dicom import has_dicom_magic, looks_like_dicom
 from topolora_monai.io.volumes.nifti import NIFTI_SUFFIXES
 from topolora_monai.io.volumes.tiff import TIFF_SUFFIXES, has_several_pages
@@ -33,7 +34,7 @@ def is_volume(path: str | Path) -> bool:
         (True, False)
     """
     path = Path(path)
-    if path.is_dir():
+    if path_kind(path) == FOLDER:
         return any(looks_like_dicom(file) for file in path.iterdir())
     name = path.name.lower()
     if name.endswith(TIFF_SUFFIXES):
@@ -47,8 +48,7 @@ def volume_kind(path: Path) -> VolumeKind:
     Raises:
         DataError: if it is missing, empty or of another format.
     """
-    if not path.exists():
-        raise DataError("file not found", path=path, hint="check the path and that the disk is mounted")
+    require_file(path, folders=True)
     name = path.name.lower()
     if path.is_file() and path.stat().st_size == 0:
         raise DataError("file is empty", path=path, found="0 bytes", hint="copy or download it again")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.pictures import open_picture, page_size, palette_colours, shows_zero_as_white
+from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.io.volumes.damage import DAMAGE
 from topolora_monai.io.volumes.header import Header, not_grey
 
@@ -29,6 +30,8 @@ _NEW_SUBFILE_TYPE, _OVERVIEW, _TRANSPARENCY = 254, 1, 4
 
 def has_several_pages(path: Path) -> bool:
     """Whether a file is a TIFF of more than one page; False for what is missing or no TIFF."""
+    if path_kind(path) != FILE:
+        return False
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")

@@ -1,0 +1,102 @@
+"""What a path leads to, asked before anything is opened: a named pipe would be waited for, without end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from topolora_monai.errors import DataError, TopoLoRAError
+
+__all__ = ["FILE", "FOLDER", "path_kind", "require_file", "shortened", "unusable_name"]
+
+FILE, FOLDER = "a file", "a folder"
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISREG, FILE),
+    (stat.S_ISDIR, FOLDER),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux; elsewhere less is allowed
+_SHOWN = 200
+
+
+def path_kind(path: str | Path) -> str | None:
+    """``"a file"``, ``"a folder"``, ``"a named pipe"``, ``"a socket"`` or ``"a device"``; None for what is not there.
+
+    Links are followed. A name that no file can have is not there.
+
+    Example:
+        >>> path_kind(Path.cwd()), path_kind("no such file"), path_kind("n" * 5000), path_kind("nul" + chr(0))
+        ('a folder', None, None, None)
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - a path with NUL
+    except (OSError, ValueError):
+        return None
+    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "something else")
+
+
+def require_file(
+    path: str | Path,
+    error: type[TopoLoRAError] = DataError,
+    *,
+    missing: str = "file not found",
+    hint: str = "check the path and that the disk is mounted",
+    folders: bool = False,
+) -> None:
+    """Make sure that a path leads to a file, whose reading comes to an end.
+
+    Args:
+        path: the file; links are followed.
+        error: what to raise.
+        missing: its message for a path that leads nowhere.
+        hint: what to do about that.
+        folders: take a folder as well.
+
+    Raises:
+        TopoLoRAError: of the class ``error``, saying what is there instead of a file.
+    """
+    kind = path_kind(path)
+    if kind == FILE or (folders and kind == FOLDER):
+        return
+    unusable = unusable_name(str(path))
+    if unusable:
+        raise error("no file can have this name", path=shortened(str(path)), found=unusable, hint=hint)
+    if kind is None:
+        raise error(missing, path=path, hint=hint)
+    raise error(
+        "not a file",
+        path=path,
+        expected="a file or a folder" if folders else "a file",
+        found=kind,
+        hint="give a file" if kind == FOLDER else "write what comes out of it to a file, and give that",
+    )
+
+
+def unusable_name(path: str) -> str | None:
+    """What keeps any file from having this path; None for a usable one.
+
+    Example:
+        >>> unusable_name("images/a.png"), unusable_name("a" + chr(0)), unusable_name("n" * 5000)
+        (None, 'a NUL character', 'a name of 5000 characters')
+    """
+    if "\0" in path:
+        return "a NUL character"
+    try:
+        longest = max(map(len, os.fsencode(path).split(b"/")))
+    except UnicodeEncodeError:
+        return "characters that are no text"
+    if longest > _LONGEST_NAME or len(os.fsencode(path)) > _LONGEST_PATH:
+        return f"a name of {max(map(len, path.split('/')))} characters"
+    return None
+
+
+def shortened(path: str) -> str:
+    """A path for a message: without what terminals do not show, and not too long."""
+    shown = path if path.isprintable() else ascii(path)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
