@@ -107,6 +107,19 @@ def test_card_is_complete(released):
     assert "Staal" in (released / "vessels/docs/data_license.txt").read_text()
 
 
+def test_scores_that_are_not_defined(tmp_path):
+    run = write_run(tmp_path / "run")
+    record = json.loads((run / "evaluation/summary.json").read_text())
+    record["test"] |= {"dice": None, "cldice": None, "classes": {"vessel": {**SCORES, "dice": None}}}
+    (run / "evaluation/summary.json").write_text(json.dumps(record))
+    out = release(run, tmp_path / "vessels")
+    described = json.loads((out / "configs/metadata.json").read_text())
+    assert "Test" not in described["description"]
+    assert described["eval_metrics"]["iou_vessel"] == SCORES["iou"]
+    assert not {"dice", "dice_vessel"} & set(described["eval_metrics"])
+    assert "| mean | - | 0.684 |" in (out / "docs/README.md").read_text()
+
+
 def test_monais_verifiers_pass_offline(released, tmp_path):
     bundle = released / "vessels"
     meta, config = (str(bundle / "configs" / name) for name in ("metadata.json", "inference.yaml"))

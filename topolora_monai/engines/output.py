@@ -20,6 +20,7 @@ import torch
 import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
 from topolora_monai.io.json_files import write_json
+from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
 __all__ = ["prepare_output", "provenance", "speak_plainly", "write_json"]
 
@@ -38,16 +39,20 @@ def prepare_output(folder: str | Path, needed_bytes: int = 200_000_000) -> Path:
         OutputError: if it is a file, cannot be written, or its disk is nearly full.
     """
     folder = Path(folder).absolute()
-    if folder.exists() and not folder.is_dir():
+    if path_kind(folder) not in (None, FOLDER):
         raise OutputError("output_dir is a file", path=folder, expected="a folder", hint="choose another --output_dir")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
         free = shutil.disk_usage(folder).free
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else unusable_name(str(folder))
         raise OutputError(
-            "output_dir cannot be written", path=folder, found=error.strerror, hint="choose another --output_dir"
+            "output_dir cannot be written",
+            path=shortened(str(folder)),
+            found=reason,
+            hint="choose another --output_dir",
         ) from error
     if free < needed_bytes:
         raise OutputError(
