@@ -22,6 +22,7 @@ from tqdm import tqdm
 from topolora_monai.engines.output import prepare_output
 from topolora_monai.engines.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
 from topolora_monai.engines.scenes.parts import SceneParts
+from topolora_monai.engines.scenes.places import require_placing
 from topolora_monai.engines.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
 from topolora_monai.engines.scenes.scene import Scene, open_scene
 from topolora_monai.engines.scenes.tiles import Band, Prepare, TileReader
@@ -65,7 +66,8 @@ class SceneSegmenter:
     * ``NAME_probability_K.tif``: uint16 as :func:`~topolora_monai.metrics.to_16_bit`, at most 65534, nodata
       65535, with the band scale 1/65536;
     * ``NAME.gpkg``: layer ``mask_K`` of 4-connected foreground regions, with ``id`` from 1 and ``area`` in
-      squared units of the CRS, or in pixels where the scene has no affine transform.
+      squared units of the CRS, or in pixels where the scene has no georeference; placed by the affine transform, else
+      by the ground control points.
 
     Finished rows are kept in ``.NAME.parts`` until a scene is done. After an interruption, the same call
     continues with the band of tiles that was under way; if the source or a setting has changed, it starts over.
@@ -174,8 +176,8 @@ class SceneSegmenter:
         Raises:
             ConfigError: if rasterio is not installed, the network changes the size of an image, or ``prepare`` its
                 shape.
-            DataError: if a scene cannot be read or has other bands than the network needs; scenes are opened
-                before the first is segmented.
+            DataError: if a scene cannot be read, has other bands than the network needs, or no place for polygons
+                that are asked for; scenes are opened before the first is segmented.
             OutputError: if results cannot be written; what was finished is kept.
         """
         scenes = [self._open_scene(item) for item in items]
@@ -197,6 +199,8 @@ class SceneSegmenter:
 
     def _open_scene(self, item: Item) -> Scene:
         path = Path(item["image"]).absolute()
+        if self.polygons:
+            require_placing(path)
         return open_scene(item["name"], path, self.channels, self.crop_size, self.overlap)
 
     def _count_classes(self) -> int:
