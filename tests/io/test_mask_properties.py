@@ -171,6 +171,7 @@ CLASS_CONTAINERS = {
 def test_two_valued_mask(tmp_path, name, mask):
     assume(mask.any() or name not in NO_ZERO)
     assume(not mask.all() or name not in FULL_IS_UNCLEAR)
+    assume(mask.shape[1] > 1 or not name.startswith("geo_bit"))  # GDAL writes one column of bits as zeros
     CONTAINERS[name](tmp_path / name, mask)
     classes, valid = read_labels(tmp_path / name)
     assert np.array_equal(classes, mask)
