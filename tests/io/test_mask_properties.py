@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 
 from topolora_monai.errors import DataError
 from topolora_monai.io import image_orientation, image_size, numbered, picture_size, read_image, read_labels
@@ -58,6 +58,17 @@ def palette_geotiff(path, indices, colours):
     geotiff(path, indices)
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, dict(enumerate(colours)))
+
+
+def placed_bits(path, mask, tags=None):
+    """By Pillow, since GDAL loses lone bits of small masks when it writes them."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in {33550: (2.0, 2.0, 0.0), 33922: (0.0, 0.0, 0.0, 5.0, 9.0, 0.0)}.items():
+        info.tagtype[tag] = TiffTags.DOUBLE
+        info[tag] = value
+    for tag, value in (tags or {}).items():
+        info[tag] = value
+    white(mask).convert("1").save(path, tiffinfo=info)
 
 
 def with_tag(path, array, tag, **options):
@@ -114,8 +125,8 @@ CONTAINERS = {
     "geo_255.tif": lambda p, m: geotiff(p, m.astype(np.uint8) * np.uint8(255), nodata=0),
     "geo_signed.tif": lambda p, m: geotiff(p, m.astype(np.int16), nodata=-9999),
     "geo_float.tif": lambda p, m: geotiff(p, m.astype(np.float32), nodata=float("nan")),
-    "geo_bit.tif": lambda p, m: geotiff(p, m.astype(np.uint8), nbits=1),
-    "geo_bit_white_is_zero.tif": lambda p, m: geotiff(p, (~m).astype(np.uint8), nbits=1, photometric="MINISWHITE"),
+    "geo_bit.tif": placed_bits,
+    "geo_bit_white_is_zero.tif": lambda p, m: placed_bits(p, m, WHITE_IS_ZERO),
     "geo_white_is_zero.tif": lambda p, m: geotiff(p, ~m * np.uint8(255), photometric="MINISWHITE"),
     "geo_deep_white_is_zero.tif": lambda p, m: geotiff(p, ~m * np.uint16(65535), photometric="MINISWHITE"),
     "geo_palette.tif": lambda p, m: palette_geotiff(p, (~m).astype(np.uint8), [(*WHITE, 255), (*BLACK, 255)]),
