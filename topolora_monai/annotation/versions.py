@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from topolora_monai.adapters import read_adapter_header
+from topolora_monai.adapters import read_spec
 from topolora_monai.errors import DataError, OutputError
 
 __all__ = ["AdapterVersion", "AdapterVersions", "VersionChange"]
@@ -109,7 +109,7 @@ class AdapterVersions:
             AdapterFileError: if it is damaged or no adapter.
             OutputError: if it cannot be stored; the current version stays.
         """
-        read_adapter_header(adapter)
+        read_spec(adapter)
         try:
             with self._writing():
                 number = max(self._numbers(), default=0) + 1

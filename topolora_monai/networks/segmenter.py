@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,7 @@ class SamSegmenter(nn.Module):
         if fit not in ("pad", "squash"):
             raise ConfigError("unknown fit", expected='"pad" or "squash"', found=repr(fit))
         self.base_name = base_name
+        self.settings: dict[str, Any] = {}  # of build_network, for whoever has to build it again
         self.pretrained = False  # until weights are loaded
         self.image_size = image_size
         self.fit = fit

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from topolora_monai.adapters import load_adapter, merge, read_adapter_header
-from topolora_monai.adapters.header import network_settings
+from topolora_monai.adapters import load_adapter, merge, read_spec
 from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
@@ -56,9 +55,10 @@ def release(
     if out.exists():
         raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
     adapter = run / "adapter.safetensors"
-    header = read_adapter_header(adapter)
+    spec = read_spec(adapter)
+    header = spec.to_header()
     record = _read_json(run / "evaluation" / "summary.json", "evaluate the run first")
-    settings = network_settings(header)
+    settings = spec.network_settings
     network = build_network(**settings, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
     try:

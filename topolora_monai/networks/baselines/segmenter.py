@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +46,7 @@ class BaselineSegmenter(nn.Module):
         super().__init__()
         self.network = network
         self.base_name = base_name
+        self.settings: dict[str, Any] = {}  # of build_network, for whoever has to build it again
         self.in_channels = in_channels
         self.stride = stride
         self.pretrained = pretrained
