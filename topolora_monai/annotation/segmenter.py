@@ -372,11 +372,8 @@ class _Model:
 
 def _base_spec(base: Mapping[str, Any] | None, adapters: Mapping[str, str | Path]) -> ModelSpec:
     """What the base is before its weights are known."""
-    untrained: dict[str, Any] = {
-        "base_sha256": 64 * "0",
-        "adaptation": {},
-        "package_version": topolora_monai.__version__,
-    }
+    version = topolora_monai.__version__
+    untrained: dict[str, Any] = {"base_sha256": 64 * "0", "adaptation": {}, "package_version": version}
     if base is not None:
         return ModelSpec(**{**base, **untrained})
     if not adapters:
@@ -384,8 +381,8 @@ def _base_spec(base: Mapping[str, Any] | None, adapters: Mapping[str, str | Path
             "nothing says which base to build", expected="an adapter, or base settings", hint="give network_name"
         )
     first = read_spec(next(iter(adapters.values())))
-    shared = ("network_name", "image_size", "crop_size", "in_channels", "fit", "pixel_values", "percentiles")
-    shared = (*shared, "value_range", "clahe", "despeckle_looks")
+    loading = ("in_channels", "pixel_values", "percentiles", "value_range", "clahe", "despeckle_looks")
+    shared = ("network_name", "image_size", "crop_size", "fit", *loading)
     return ModelSpec(**untrained, **{name: getattr(first, name) for name in shared})
 
 
