@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import topolora_monai
 from topolora_monai.adapters.adapt import Adaptation, adapt
 from topolora_monai.adapters.config import AdaptationConfig
-from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
+from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
 
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _HEADER_KEY = "topolora_monai"
+_LONGEST_TEXT = 2_000_000  # characters; more than a header may have, whose own check then tells
 
 
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
@@ -70,12 +71,14 @@ def save_adapter(adaptation: Adaptation, path: str | Path, **properties: Any) ->
 
 
 def read_spec(path: str | Path) -> ModelSpec:
-    """What an adapter file says of its model, without reading its tensors.
+    """What an adapter file, or a released bundle's ``model.json``, says of its model; no tensor is read.
 
     Raises:
         AdapterFileError: if the file is missing, damaged, or not an adapter of this package, or an entry is missing
             or not possible.
     """
+    if Path(path).suffix.lower() == ".json":
+        return ModelSpec.from_header(_read_json_header(Path(path)), path)
     return ModelSpec.from_header(read_header(path, _HEADER_KEY, "adapter"), path)
 
 
@@ -161,6 +164,16 @@ def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor
 def is_complete(network: nn.Module) -> bool:
     """Whether adapting left nothing of the base, so that its weights do not matter."""
     return all(parameter.requires_grad for parameter in network.parameters())
+
+
+def _read_json_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return parse_header(stream.read(_LONGEST_TEXT), path, "model")
+    except OSError as error:
+        raise AdapterFileError(
+            "model file cannot be read", path=path, found=error.strerror, hint="copy the whole bundle again"
+        ) from error
 
 
 def _check_fit(wanted: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:

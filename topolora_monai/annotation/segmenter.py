@@ -31,6 +31,7 @@ from topolora_monai.engines import (
     TemperatureInferer,
     Uncertainty,
     UncertaintyInferer,
+    check_finite,
     default_precision,
 )
 from topolora_monai.engines.inferers import Precision
@@ -254,6 +255,7 @@ class AnnotationSegmenter:
         inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.spec.activation, seed)
         with _RANDOM_NUMBERS, model.borrow() as network, torch.inference_mode():
             maps = inferer.estimate(tensor, network)
+        check_finite(maps.probability, [str(_item(image)["image"])])
         return Uncertainty(*(part.cpu() for part in maps))
 
     def mirrored(self, image: ImageSource, adapter: str | None = None) -> list[NDArray[np.float32]]:
@@ -265,6 +267,7 @@ class AnnotationSegmenter:
         with model.borrow() as network, torch.inference_mode():
             for axes in ((-1,), (-2,), (-2, -1)):
                 logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
+                check_finite(logits, [str(_item(image)["image"])])
                 answers.append(plain_tensor(probabilities(logits, model.spec.activation)).numpy() * embedding.valid)
         return answers
 
@@ -304,6 +307,7 @@ class AnnotationSegmenter:
         with model.borrow() as network:
             recorder = EncoderRecorder(network)
             logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
+        check_finite(logits, [str(item["image"])])
         valid = np.asarray(loaded["fov"][0] > 0)
         if self.field_of_view:
             valid &= field_of_view(read_image(item["image"], 3, item.get("axis"), item.get("slice")).values)

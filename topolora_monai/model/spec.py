@@ -111,7 +111,15 @@ _ACTIVATION = _choice(Activation)
 _PIXEL_VALUES = _choice(PixelValues)
 _THRESHOLD_BY = _choice(ThresholdBy)
 _PROTOCOL = _choice(Protocol)
-_OBJECT = _rule("an object", lambda value: isinstance(value, Mapping))
+_ADAPTATION = _rule(
+    "an object, whose preset is printable text",
+    lambda value: (
+        isinstance(value, Mapping)
+        and isinstance(value.get("preset", ""), str)
+        and len(value.get("preset", "")) <= 200
+        and value.get("preset", "").isprintable()
+    ),
+)
 _SHA256 = _rule(
     "64 hexadecimal digits", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 )
@@ -180,7 +188,7 @@ class ModelSpec:
 
     network_name: str = _entry(_text())
     base_sha256: str = _entry(_SHA256)
-    adaptation: Mapping[str, Any] = _entry(_OBJECT)
+    adaptation: Mapping[str, Any] = _entry(_ADAPTATION)
     package_version: str = _entry(_text())
     format: int = _entry(_whole(MODEL_FORMAT, MODEL_FORMAT), MODEL_FORMAT)
     image_size: int = _entry(_SIDE, 1024)
@@ -281,6 +289,11 @@ class ModelSpec:
     def exclusive(self) -> bool:
         """Whether a pixel is of one class at most, among several."""
         return self.out_channels > 1 and self.activation == "softmax"
+
+    @property
+    def preset(self) -> str:
+        """Name of the adaptation."""
+        return str(self.adaptation.get("preset", "custom"))
 
     @property
     def pixel_scale(self) -> float:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks.mask_decoder import MaskDecoder
+from topolora_monai.networks.traced import of_one_size
 
 __all__ = ["Fit", "SamSegmenter"]
 
@@ -121,6 +122,7 @@ class SamSegmenter(nn.Module):
         Raises:
             ConfigError: when the number of channels is not the one the network was built for.
         """
+        image = of_one_size(image)
         size = (image.shape[-2], image.shape[-1])
         return self.decode(
             self.features(image),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +16,12 @@ from topolora_monai.networks import build_network
 __all__ = ["load_model", "merged_network"]
 
 
-def merged_network(spec: ModelSpec) -> nn.Module:
+def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
     """Build what is left after adapting a network and merging what can be merged, with random weights.
 
     Args:
         spec: of the model.
+        **network: arguments of :func:`~topolora_monai.networks.build_network` in place of the model's own.
 
     Example:
         >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}
@@ -28,7 +30,7 @@ def merged_network(spec: ModelSpec) -> nn.Module:
         >>> any("lora" in name for name in merged_network(spec).state_dict())
         False
     """
-    adapted = adapt(build_network(**spec.network_settings), AdaptationConfig.from_dict(dict(spec.adaptation)))
+    adapted = adapt(build_network(**spec.network_settings | network), AdaptationConfig.from_dict(dict(spec.adaptation)))
     return merge(adapted.network).requires_grad_(False).eval()
 
 

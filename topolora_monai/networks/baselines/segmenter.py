@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
+from topolora_monai.networks.traced import of_one_size
 
 __all__ = ["BaselineSegmenter"]
 
@@ -75,6 +76,7 @@ class BaselineSegmenter(nn.Module):
                 found=tuple(image.shape),
                 hint="set in_channels to the number of channels of the images",
             )
+        image = of_one_size(image)
         size = (image.shape[-2], image.shape[-1])
         x = (image.float() - self.mean) / self.std
         height, width = self.padded_size(size)
