@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from topolora_monai.engines.finite import check_finite
 from topolora_monai.engines.output import prepare_output
 from topolora_monai.engines.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
 from topolora_monai.engines.scenes.parts import SceneParts
@@ -28,7 +29,7 @@ from topolora_monai.engines.scenes.scene import Scene, open_scene
 from topolora_monai.engines.scenes.tiles import Band, Prepare, TileReader
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.metrics import threshold_bin
+from topolora_monai.metrics import check_threshold, threshold_bin
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.transforms.intensity import IntensityScaling
 
@@ -152,7 +153,7 @@ class SceneSegmenter:
         self.scaling = scaling
         self.output_dir = Path(output_dir)
         self.fingerprint = fingerprint
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
         self.crop_size = crop_size
         self.overlap = overlap
         self.batch_size = batch_size
@@ -296,6 +297,7 @@ class SceneSegmenter:
         for done in range(0, len(starts), self.batch_size):
             batch = starts[done : done + self.batch_size]
             logits = self._infer(np.stack([reader.tile(band, start) for start in batch]))
+            check_finite(torch.from_numpy(logits), [reader.scene.name])
             for start, one in zip(batch, logits, strict=True):
                 total[:-1, :, start : start + grid.crop] += one * self._weights
                 total[-1, :, start : start + grid.crop] += self._weights
