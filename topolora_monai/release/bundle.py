@@ -14,7 +14,8 @@ import yaml
 
 from topolora_monai.adapters import load_adapter, merge, read_adapter_header
 from topolora_monai.adapters.header import network_settings
-from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.engines import read_json
+from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
 from topolora_monai.release.configs import inference_config, metadata
@@ -57,7 +58,7 @@ def release(
         raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
     adapter = run / "adapter.safetensors"
     header = read_adapter_header(adapter)
-    record = _read_json(run / "evaluation" / "summary.json", "evaluate the run first")
+    record = read_json(run / "evaluation" / "summary.json", "evaluate the run first")
     settings = network_settings(header)
     network = build_network(**settings, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
@@ -113,13 +114,3 @@ def _data_licence(header: dict[str, Any]) -> str:
         return f"Trained on {name}: images of the user's own, whose terms apply.\n"
     facts = BENCHMARKS[name].facts
     return f"Trained on {facts.title}.\nTerms: {facts.licence}.\nCite: {facts.citation}.\nFrom: {facts.homepage}\n"
-
-
-def _read_json(path: Path, advice: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DataError("a part of the run is missing", path=path, hint=advice) from error
-    except ValueError as error:
-        raise DataError("a part of the run is damaged", path=path, found=str(error), hint=advice) from error
-    return content
