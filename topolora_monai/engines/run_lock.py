@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -50,6 +51,7 @@ def lock_output(folder: str | Path) -> None:
     except (NotImplementedError, OSError):
         return
     _held[folder] = lock
+    atexit.register(unlock_output, folder)
     owner = {
         "process": os.getpid(),
         "host": platform.node(),
@@ -65,7 +67,8 @@ def unlock_output(folder: str | Path) -> None:
     folder = Path(folder).resolve()
     lock = _held.pop(folder, None)
     if lock is not None:
-        (folder / _OWNER).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (folder / _OWNER).unlink()
         lock.release()  # the empty file stays: another process may have opened it by now
 
 
