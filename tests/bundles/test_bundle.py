@@ -255,3 +255,25 @@ def test_augmentation_of_radar_images_is_speckle_and_not_colour(tmp_path):
             assert ("RandSpeckled" in kinds) == (modality == "sar" and protocol == "native")
             checked = [type(t).__name__ for t in parser.get_parsed_content("validate#preprocessing").transforms]
             assert checked == (["LoadItem"] if protocol == "native" else ["LoadItem", "Resized"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "encoding"),
+    [(["background", "road"], {255: -1}), (["background", "cup", "window"], {0: 0, 1: 1, 2: 2, 255: -1})],
+)
+def test_ignored_value_is_the_same_in_training_and_evaluation(tmp_path, classes, encoding):
+    for number in range(10):
+        for folder in ("images", "masks"):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 2 if folder == "masks" else 9).save(tmp_path / f"set/{folder}/{number}.png")
+    train = ConfigParser()
+    train.read_config(CONFIGS / "train.yaml")
+    given = {"dataset_name": "folder", "dataset_dir": str(tmp_path / "set")}
+    train.config.update(SMALL | given | {"classes": classes, "ignore": 255})
+    assert train.get_parsed_content("load_item").label_values == encoding
+    evaluate = ConfigParser()
+    evaluate.read_config(CONFIGS / "evaluate.yaml")
+    header = {"dataset": "folder", "labels": classes, "ignore": 255, "in_channels": 3, "out_channels": 1}
+    scaled = {"pixel_values": "linear", "percentiles": [1, 99], "value_range": None}
+    evaluate.config.update(given | {"header": header | scaled})
+    assert evaluate.get_parsed_content("load_item").label_values == encoding
