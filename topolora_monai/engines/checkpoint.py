@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from topolora_monai.adapters import Adaptation, adapter_state, save_adapter
+from topolora_monai.adapters.files import describe_model
 from topolora_monai.engines.output import provenance, write_json
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
@@ -44,6 +45,9 @@ class RunCheckpoint:
         settings: what identifies the run; a folder with a run of other settings is not resumed.
         properties: stored in the adapter file for its users.
         resume: take up the folder's last state; False starts over.
+
+    Raises:
+        AdapterFileError: for a property that no adapter file could be read with.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class RunCheckpoint:
         self.calibrate = calibrate
         self.settings = json.loads(json.dumps(settings | {"base_sha256": adaptation.base_sha256}))
         self.properties = properties
+        describe_model(adaptation, self.adapter, **properties)  # or the first validation's work would be lost
         self.resume = resume
         self.best: dict[str, float] = {}
         self._provenance = provenance()  # of the code that trains, whatever is committed meanwhile
