@@ -148,7 +148,7 @@ def _some(names: Sequence[str], most: int = 5) -> str:
 
 def _read(path: Path) -> SplitRecord:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record: SplitRecord = json.loads(path.read_text(encoding="utf-8"))
         if not _is_record(record):
             raise ValueError("not a record of a split")
     except (OSError, ValueError) as error:
