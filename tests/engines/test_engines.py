@@ -26,10 +26,11 @@ from topolora_monai.engines import (
     prepare_batch,
     prepare_output,
     provenance,
+    read_json,
     write_json,
 )
 from topolora_monai.engines.inferers import default_precision
-from topolora_monai.errors import ConfigError, OutputError, TopoLoRAError
+from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError
 from topolora_monai.losses import TopologyLoss
 
 
@@ -231,6 +232,26 @@ class TestOutput:
             "Traceback"
             in subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False).stderr
         )
+
+    @pytest.mark.parametrize(("note", "said"), [(None, "stopped"), ("it resumes", "stopped; it resumes")])
+    def test_ctrl_c_is_a_sentence(self, note, said):
+        script = (
+            "from topolora_monai.engines.output import say_if_stopped, speak_plainly\n"
+            "speak_plainly()\n"
+            f"note = {note!r}\n"
+            "note and say_if_stopped(note)\n"
+            "raise KeyboardInterrupt\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.strip()) == (130, said)
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "NaN"])
+    def test_damaged_json_is_named(self, tmp_path, content):
+        (tmp_path / "training.json").write_text(content)
+        with pytest.raises(DataError, match=r"damaged.*training\.json[^$]*evaluate again"):
+            read_json(tmp_path / "training.json", "evaluate again")
+        with pytest.raises(DataError, match="missing"):
+            read_json(tmp_path / "none.json", "evaluate again")
 
 
 class TestPredictionWriter:
