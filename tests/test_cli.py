@@ -1,6 +1,8 @@
 """The ``topolora`` command: data sets."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -112,3 +114,17 @@ def test_unwritable_output(root, tmp_path, capsys):
     for command in ("prepare", "preview"):
         assert main(["data", command, "drive", str(root), "--out", str(tmp_path / "file/out")]) == 1
         assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["prepare", "preview"])
+def test_full_disk_is_one_sentence(root, tmp_path, capsys, monkeypatch, command):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out.png"
+    out.write_text("older")
+    monkeypatch.setattr("os.replace", full)
+    assert main(["data", command, "drive", str(root), "--out", str(out)]) == 1
+    assert "free some space, or choose another --out" in capsys.readouterr().err
+    assert out.read_text() == "older"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["DRIVE", "out.png"]

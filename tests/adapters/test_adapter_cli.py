@@ -88,7 +88,10 @@ class TestInfo:
         adaptation = adapt(build_network("vit_tiny_test"), preset_config("adapter_only"))
         save_adapter(adaptation, tmp_path / "bare.safetensors")
         assert main(["adapter", "info", str(tmp_path / "bare.safetensors")]) == 0
-        assert "pixel scale" not in capsys.readouterr().out
+        shown = capsys.readouterr().out.splitlines()
+        facts = {line.split("  ")[0].strip(): line.split()[-1] for line in shown if line.strip()}
+        assert (facts["image_size"], facts["crop_size"], facts["pixel scale"], facts["threshold"]) == (
+            "1024", "1024", "1", "0.5")  # fmt: skip
 
     def test_bad_files(self, file, base, capsys):
         whole = file.read_bytes()

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -196,6 +197,43 @@ class TestDamage:
         edit(saved[1], lambda state, metadata: metadata.update(topolora_monai=text))
         with pytest.raises(AdapterFileError, match="header of the adapter file is damaged"):
             read_adapter_header(saved[1])
+
+    @pytest.mark.parametrize("where", ["header", "name", "another header"])
+    def test_text_that_would_take_minutes_is_not_read(self, saved, where):
+        long = 50_000_000 * "x"
+
+        def change(state, metadata):
+            if where == "name":
+                state[long] = torch.zeros(1)
+            elif where == "header":
+                metadata["topolora_monai"] = json.dumps(json.loads(metadata["topolora_monai"]) | {"labels": [long]})
+            else:
+                metadata["more"] = long
+
+        edit(saved[1], change)
+        started = time.monotonic()
+        with pytest.raises(AdapterFileError, match=r"adapter\.safetensors(.|\n)*expected: at most") as error:
+            read_adapter_header(saved[1])
+        assert time.monotonic() - started < 1
+        assert len(str(error.value)) < 1000
+
+    def test_header_longer_than_any_model_needs(self, saved):
+        edit(saved[1], lambda _, metadata: metadata.update(topolora_monai=json.dumps({"a": 2_000_000 * "x"})))
+        with pytest.raises(AdapterFileError, match="header of the adapter file is too long"):
+            read_adapter_header(saved[1])
+
+    @pytest.mark.parametrize(
+        ("method", "change"),
+        [("lora", {"rank": 10**9}), ("lora", {"alpha": "$1"}), ("lora", {"use_dora": "$1"}), ("lora", {"rank": True}),
+         ("lora", {"first_block": 1.5}), ("conv_lora", {"rank": 10**9}), ("conv_lora", {"experts": 10**9}),
+         ("conv_lora", {"scales": 8 * [10**6]}), ("conv_lora", {"scales": [[1]]}), ("conv_lora", {"top_k": 1.0}),
+         (None, {"train_decoder": "$1"}), (None, {"conv_adapter": 1}), (None, {"preset": 3})],
+    )  # fmt: skip
+    def test_absurd_settings_are_refused_before_anything_is_built(self, saved, method, change):
+        changed = {"preset": "mine", method: change} if method else {"preset": "mine", "conv_adapter": True} | change
+        with_header(saved[1], adaptation=changed)
+        with pytest.raises(AdapterFileError, match=r"settings of the adapter cannot be used|wrong adaptation"):
+            load_adapter(build_network("vit_tiny_test", image_size=64), saved[1])
 
     def test_values_that_are_not_finite_are_refused(self, saved):
         def change(state, metadata):

@@ -106,10 +106,10 @@ def files_keys(path):
 
 
 def test_header_tells_how_to_prepare_a_request(library):
-    assert library.header("late")["image_size"] == 128
-    assert library.header("topolora")["fit"] == "squash"
-    assert library.header("decoder")["threshold"] == 0.4
-    assert library.header(library.BASE) == {"network_name": NAME}
+    assert library.spec("late").image_size == 128
+    assert library.spec("topolora").fit == "squash"
+    assert library.spec("decoder").threshold == 0.4
+    assert library.spec(library.BASE) is None
 
 
 def test_requests_of_many_threads_get_their_own_adapter(library):

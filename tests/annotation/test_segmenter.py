@@ -285,7 +285,11 @@ def test_base_can_be_asked_and_unknown_ones_not(segmenter, samples):
 def test_of_exclusive_classes_a_click_takes_the_pixel_from_the_others(tmp_path, samples):
     adaptation = adapt(build_network("vit_tiny_test", image_size=128, out_channels=2), preset_config("lora"))
     path = tmp_path / "classes.safetensors"
-    save_adapter(adaptation, path, **PROPERTIES | {"out_channels": 2, "activation": "softmax"})
+    save_adapter(
+        adaptation,
+        path,
+        **PROPERTIES | {"out_channels": 2, "activation": "softmax", "labels": ["background", "a", "b"]},
+    )
     segmenter = AnnotationSegmenter({"classes": path}, precision="fp32")
     previous = np.full((128, 128), 1, np.uint8)
     answer = segmenter.interactive(samples[0][0], Prompts.from_lists([(20, 30)], label=2), previous)

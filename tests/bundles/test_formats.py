@@ -14,6 +14,10 @@ from topolora_monai.adapters import adapt, preset_config, save_adapter
 from topolora_monai.networks import build_network
 
 rasterio = pytest.importorskip("rasterio")
+POINTS = [
+    rasterio.control.GroundControlPoint(row, column, 10 + column / 1000, 50 - row / 1000 + column**2 / 1e6)
+    for row, column in ((0.0, 0.0), (0.0, 45.0), (0.0, 90.0), (70.0, 0.0), (70.0, 90.0))
+]
 GRID = rasterio.Affine(10.0, 0, 500000, 0, -10.0, 4649000)
 
 
@@ -32,6 +36,8 @@ def adapter(path, channels=3, pixel_values="linear", clahe=False, despeckle_look
 def infer(tmp_path, cwd, **options):
     done = run("inferring", CONFIGS / "inference.yaml", cwd, precision="fp32", overlap=0.25, **options)
     assert done.returncode == 0, done.stderr
+    assert "CPLE_" not in done.stderr  # GDAL's own words
+    assert "records" not in done.stderr
     return tmp_path
 
 
@@ -52,6 +58,8 @@ def segmented(tmp_path_factory):
     values[:, :, :5] = -99
     with rasterio.open(source / "scene.tif", "w", **profile, crs="EPSG:32633", transform=GRID) as file:
         file.write(values)
+    with rasterio.open(source / "swath.tif", "w", **profile, gcps=POINTS, crs="EPSG:4326") as file:
+        file.write(values)
     (root / "elsewhere").mkdir()
     infer(root, root / "elsewhere", adapter=adapter(root / "a.safetensors"), input=source, output_dir=root / "out",
           polygons=True)  # fmt: skip
@@ -64,7 +72,8 @@ def test_each_input_has_its_results(segmented):
         + [f"pages_{kind}.tif" for kind in ("mask", "probability")]
         + [f"photo_{kind}.png" for kind in ("mask", "probability")]
         + [f"scene_{kind}.tif" for kind in ("mask", "probability")]
-        + ["scene.gpkg"]
+        + [f"swath_{kind}.tif" for kind in ("mask", "probability")]
+        + ["scene.gpkg", "swath.gpkg"]
     )
     assert list((segmented / "elsewhere").iterdir()) == []
 
@@ -125,6 +134,21 @@ def test_scene_keeps_georeference_and_nodata(segmented):
             band = result.read(1)
         assert (band[:, :5] == nodata).all()
         assert (band[:, 5:] != nodata).all()
+
+
+def test_scene_of_control_points_keeps_them_and_its_polygons_lie_there(segmented):
+    pyogrio = pytest.importorskip("pyogrio")
+    with rasterio.open(segmented / "out/swath_mask.tif") as result:
+        points, crs = result.gcps
+        assert crs.to_epsg() == 4326
+        assert [(p.row, p.col, p.x, p.y) for p in points] == [(p.row, p.col, p.x, p.y) for p in POINTS]
+        foreground = np.argwhere(result.read(1) == 1)
+    found = pyogrio.read_info(segmented / "out/swath.gpkg", force_total_bounds=True)
+    assert found["crs"] == "EPSG:4326"
+    (top, left), (bottom, right) = foreground.min(axis=0), foreground.max(axis=0) + 1
+    west, south, east, north = found["total_bounds"]
+    assert (west, east) == pytest.approx((10 + left / 1000, 10 + right / 1000), abs=2e-3)
+    assert (south, north) == pytest.approx((50 - bottom / 1000, 50 - top / 1000), abs=1e-2)
 
 
 def test_axis_can_be_chosen(segmented, tmp_path):

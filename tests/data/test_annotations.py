@@ -373,3 +373,34 @@ class TestLabelme:
         (tmp_path / "set/later.json").write_text("{}")
         with pytest.raises(DataError, match=r"not a labelme file.*later"):
             read_labelme(folder)
+
+
+def lying(path):
+    """Store an upright picture with orientation 6."""
+    exif = Image.Exif()
+    exif[274] = 6
+    with Image.open(path) as image:
+        stored = image.transpose(Image.Transpose.ROTATE_90)
+    stored.save(path, exif=exif)
+
+
+class TestOrientation:
+    def test_shapes_lie_on_the_upright_picture(self, labelme):
+        folder = labelme("a", ("vessel", "rectangle", [[2, 3], [12, 13]]))
+        lying(folder / "a.png")
+        (item,) = read_labelme(folder)
+        expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+        expected[3:13, 2:12] = 255
+        assert np.array_equal(pixels(item), expected)
+
+    def test_size_of_the_picture_on_its_side_is_refused_by_name(self, coco, tmp_path):
+        path = coco[1]()
+        lying(tmp_path / "set/images/a.png")
+        assert pixels(read_coco(path)[0]).shape == (HEIGHT, WIDTH)
+        changed = json.loads(path.read_text())
+        for entry in changed["images"]:
+            if entry["file_name"] == "a.png":
+                entry["height"], entry["width"] = WIDTH, HEIGHT
+        with pytest.raises(DataError, match="another size than its annotation says") as error:
+            read_coco(coco[1](changed))
+        assert "orientation tag 6" in str(error.value)

@@ -78,6 +78,17 @@ def test_goes_on_where_it_stopped(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_two_downloads_of_one_file_take_turns(server, tmp_path):
+    threads = [threading.Thread(target=download_file, args=(f"{server}/file", tmp_path / "a", DIGEST)) for _ in "1234"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert Handler.requests == [("/file", None)]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_complete_part_is_not_asked_for_again(server, tmp_path):
     (tmp_path / ".a.part").write_bytes(CONTENT)
     download_file(f"{server}/file", tmp_path / "a", DIGEST)
@@ -107,7 +118,7 @@ def test_missing_address_and_no_connection(server, tmp_path):
 
 def test_unwritable_folder(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot save"):
+    with pytest.raises(OutputError, match="cannot write the download"):
         download_file(f"{server}/file", tmp_path / "file/a", DIGEST)
 
 

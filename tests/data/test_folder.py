@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.io.volume_files import write_series
+from tests.io.volume_files import nifti_affine, write_series
 from topolora_monai.data.folder import Folder
 from topolora_monai.data.items import SPLITS, check_items
 from topolora_monai.errors import ConfigError, DataError
@@ -446,7 +446,8 @@ class TestVolumes:
             series.parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "set/masks").mkdir(exist_ok=True)
             write_series(series, np.zeros((3, 6, 8), np.int16))
-            mask = nib.Nifti1Image(np.zeros((8, 6, 3), np.uint8), np.eye(4))
+            in_place = np.diag([-1, -1, 1, 1]) @ nifti_affine()  # from DICOM's frame to NIfTI's
+            mask = nib.Nifti1Image(np.zeros((8, 6, 3), np.uint8), in_place)
             nib.save(mask, tmp_path / f"set/masks/case.{number}_seg.nii.gz")
         items = all_items(Folder(tmp_path / "set"))
         assert sorted(item["name"] for item in items) == [f"case.{n}_s00{i}" for n in range(4) for i in range(3)]

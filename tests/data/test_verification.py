@@ -118,7 +118,7 @@ def test_patient_on_both_sides(tmp_path):
 class TestPlace:
     """Masks of a user's own folder or list against their images, by their headers."""
 
-    PLANE = (np.random.default_rng(0).random((12, 10)) > 0.5).astype(np.uint8)
+    PLANE = (np.random.default_rng(0).random((12, 10)) > 0.7).astype(np.uint8)
 
     def pair(self, folder, grid, crs="EPSG:32633"):
         rasterio = pytest.importorskip("rasterio")
@@ -165,8 +165,64 @@ class TestPlace:
         values = np.random.default_rng(0).integers(1, 999, (6, 5, 4)).astype(np.int16)
         affine = np.eye(4)
         affine[0] = [spacing, 0, 0, 5 if spacing < 0 else 0]
-        for name, content, place in (("images", values, np.eye(4)), ("masks", values > 500, affine)):
+        for name, content, place in (("images", values, np.eye(4)), ("masks", values > 700, affine)):
             (tmp_path / name).mkdir()
             nib.save(nib.Nifti1Image(content.astype(np.int16), place), tmp_path / name / "a.nii.gz")
         (found,) = self.opened(tmp_path).findings
         assert (found.kind, words in found.message) == (kind, True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten images and masks of stripes."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+    for number in range(10):
+        Image.fromarray(rng.integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(tmp_path / f"set/images/{number}.png")
+        Image.fromarray(stripes(0.2)).save(tmp_path / f"set/masks/{number}.png")
+    return tmp_path / "set"
+
+
+def stripes(share, height=24, width=30):
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, : round(width * share)] = 255
+    return mask
+
+
+def notes(root, **options):
+    result = verify(open_dataset("folder", root, **options))
+    assert result.passed, result.findings
+    return [(Path(finding.path).name, finding.message) for finding in result.findings]
+
+
+def test_mask_that_is_mostly_foreground_is_noted(folder):
+    assert notes(folder) == []
+    Image.fromarray(stripes(0.6)).save(folder / "masks/3.png")
+    assert notes(folder) == [("3.png", "more than half of the mask is foreground: 60.0%")]
+
+
+def test_orientation_tags_are_noted(folder):
+    exif = Image.Exif()
+    exif[274] = 6
+    with Image.open(folder / "images/4.png") as image:
+        lying = image.transpose(Image.Transpose.ROTATE_90)
+    lying.save(folder / "images/4.png", exif=exif)
+    assert notes(folder) == [("4.png", "image has orientation tag 6 and is read upright")]
+    lying.save(folder / "images/4.png")
+    result = verify(open_dataset("folder", folder))
+    assert "differ in size" in result.findings[0].message
+
+
+def test_class_numbers_and_what_nobody_annotated(folder):
+    levels = {"0.png": (0, 1, 3), "1.png": (0, 1, 255), "2.png": (0, 2, 255)}
+    for name, values in levels.items():
+        Image.fromarray(np.tile(np.repeat(np.uint8(values), 10), (24, 1))).save(folder / "masks" / name)
+    for name in set(map(str, range(10))) - {"0", "1", "2"}:
+        Image.fromarray(stripes(0.2) // 255).save(folder / f"masks/{name}.png")
+    result = verify(open_dataset("folder", folder))
+    assert sorted(Path(finding.path).name for finding in result.findings) == ["0.png", "1.png", "2.png"]
+    assert all("--classes" in finding.message and "--ignore" in finding.message for finding in result.findings)
+    data = open_dataset("folder", folder, classes=["background", "cup", "window", "door"], ignore=255)
+    assert verify(data).passed
+    assert data.describe()["ignore"] == 255

@@ -177,6 +177,12 @@ class TestOutput:
         with pytest.raises(OutputError, match="cannot be written"):
             prepare_output(tmp_path / "file" / "below")
 
+    @pytest.mark.parametrize("name", ["n" * 5000, "a\0"])
+    def test_output_folder_that_cannot_be(self, tmp_path, name):
+        with pytest.raises(OutputError, match="cannot be written") as error:
+            prepare_output(tmp_path / name)
+        assert len(str(error.value)) < 600
+
     def test_folder_that_cannot_be_written(self):
         with pytest.raises(OutputError, match="cannot be written"):
             prepare_output("/proc/topolora")

@@ -51,6 +51,13 @@ def speckle(*shape):
     return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
+def rational_polynomials():
+    axes = ("lat", "long", "line", "samp", "height")
+    numbers = {f"{axis}_{kind}": 10.0 for axis in axes for kind in ("off", "scale")}
+    names = [f"{axis}_{kind}_coeff" for axis in ("line", "samp") for kind in ("num", "den")]
+    return rasterio.rpc.RPC(**numbers, **dict.fromkeys(names, np.arange(20.0).tolist()), err_bias=1.0, err_rand=1.0)
+
+
 def scored_in_context(tile):
     """Logits that depend on all of the tile, on its borders and on the place in it."""
     smooth = torch.nn.functional.avg_pool2d(tile.mean(1, keepdim=True), 5, stride=1, padding=2)
@@ -389,7 +396,7 @@ class TestGeoreference:
         with rasterio.open(tmp_path / "scene_probability.tif") as file:
             assert (file.dtypes[0], file.nodata, file.scales) == ("uint16", 65535, (1 / 65536,))
 
-    def test_control_points(self, tmp_path):
+    def test_control_points(self, tmp_path, caplog):
         point = rasterio.control.GroundControlPoint
         points = [point(r, c, 10 + c / 10, 50 - r / 10, 0) for r, c in ((0, 0), (0, 40), (40, 0), (40, 41))]
         path = write_scene(tmp_path / "a.tif", speckle(40, 41), crs=None, transform=None)
@@ -399,15 +406,12 @@ class TestGeoreference:
             found, crs = file.gcps
             assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
             assert crs.to_epsg() == 4326
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
     def test_rational_polynomials(self, tmp_path):
         path = write_scene(tmp_path / "a.tif", speckle(40, 41), crs=None, transform=None)
-        axes = ("lat", "long", "line", "samp", "height")
-        numbers = {f"{axis}_{kind}": 10.0 for axis in axes for kind in ("off", "scale")}
-        names = [f"{axis}_{kind}_coeff" for axis in ("line", "samp") for kind in ("num", "den")]
-        series = dict.fromkeys(names, np.arange(20.0).tolist())
         with rasterio.open(path, "r+") as file:
-            file.rpcs = rasterio.rpc.RPC(**numbers, **series, err_bias=1.0, err_rand=1.0)
+            file.rpcs = rational_polynomials()
         with rasterio.open(path) as source, rasterio.open(segment(path, tmp_path)) as file:
             assert file.rpcs is not None
             assert file.rpcs.to_dict() == source.rpcs.to_dict()
@@ -631,6 +635,59 @@ class TestPolygons:
         assert [layer for layer, _ in pyogrio.list_layers(tmp_path / "scene.gpkg")] == ["mask_1", "mask_2"]
         _, _, _, areas, _ = self.regions(tmp_path / "scene_mask_1.tif", tmp_path / "scene.gpkg", "mask_1")
         assert areas.tolist() == [2000]
+
+    @staticmethod
+    def swath(rows, columns):
+        """Longitude and latitude of a scene whose rows are bent, as those of a satellite's are."""
+        return 179.99 + 1e-3 * columns + 2e-7 * rows * columns, 60 - 1e-3 * rows + 4e-7 * columns**2
+
+    def write_swath(self, path, values, points):
+        point = rasterio.control.GroundControlPoint
+        write_scene(path, values, crs=None, transform=None)
+        with rasterio.open(path, "r+") as file:
+            file.gcps = [point(*p, *self.swath(*p), 7.0) for p in points], rasterio.CRS.from_epsg(4326)
+        return path
+
+    def test_control_points_place_them(self, tmp_path):
+        import shapely
+
+        values = np.full((60, 90), 0.1, np.float32)
+        values[20:30, 40:70] = values[50:, :5] = 0.9
+        points = [(row, column) for row in np.linspace(0, 60, 7) for column in np.linspace(0, 90, 10)]
+        mask = segment(self.write_swath(tmp_path / "a.tif", values, points), tmp_path, lambda t: t - 0.5, polygons=True)
+        meta, polygons, _, areas, pixels = self.regions(mask, tmp_path / "scene.gpkg")
+        assert meta["crs"] == "EPSG:4326"
+        for found, wanted in zip(polygons, pixels, strict=True):
+            corners = shapely.get_coordinates(wanted)
+            there = np.column_stack(self.swath(corners[:, 1], corners[:, 0]))
+            assert np.abs(shapely.get_coordinates(found) - there).max() < 1e-5  # a hundredth of a pixel
+        np.testing.assert_allclose(areas, 1e-6 * shapely.area(pixels), rtol=0.1)
+
+    def test_control_points_across_the_180th_meridian(self, tmp_path):
+        points = [(0, 0), (0, 90), (60, 0), (60, 90), (30, 45)]
+        path = self.write_swath(tmp_path / "a.tif", np.full((60, 90), 0.9, np.float32), points)
+        with rasterio.open(path, "r+") as file:
+            stored, crs = file.gcps
+            for point in stored:
+                point.x = (point.x + 180) % 360 - 180
+            file.gcps = stored, crs
+        mask = segment(path, tmp_path, lambda t: t - 0.5, polygons=True)
+        _, (polygon,), *_ = self.regions(mask, tmp_path / "scene.gpkg")
+        assert polygon.bounds[0] == pytest.approx(179.99, abs=1e-4)
+        assert polygon.bounds[2] == pytest.approx(180.08, abs=2e-3)
+
+    def test_scenes_without_a_place_are_refused_before_they_are_run(self, tmp_path):
+        network = Counted(scored_in_context)
+        in_a_line = self.write_swath(tmp_path / "line.tif", speckle(60, 90), [(0, 0), (10, 10), (20, 20)])
+        with pytest.raises(DataError, match="in a line"):
+            segment(in_a_line, tmp_path, network, polygons=True)
+        path = write_scene(tmp_path / "rpc.tif", speckle(40, 41), crs=None, transform=None)
+        with rasterio.open(path, "r+") as file:
+            file.rpcs = rational_polynomials()
+        with pytest.raises(DataError, match="polygons have no place") as error:
+            segment(path, tmp_path, network, polygons=True)
+        assert "gdalwarp -rpc -t_srs EPSG:4326 rpc.tif rpc_placed.tif" in str(error.value)
+        assert network.tiles == 0
 
     def test_missing_package_names_the_extra(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyogrio", None)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topolora_monai.errors import DataError
-from topolora_monai.io import UNLABELLED, read_labels, read_mask
+from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io import UNLABELLED, numbered, read_labels, read_mask
 
 CROSS = np.eye(6, dtype=np.uint8) | np.eye(6, dtype=np.uint8)[::-1]
 
@@ -35,7 +35,7 @@ def test_nodata_is_not_valid_either(tmp_path):
     _, valid = read_labels(geotiff(tmp_path / "a.tif", stored, nodata=9), {0: 0, 1: 1})
     assert valid.sum() == 35
     assert not valid[2, 3]
-    with pytest.raises(DataError, match="other values"):
+    with pytest.raises(DataError, match="nodata"):
         read_mask(geotiff(tmp_path / "b.tif", stored, nodata=9))
 
 
@@ -85,3 +85,71 @@ def test_several_bands_are_refused(tmp_path):
         file.write(np.zeros((2, 4, 4), np.uint8))
     with pytest.raises(DataError, match="several bands"):
         read_mask(tmp_path / "a.tif")
+
+
+def palette(path, indices, *colours):
+    image = Image.fromarray(np.uint8(indices), mode="P")
+    image.putpalette([level for colour in colours for level in colour])
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("indices", "colours"),
+    [
+        ([[0, 1]], [(19, 0, 48), (0, 19, 0)]),  # two colours of one brightness
+        ([[0, 1]], [(0, 128, 0), (128, 0, 0)]),  # the index says one thing, the brightness another
+        ([[1, 2]], [(0, 0, 0), (128, 0, 0), (0, 128, 0)]),  # two classes without background
+        ([[2, 2]], [(0, 0, 0), (128, 0, 0), (0, 128, 0)]),  # one class, which may be any
+    ],
+)
+def test_palettes_that_do_not_say_what_is_foreground_are_refused(tmp_path, indices, colours):
+    with pytest.raises(DataError, match=r"not clear.*a\.png") as error:
+        read_mask(palette(tmp_path / "a.png", indices, *colours))
+    assert "shown as (" in str(error.value)
+
+
+def test_colour_picture_of_one_brightness_is_refused(tmp_path):
+    Image.fromarray(np.uint8([[(19, 0, 48), (0, 19, 0)]])).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="2 colours of equal brightness"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_numbers_that_can_be_meant_in_two_ways_are_refused(tmp_path):
+    grey = [(0, 0, 0), (1, 1, 1), (3, 3, 3)]
+    encoding = numbered(["background", "cup", "window", "door"])
+    with pytest.raises(DataError, match=r"two ways.*a\.png") as error:
+        read_labels(palette(tmp_path / "a.png", [[0, 1, 2]], *grey), encoding)
+    assert "0, 1, 2, shown as 0, 1, 3" in str(error.value)
+    assert read_labels(palette(tmp_path / "b.png", [[0, 1, 1]], *grey), encoding).classes.tolist() == [[0, 1, 1]]
+    with pytest.raises(DataError, match="two ways"):
+        read_labels(
+            palette(tmp_path / "c.png", [[0, 1, 2]], (0, 0, 0), (2, 2, 2), (9, 9, 9)),
+            numbered(["background", "road"], 2),
+        )
+
+
+@pytest.mark.parametrize("encoding", [numbered(["background", "cup", "window"]), numbered(["background", "cup"], 128)])
+def test_jpeg_keeps_no_numbers(tmp_path, encoding):
+    Image.fromarray(CROSS).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"JPEG does not keep.*a\.jpg"):
+        read_labels(tmp_path / "a.jpg", encoding)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 100), (160, 250)])
+def test_jpeg_on_one_side_of_the_cut_is_refused(tmp_path, low, high):
+    Image.fromarray(np.kron(CROSS, np.ones((16, 16), np.uint8)) * np.uint8(high - low) + np.uint8(low)).save(
+        tmp_path / "a.jpg"
+    )
+    with pytest.raises(DataError, match=r"not clear.*a\.jpg"):
+        read_mask(tmp_path / "a.jpg")
+
+
+def test_ignore_is_a_value_of_no_class():
+    with pytest.raises(ConfigError, match=r"number of a class[\s\S]*2, which is window"):
+        numbered(["background", "cup", "window"], 2)
+    with pytest.raises(ConfigError, match="whole number"):
+        numbered(["background", "cup"], 1.5)
+    with pytest.raises(ConfigError, match="says itself"):
+        numbered(["background", "ship"], 255, {0: 0, 255: 1})
+    assert numbered(["background", "ship"], None, {0: 0, 255: 1}) == {0: 0, 255: 1}

@@ -4,10 +4,11 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import image_kind, image_size, is_raster, open_raster, read_bands, read_image
+from topolora_monai.io.rasters import raster_orientation
 
 rasterio = pytest.importorskip("rasterio")
 GRID = rasterio.Affine(10, 0, 500000, 0, -10, 4649000)
@@ -111,3 +112,18 @@ def test_without_rasterio_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(ConfigError, match=r"topolora_monai\[sar\]"):
         read_image(path, 1)
+
+
+def test_orientation_tag_is_refused_without_georeference_and_passed_over_with_one(tmp_path):
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    georeference = {33550: (1.0, 1.0, 0.0), 33922: (0.0, 0.0, 0.0, 5.0, 9.0, 0.0)}
+    for name, tags in (("plain.tif", {}), ("placed.tif", georeference)):
+        info = TiffImagePlugin.ImageFileDirectory_v2()
+        for tag, value in {274: 3, **tags}.items():
+            info.tagtype[tag] = 12 if tag != 274 else 3
+            info[tag] = value
+        Image.fromarray(rows).save(tmp_path / name, tiffinfo=info)
+        assert raster_orientation(tmp_path / name) == 3
+    with pytest.raises(DataError, match=r"orientation tag and no georeference.*plain\.tif"):
+        read_image(tmp_path / "plain.tif", 1)
+    assert np.array_equal(read_image(tmp_path / "placed.tif", 1).values[0], rows)

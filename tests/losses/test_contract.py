@@ -5,7 +5,7 @@ import torch
 
 from tests.losses.shapes import noisy_logits, several, tree
 from topolora_monai.errors import ConfigError
-from topolora_monai.losses import LOSS_TERMS
+from topolora_monai.losses import LOSS_TERMS, TopologyLoss
 
 THINNING = ("cldice", "clce", "cbdice")
 ITERATIONS = {name: {"iterations": 3} for name in THINNING}
@@ -272,3 +272,31 @@ def test_bad_arguments(name):
             term(name, implicit_background=True)
     with pytest.raises(ConfigError, match="two channels"):
         term(name, softmax=True)(logits[:, :1], target[:, :1])
+
+
+class TestTargetValues:
+    @pytest.mark.parametrize("scale", [255, -1, float("nan"), 1.5])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_others_than_0_to_1_are_refused(self, name, scale, dtype):
+        logits, target = example(name)
+        with pytest.raises(ValueError, match="target must be 0 or 1, got values from"):
+            term(name)(logits, target.to(dtype) * scale)
+
+    def test_whole_loss_refuses_a_mask_of_0_and_255(self):
+        logits, target = example("dice")
+        expected = TopologyLoss()(logits, target)
+        with pytest.raises(ValueError, match="from 0 to 255"):
+            TopologyLoss()(logits, (target * 255).to(torch.uint8))
+        for same in (target.to(torch.uint8), target.bool()):
+            torch.testing.assert_close(TopologyLoss()(logits, same), expected)
+
+    def test_what_does_not_count_is_not_looked_at(self, name):
+        logits, target = example(name)
+        mask = torch.ones_like(target[:, :1])
+        mask[..., :4, :] = 0
+        outside = torch.where(mask.expand_as(target) > 0, target, 255.0)
+        torch.testing.assert_close(term(name)(logits, outside, mask=mask), term(name)(logits, target, mask=mask))
+
+    def test_soft_targets_stay(self):
+        logits, target = example("bce")
+        assert TopologyLoss({"bce": 1.0})(logits, target * 0.5).isfinite()

@@ -1,5 +1,6 @@
 """A released bundle answers as its run did, passes MONAI's verifiers and stands alone."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -23,17 +24,18 @@ SCORES = {"dice": 0.8125, "iou": 0.684, "precision": 0.8, "recall": 0.825, "auc"
           "threshold": 0.4, "dice_at_half": 0.81}  # fmt: skip
 
 
-def write_run(folder, channels=3, preset="topolora", **properties):
+def write_run(folder, channels=3, preset="topolora", classes=1, preset_name=None, **properties):
     """What a finished and evaluated run leaves, of a network whose adapters no longer do nothing."""
     (folder / "evaluation").mkdir(parents=True)
-    network = build_network("vit_tiny_test", image_size=64, in_channels=channels, seed=0)
-    adaptation = adapt(network, preset_config(preset), seed=0)
+    network = build_network("vit_tiny_test", image_size=64, in_channels=channels, out_channels=classes, seed=0)
+    config = preset_config(preset)
+    adaptation = adapt(network, dataclasses.replace(config, preset=preset_name or config.preset), seed=0)
     generator = torch.Generator().manual_seed(1)
     for parameter in adaptation.trainable().values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     settings = {
         "dataset": "drive", "split_scheme": "official", "labels": ["background", "vessel"], "image_size": 64,
-        "crop_size": 32, "in_channels": channels, "out_channels": 1, "fit": "pad", "protocol": "native",
+        "crop_size": 32, "in_channels": channels, "out_channels": classes, "fit": "pad", "protocol": "native",
         "pixel_values": "linear", "percentiles": [1.0, 99.0], "value_range": None, "clahe": False,
         "despeckle_looks": None, "threshold": 0.4,
     }  # fmt: skip
@@ -77,7 +79,7 @@ def test_contents(released):
     files = sorted(str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file())
     assert files == [
         "LICENSE", "configs/inference.yaml", "configs/logging.conf", "configs/metadata.json", "docs/README.md",
-        "docs/data_license.txt", "models/adapters/vessels.safetensors", "models/model.pt",
+        "docs/data_license.txt", "models/adapters/vessels.safetensors", "models/model.json", "models/model.pt",
     ]  # fmt: skip
     assert sorted(path.name for path in released.iterdir()) == ["run", "vessels"]
     state = torch.load(bundle / "models/model.pt", weights_only=True)
@@ -107,19 +109,35 @@ def test_card_is_complete(released):
     assert "Staal" in (released / "vessels/docs/data_license.txt").read_text()
 
 
+def test_scores_that_are_not_defined(tmp_path):
+    run = write_run(tmp_path / "run")
+    record = json.loads((run / "evaluation/summary.json").read_text())
+    record["test"] |= {"dice": None, "cldice": None, "classes": {"vessel": {**SCORES, "dice": None}}}
+    (run / "evaluation/summary.json").write_text(json.dumps(record))
+    out = release(run, tmp_path / "vessels")
+    described = json.loads((out / "configs/metadata.json").read_text())
+    assert "Test" not in described["description"]
+    assert described["eval_metrics"]["iou_vessel"] == SCORES["iou"]
+    assert not {"dice", "dice_vessel"} & set(described["eval_metrics"])
+    assert "| mean | - | 0.684 |" in (out / "docs/README.md").read_text()
+
+
 def test_monais_verifiers_pass_offline(released, tmp_path):
     bundle = released / "vessels"
     meta, config = (str(bundle / "configs" / name) for name in ("metadata.json", "inference.yaml"))
+    place = {"bundle_root": str(bundle)}
     schema = shutil.copy(ROOT / "tests/bundles/metadata_schema.json", tmp_path / "schema.json")
     verify_metadata(meta_file=meta, filepath=str(schema))
     for size in (1, 37):
-        verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, device="cpu", any=size)
+        verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, device="cpu", any=size, **place)
     ckpt_export(net_id="network_def", filepath=str(tmp_path / "model.ts"), ckpt_file=str(bundle / "models/model.pt"),
-                meta_file=meta, config_file=config, use_trace=True, input_shape=[1, 3, 32, 32])  # fmt: skip
+                meta_file=meta, config_file=config, use_trace=True, input_shape=[1, 3, 32, 32], **place)  # fmt: skip
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        exported = torch.jit.load(tmp_path / "model.ts")(image)
-        torch.testing.assert_close(exported, network_of(bundle)(image), rtol=1e-4, atol=1e-4)
+        exported = torch.jit.load(tmp_path / "model.ts")
+        torch.testing.assert_close(exported(image), network_of(bundle)(image), rtol=1e-4, atol=1e-4)
+        with pytest.raises(torch.jit.Error, match="takes images of 32x32 pixels"):
+            exported(torch.rand(1, 3, 32, 48))
 
 
 def test_answers_like_the_run_from_another_place(released, tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from topolora_monai.cli import main
 from topolora_monai.reports import EvaluationReport, SplitScores, comparison_figure, write_summary
+from topolora_monai.reports.html import open_runs, write_report
 
 
 def engine(probability, label, fov, name="scan"):
@@ -63,6 +65,47 @@ def test_table_pictures_and_summary(scored, capsys):
         "dice", "iou", "precision", "recall", "auc", "cldice", "threshold", "dice_at_half", "ece", "brier",
     }  # fmt: skip
     assert written["validation"]["dice"] == validation.summary()["dice"]
+
+
+NAMES = ("=HYPERLINK(1)", "+a", "-0.5", "@b", "'=c", "plain", "a, b")
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A run with odd names and, on images without foreground, scores that are not defined."""
+    report = EvaluationReport(tmp_path / "evaluation", lambda: 0.5, pictures=False)
+    report._start()
+    for name in NAMES:
+        report._score(engine(torch.zeros(8, 9), torch.zeros(8, 9), torch.ones(8, 9), name))
+    report._write()
+    write_summary(tmp_path, report, SplitScores(), {"dataset": "folder"})
+    return tmp_path, report
+
+
+def test_no_name_is_a_formula_and_readers_get_the_true_one(odd):
+    folder, _ = odd
+    with (folder / "evaluation/per_image.csv").open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert [row[0] for row in rows] == ["'=HYPERLINK(1)", "'+a", "'-0.5", "'@b", "''=c", "plain", "a, b"]
+    for cell in (cell for row in rows for cell in row[1:] if cell):
+        float(cell)
+    assert open_runs([folder])[0].names == NAMES
+
+
+def test_scores_that_are_not_defined_are_null_and_read_as_such(odd, capsys):
+    folder, report = odd
+    undefined = [name for name, value in report.summary().items() if np.isnan(value)]
+    assert undefined
+    text = (folder / "evaluation/summary.json").read_text()
+    test = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))["test"]
+    assert [name for name, value in test.items() if value is None] == undefined
+    (run,) = open_runs([folder])
+    assert run.record["test"] == test
+    assert main(["compare", str(folder), "--json"]) == 0
+    json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=lambda _: pytest.fail("no JSON"))
+    write_report([folder], folder / "report", pdf=True)
+    assert (folder / "report/report.html").stat().st_size > 1000
+    assert not list((folder / "report").glob(".*"))
 
 
 def test_threshold_is_half_before_any_image():

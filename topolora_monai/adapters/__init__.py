@@ -20,7 +20,7 @@ from topolora_monai.adapters.config import (
     preset_config,
 )
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
-from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, save_adapter
+from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, read_spec, save_adapter
 from topolora_monai.adapters.inspection import AdapterSummary, VerifiedAdapter, describe_adapter, verify_adapter
 from topolora_monai.adapters.library import AdapterLibrary
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
@@ -52,6 +52,7 @@ __all__ = [
     "merge",
     "preset_config",
     "read_adapter_header",
+    "read_spec",
     "save_adapter",
     "verify_adapter",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topolora_monai.adapters.files import read_adapter_header, read_adapter_tensors
+from topolora_monai.adapters.files import read_adapter_tensors, read_spec
 
 __all__ = ["AdapterComparison", "GroupComparison", "compare_adapters"]
 
@@ -67,7 +67,7 @@ def compare_adapters(first: str | Path, second: str | Path) -> AdapterComparison
     Raises:
         AdapterFileError: if a file is missing, damaged, or not an adapter of this package.
     """
-    settings = _differing(read_adapter_header(first), read_adapter_header(second))
+    settings = _differing(read_spec(first).to_header(), read_spec(second).to_header())
     a, b = read_adapter_tensors(first), read_adapter_tensors(second)
     both = sorted(a.keys() & b.keys())
     comparable = [name for name in both if (a[name].shape, a[name].dtype) == (b[name].shape, b[name].dtype)]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import topolora_monai
 from topolora_monai.adapters.adapt import Adaptation, adapt
 from topolora_monai.adapters.config import AdaptationConfig
-from topolora_monai.adapters.header import FORMAT, checked_header
-from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
+from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
+from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
 
 __all__ = [
     "adapt_as_stored",
@@ -22,10 +22,12 @@ __all__ = [
     "load_adapter",
     "read_adapter_header",
     "read_adapter_tensors",
+    "read_spec",
     "save_adapter",
 ]
 
 _HEADER_KEY = "topolora_monai"
+_LONGEST_TEXT = 2_000_000  # characters; more than a header may have, whose own check then tells
 
 
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
@@ -47,37 +49,46 @@ def save_adapter(adaptation: Adaptation, path: str | Path, **properties: Any) ->
     Args:
         adaptation: the adapted network.
         path: where to; by custom ending in ``.safetensors``.
-        **properties: what a user of the file needs to know, as plain JSON types (``labels``,
-            ``image_size``, ``crop_size``, ``threshold``).
+        **properties: what a user of the file needs to know, as plain JSON types: entries of
+            :class:`~topolora_monai.model.ModelSpec` (``labels``, ``crop_size``, ``threshold``), and any others. What
+            the network was built with is known without them.
 
     Raises:
-        AdapterFileError: for a property of a type that no file could be read with.
+        AdapterFileError: for a property that no file could be read with.
         OSError: if the file cannot be written; an older one is left as it was.
     """
     header = {
-        "format": FORMAT,
+        **getattr(adaptation.network, "settings", {}),
+        **properties,
+        "format": MODEL_FORMAT,
         "package_version": topolora_monai.__version__,
         "network_name": adaptation.base_name,
         "base_sha256": adaptation.base_sha256,
         "adaptation": adaptation.config.to_dict(),
-        **properties,
     }
-    as_read = json.loads(json.dumps(header))
-    write_tensors(adapter_state(adaptation.network), path, _HEADER_KEY, checked_header(as_read, path))
+    spec = ModelSpec.from_header(json.loads(json.dumps(header)), path)
+    write_tensors(adapter_state(adaptation.network), path, _HEADER_KEY, spec.to_header())
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """What an adapter file, or a released bundle's ``model.json``, says of its model; no tensor is read.
+
+    Raises:
+        AdapterFileError: if the file is missing, damaged, or not an adapter of this package, or an entry is missing
+            or not possible.
+    """
+    if Path(path).suffix.lower() == ".json":
+        return ModelSpec.from_header(_read_json_header(Path(path)), path)
+    return ModelSpec.from_header(read_header(path, _HEADER_KEY, "adapter"), path)
 
 
 def read_adapter_header(path: str | Path) -> dict[str, Any]:
-    """Header of an adapter file, without reading its tensors.
-
-    Returns:
-        ``format``, ``package_version``, ``network_name``, ``base_sha256``, ``adaptation`` (see
-        :meth:`~topolora_monai.adapters.AdaptationConfig.from_dict`) and the properties that were saved.
+    """What :func:`read_spec` reads, as plain JSON types: the file's entries, and defaults for those it lacks.
 
     Raises:
-        AdapterFileError: if the file is missing, damaged, or not an adapter of this package, or an entry of the
-            header is missing or of another type.
+        AdapterFileError: as :func:`read_spec`.
     """
-    return checked_header(read_header(path, _HEADER_KEY, "adapter"), path)
+    return read_spec(path).to_header()
 
 
 def read_adapter_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -105,13 +116,13 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
         AdapterFileError: if the file is damaged, belongs to another base, a key is missing or unexpected, or a
             value is not finite.
     """
-    header, state = read_adapter_header(path), read_adapter_tensors(path)
-    adaptation = adapt_as_stored(network, header, state, path)
-    if adaptation.base_sha256 != header["base_sha256"] and not is_complete(network):
+    spec, state = read_spec(path), read_adapter_tensors(path)
+    adaptation = adapt_as_stored(network, spec, state, path)
+    if adaptation.base_sha256 != spec.base_sha256 and not is_complete(network):
         raise AdapterFileError(
             "adapter is for other base weights",
             path=path,
-            expected=f"base with SHA-256 {header['base_sha256'][:16]}...",
+            expected=f"base with SHA-256 {spec.base_sha256[:16]}...",
             found=f"{adaptation.base_sha256[:16]}...",
             hint="give --weights the checkpoint that the adapter was trained on",
         )
@@ -120,14 +131,12 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
     return adaptation
 
 
-def adapt_as_stored(
-    network: nn.Module, header: dict[str, Any], state: dict[str, Tensor], path: str | Path
-) -> Adaptation:
-    """Adapt a freshly built network as a header says, and make sure that the file's tensors fit; none is loaded.
+def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor], path: str | Path) -> Adaptation:
+    """Adapt a freshly built network as a model's, and make sure that the file's tensors fit; none is loaded.
 
     Args:
-        network: of the header's ``network_name``, with any weights; changed in place.
-        header: of the adapter file.
+        network: of the model's ``network_name``, with any weights; changed in place.
+        spec: of the adapter file.
         state: its tensors.
         path: the file, for an error.
 
@@ -136,16 +145,16 @@ def adapt_as_stored(
             unexpected, a shape or type differs, or a value is not finite.
     """
     found_name = getattr(network, "base_name", "custom")
-    if header["network_name"] != found_name:
+    if spec.network_name != found_name:
         raise AdapterFileError(
             "adapter is for another network",
             path=path,
-            expected=header["network_name"],
+            expected=spec.network_name,
             found=found_name,
-            hint=f"build the network with network_name {header['network_name']}",
+            hint=f"build the network with network_name {spec.network_name}",
         )
     try:
-        adaptation = adapt(network, AdaptationConfig.from_dict(header["adaptation"]))
+        adaptation = adapt(network, AdaptationConfig.from_dict(dict(spec.adaptation)))
     except (ConfigError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise AdapterFileError("settings of the adapter cannot be used", path=path, found=error) from error
     _check_fit(adapter_state(network), state, path)
@@ -155,6 +164,16 @@ def adapt_as_stored(
 def is_complete(network: nn.Module) -> bool:
     """Whether adapting left nothing of the base, so that its weights do not matter."""
     return all(parameter.requires_grad for parameter in network.parameters())
+
+
+def _read_json_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return parse_header(stream.read(_LONGEST_TEXT), path, "model")
+    except OSError as error:
+        raise AdapterFileError(
+            "model file cannot be read", path=path, found=error.strerror, hint="copy the whole bundle again"
+        ) from error
 
 
 def _check_fit(wanted: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:

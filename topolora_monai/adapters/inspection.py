@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -13,12 +12,12 @@ from topolora_monai.adapters.files import (
     adapt_as_stored,
     is_complete,
     load_adapter,
-    read_adapter_header,
     read_adapter_tensors,
+    read_spec,
 )
-from topolora_monai.adapters.header import network_settings
 from topolora_monai.adapters.tensor_files import count_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
+from topolora_monai.model.spec import ModelSpec
 
 __all__ = ["AdapterSummary", "VerifiedAdapter", "describe_adapter", "verify_adapter"]
 
@@ -33,7 +32,7 @@ class AdapterSummary:
         size: in bytes.
         tensors: number of tensors.
         parameters: number of their elements.
-        header: what the file says of itself.
+        spec: what the file says of itself.
     """
 
     path: Path
@@ -41,13 +40,7 @@ class AdapterSummary:
     size: int
     tensors: int
     parameters: int
-    header: dict[str, Any]
-
-    @property
-    def pixel_scale(self) -> float | None:
-        """Pixels of the network for one of the image: ``image_size / crop_size``; None where one is not known."""
-        image_size, crop_size = self.header.get("image_size"), self.header.get("crop_size")
-        return image_size / crop_size if image_size and crop_size else None
+    spec: ModelSpec
 
 
 @dataclass(frozen=True)
@@ -73,9 +66,9 @@ def describe_adapter(path: str | Path) -> AdapterSummary:
     from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - image readers take seconds to import
 
     path = Path(path)
-    header = read_adapter_header(path)
+    spec = read_spec(path)
     tensors, parameters = count_tensors(path, "adapter")
-    return AdapterSummary(path, file_sha256(path), path.stat().st_size, tensors, parameters, header)
+    return AdapterSummary(path, file_sha256(path), path.stat().st_size, tensors, parameters, spec)
 
 
 def verify_adapter(
@@ -101,7 +94,7 @@ def verify_adapter(
         >>> from topolora_monai.adapters import adapt, preset_config, save_adapter
         >>> from topolora_monai.networks import build_network
         >>> file = Path(tempfile.mkdtemp()) / "adapter.safetensors"
-        >>> save_adapter(adapt(build_network("vit_tiny_test"), preset_config("adapter_only")), file, labels=["vessel"])
+        >>> save_adapter(adapt(build_network("vit_tiny_test"), preset_config("adapter_only")), file, crop_size=512)
         >>> verify_adapter(file, build_network).summary.tensors
         5
     """
@@ -110,13 +103,13 @@ def verify_adapter(
     if weights is not None:
         load_adapter(network, path)
         return VerifiedAdapter(summary, base_checked=True)
-    adaptation = adapt_as_stored(network, summary.header, read_adapter_tensors(path), path)
-    same_base = adaptation.base_sha256 == summary.header["base_sha256"]
+    adaptation = adapt_as_stored(network, summary.spec, read_adapter_tensors(path), path)
+    same_base = adaptation.base_sha256 == summary.spec.base_sha256
     return VerifiedAdapter(summary, base_checked=same_base or is_complete(network))
 
 
 def _build(summary: AdapterSummary, build: Callable[..., nn.Module], weights: str | Path | None) -> nn.Module:
     try:
-        return build(**network_settings(summary.header), weights=weights)
+        return build(**summary.spec.network_settings, weights=weights)
     except ConfigError as error:
         raise AdapterFileError("network of the adapter cannot be built", path=summary.path, found=error) from error

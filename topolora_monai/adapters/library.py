@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from topolora_monai.adapters.files import load_adapter, read_adapter_header
-from topolora_monai.adapters.header import network_settings
+from topolora_monai.adapters.files import load_adapter, read_spec
 from topolora_monai.errors import AdapterFileError, ConfigError, unknown_choice
+from topolora_monai.model.spec import ModelSpec
 
 __all__ = ["AdapterLibrary"]
 
@@ -23,7 +23,7 @@ _CLASS_TOKENS = "mask_decoder.class_tokens"  # copies of a mask token to begin w
 @dataclass(frozen=True)
 class _Entry:
     network: nn.Module
-    header: dict[str, Any]
+    spec: ModelSpec | None
     lock: Any = field(default_factory=threading.RLock)
 
 
@@ -66,20 +66,20 @@ class AdapterLibrary:
         self._base = base.eval()
         self._base_name = getattr(base, "base_name", "custom")
         self._build = build
-        self._entries: dict[str, _Entry] = {self.BASE: _Entry(self._base, {"network_name": self._base_name})}
+        self._entries: dict[str, _Entry] = {self.BASE: _Entry(self._base, None)}
 
     @property
     def names(self) -> tuple[str, ...]:
         """What can be used, the base first."""
         return tuple(self._entries)
 
-    def header(self, name: str) -> dict[str, Any]:
-        """What the adapter's file says: ``threshold``, ``labels``, ``crop_size``, how intensities are scaled, ...
+    def spec(self, name: str) -> ModelSpec | None:
+        """What the adapter's file says; None for the base.
 
         Raises:
             ConfigError: for an unknown name.
         """
-        return dict(self._entry(name).header)
+        return self._entry(name).spec
 
     def load(self, name: str, path: str | Path) -> None:
         """Load an adapter file; one of the same name is replaced.
@@ -95,8 +95,8 @@ class AdapterLibrary:
         """
         if name == self.BASE:
             raise ConfigError(f"{self.BASE} is the network without adapter", hint="choose another name")
-        header = read_adapter_header(path)
-        self._entries[name] = _Entry(self._adapted(header, path), header)
+        spec = read_spec(path)
+        self._entries[name] = _Entry(self._adapted(spec, path), spec)
 
     def drop(self, name: str) -> None:
         """Forget an adapter, so that its memory is free once no request uses it.
@@ -132,17 +132,17 @@ class AdapterLibrary:
             raise unknown_choice("adapter", name, self.names)
         return entry
 
-    def _adapted(self, header: dict[str, Any], path: str | Path) -> nn.Module:
-        if header["network_name"] != self._base_name:
+    def _adapted(self, spec: ModelSpec, path: str | Path) -> nn.Module:
+        if spec.network_name != self._base_name:
             raise AdapterFileError(
                 "adapter is for another network",
                 path=path,
-                expected=header["network_name"],
+                expected=spec.network_name,
                 found=self._base_name,
                 hint="make a library for each base",
             )
         try:
-            network = self._build(**network_settings(header))
+            network = self._build(**spec.network_settings)
         except ConfigError as error:
             raise AdapterFileError("network of the adapter cannot be built", path=path, found=error) from error
         _share(self._base, network)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from topolora_monai.errors import AdapterFileError
 
-__all__ = ["count_tensors", "non_finite", "read_header", "read_tensors", "write_tensors"]
+__all__ = ["count_tensors", "non_finite", "parse_header", "read_header", "read_tensors", "write_tensors"]
+
+_LARGEST_CONTENTS = 20_000_000  # bytes: names, shapes and header of a file; the largest network's take a twentieth
+_LARGEST_HEADER = 1_000_000  # bytes: a thousand class names take a tenth
 
 
 def read_header(path: str | Path, key: str, kind: str) -> dict[str, Any]:
@@ -30,6 +33,42 @@ def read_header(path: str | Path, key: str, kind: str) -> dict[str, Any]:
     """
     with _open(Path(path), kind) as file:
         return _header(file.metadata() or {}, Path(path), key, kind)
+
+
+def parse_header(text: str, path: str | Path, kind: str) -> dict[str, Any]:
+    """The object that a header's JSON text stands for.
+
+    Args:
+        text: of any length; what is longer than any model needs is not parsed.
+        path: of the file, for an error.
+        kind: what the file should be, likewise.
+
+    Raises:
+        AdapterFileError: if it is too long, no JSON or no object.
+    """
+    if len(text) > _LARGEST_HEADER:
+        raise AdapterFileError(
+            f"header of the {kind} file is too long",
+            path=path,
+            expected=f"at most {_LARGEST_HEADER:,} characters",
+            found=f"{len(text):,}",
+            hint="the file is damaged or hostile; take another one",
+        )
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AdapterFileError(
+            f"header of the {kind} file is damaged",
+            path=path,
+            expected="JSON",
+            found=str(error)[:200],
+            hint="copy it again",
+        ) from error
+    if not isinstance(header, dict):
+        raise AdapterFileError(
+            f"header of the {kind} file is damaged", path=path, expected="a JSON object", found=type(header).__name__
+        )
+    return header
 
 
 def read_tensors(path: str | Path, kind: str) -> dict[str, Tensor]:
@@ -86,9 +125,24 @@ def _open(path: Path, kind: str) -> Any:
 
     require_file(path, AdapterFileError, missing=f"{kind} file not found", hint="give the path of a .safetensors file")
     try:
+        _check_contents(path, kind)
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, kind, error) from error
+
+
+def _check_contents(path: Path, kind: str) -> None:
+    """Refuse a table of contents that would take minutes to read; the format gives its length first."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+    if _LARGEST_CONTENTS < length <= path.stat().st_size:  # beyond the file's end it is damaged, which shows anyway
+        raise AdapterFileError(
+            f"table of contents of the {kind} file is too long",
+            path=path,
+            expected=f"at most {_LARGEST_CONTENTS:,} bytes",
+            found=f"{length:,}",
+            hint="the file is damaged or hostile; take another one",
+        )
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> AdapterFileError:
@@ -110,17 +164,7 @@ def _header(metadata: dict[str, str], path: Path, key: str, kind: str) -> dict[s
             found=_listing(metadata) or "no header",
             hint="base checkpoints are given by --weights",
         )
-    try:
-        header = json.loads(metadata[key])
-    except (ValueError, RecursionError) as error:
-        raise AdapterFileError(
-            f"header of the {kind} file is damaged", path=path, expected="JSON", found=str(error), hint="copy it again"
-        ) from error
-    if not isinstance(header, dict):
-        raise AdapterFileError(
-            f"header of the {kind} file is damaged", path=path, expected="a JSON object", found=type(header).__name__
-        )
-    return header
+    return parse_header(metadata[key], path, kind)
 
 
 def _listing(names: Iterable[str]) -> str:

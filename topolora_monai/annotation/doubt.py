@@ -154,7 +154,7 @@ def doubt_score(
         return random_score(str(name), seed)
     if kind == "topology":
         answers = segmenter.mirrored(image, adapter)
-        threshold = float(segmenter.header(adapter).get("threshold") or 0.5)
+        threshold = segmenter.spec(adapter).threshold
         per_class = (topological_doubt([answer[k] for answer in answers], threshold) for k in range(len(answers[0])))
         return float(sum(doubt.score for doubt in per_class))
     maps = segmenter.uncertainty(

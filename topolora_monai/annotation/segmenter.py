@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import json
+import dataclasses
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,8 @@ from monai.inferers import SlidingWindowInferer
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from topolora_monai.adapters import AdapterLibrary
-from topolora_monai.adapters.header import network_settings
+import topolora_monai
+from topolora_monai.adapters import AdapterLibrary, read_spec
 from topolora_monai.annotation.correction import apply_click
 from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding
 from topolora_monai.annotation.evidence import local_contrast
@@ -32,14 +31,16 @@ from topolora_monai.engines import (
     TemperatureInferer,
     Uncertainty,
     UncertaintyInferer,
+    check_finite,
     default_precision,
 )
 from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
 from topolora_monai.io import read_image
 from topolora_monai.metrics import class_masks, predicted_masks
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network, probabilities
-from topolora_monai.networks.activation import Activation
+from topolora_monai.weights import fingerprint
 
 __all__ = ["AnnotationSegmenter"]
 
@@ -112,11 +113,11 @@ class AnnotationSegmenter:
         self.field_of_view = field_of_view
         self.cache = EmbeddingCache(cache_bytes)
         self._digest = ContentDigest()
-        settings = dict(base) if base is not None else _base_settings(adapters or {})
-        network = build_network(**network_settings(settings), weights=weights).requires_grad_(False)
+        spec = _base_spec(base, adapters or {})
+        network = build_network(**spec.network_settings, weights=weights).requires_grad_(False)
+        spec = dataclasses.replace(spec, base_sha256=fingerprint(network.state_dict()))
         self._library = AdapterLibrary(network.to(self.device), build_network)
-        identity = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-        self._models = {_BASE: self._model(_BASE, settings, identity)}
+        self._models = {_BASE: self._model(_BASE, spec, repr(spec))}
         for name, path in (adapters or {}).items():
             self.load(name, path)
 
@@ -125,13 +126,13 @@ class AnnotationSegmenter:
         """What can be asked, ``"base"`` first."""
         return tuple(self._models)
 
-    def header(self, name: str | None = None) -> dict[str, Any]:
+    def spec(self, name: str | None = None) -> ModelSpec:
         """What the adapter's file says; of the first adapter without a name.
 
         Raises:
             ConfigError: for an unknown name.
         """
-        return dict(self._named(name).header)
+        return self._named(name).spec
 
     def load(self, name: str, path: str | Path) -> None:
         """Load an adapter, or replace the one of that name; requests under way finish on the old one.
@@ -141,7 +142,9 @@ class AnnotationSegmenter:
             AdapterFileError: if the file is damaged or belongs to another base; what was loaded stays.
         """
         self._library.load(name, path)
-        self._models[name] = self._model(name, self._library.header(name), file_sha256(path))
+        spec = self._library.spec(name)
+        assert spec is not None  # as of any adapter
+        self._models[name] = self._model(name, spec, file_sha256(path))
 
     def drop(self, name: str) -> None:
         """Forget an adapter.
@@ -215,7 +218,7 @@ class AnnotationSegmenter:
             )
         for click in prompts.clicks:  # a later piece may have run over an earlier click
             target[click.pixel] = click.positive
-        if model.exclusive:
+        if model.spec.exclusive:
             masks &= ~(target & ~masks[index])
         masks[index] = target
         return model.agreeing(embedding.probability, automatic, masks)
@@ -249,9 +252,10 @@ class AnnotationSegmenter:
         """
         model = self._named(adapter)
         tensor = model.load(_item(image))["image"][None].to(self.device)
-        inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.activation, seed)
+        inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.spec.activation, seed)
         with _RANDOM_NUMBERS, model.borrow() as network, torch.inference_mode():
             maps = inferer.estimate(tensor, network)
+        check_finite(maps.probability, [str(_item(image)["image"])])
         return Uncertainty(*(part.cpu() for part in maps))
 
     def mirrored(self, image: ImageSource, adapter: str | None = None) -> list[NDArray[np.float32]]:
@@ -263,7 +267,8 @@ class AnnotationSegmenter:
         with model.borrow() as network, torch.inference_mode():
             for axes in ((-1,), (-2,), (-2, -1)):
                 logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
-                answers.append(plain_tensor(probabilities(logits, model.activation)).numpy() * embedding.valid)
+                check_finite(logits, [str(_item(image)["image"])])
+                answers.append(plain_tensor(probabilities(logits, model.spec.activation)).numpy() * embedding.valid)
         return answers
 
     def _named(self, name: str | None) -> _Model:
@@ -274,16 +279,16 @@ class AnnotationSegmenter:
             raise unknown_choice("adapter", chosen, names)
         return model
 
-    def _model(self, name: str, header: Mapping[str, Any], digest: str) -> _Model:
+    def _model(self, name: str, spec: ModelSpec, digest: str) -> _Model:
         with self._library.use(name) as network:
-            return _Model(network, header, digest)
+            return _Model(network, spec, digest)
 
     def _inferer(self, model: _Model, **options: Any) -> TemperatureInferer:
         """As the bundles' ``inference.yaml`` has it."""
         tiles = SlidingWindowInferer(
-            [model.crop_size] * 2, sw_batch_size=self.tile_batch, overlap=self.overlap, mode="gaussian", **options
+            [model.spec.crop_size] * 2, sw_batch_size=self.tile_batch, overlap=self.overlap, mode="gaussian", **options
         )
-        return TemperatureInferer(AutocastInferer(tiles, self.precision), model.temperature)
+        return TemperatureInferer(AutocastInferer(tiles, self.precision), model.spec.temperature)
 
     def _embedding(self, image: ImageSource, model: _Model) -> ImageEmbedding:
         item = _item(image)
@@ -291,7 +296,7 @@ class AnnotationSegmenter:
             content = self._digest(item)
         except OSError as error:
             raise DataError("image cannot be read", path=item["image"], found=error.strerror or error) from error
-        key = (content, model.digest, model.crop_size, self.overlap)
+        key = (content, model.digest, model.spec.crop_size, self.overlap)
         embedding: ImageEmbedding = self.cache.get(key, lambda: self._embed(item, model))
         return embedding
 
@@ -302,13 +307,14 @@ class AnnotationSegmenter:
         with model.borrow() as network:
             recorder = EncoderRecorder(network)
             logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
+        check_finite(logits, [str(item["image"])])
         valid = np.asarray(loaded["fov"][0] > 0)
         if self.field_of_view:
             valid &= field_of_view(read_image(item["image"], 3, item.get("axis"), item.get("slice")).values)
-        probability = probabilities(logits, model.activation) * torch.from_numpy(valid)
+        probability = probabilities(logits, model.spec.activation) * torch.from_numpy(valid)
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
-        tiles = recorder.tiles(_padding(probability.shape[-2:], model.crop_size), model.crop_size)
+        tiles = recorder.tiles(_padding(probability.shape[-2:], model.spec.crop_size), model.spec.crop_size)
         return ImageEmbedding(plain_tensor(probability), plain_tensor(logits), contrast, valid, tiles)
 
     @torch.inference_mode()
@@ -326,32 +332,21 @@ class AnnotationSegmenter:
                 features = tuple(feature[number : number + 1].float().to(self.device) for feature in tiles.features)
                 size = (tiles.size, tiles.size)
                 corners = torch.tensor([inside], device=self.device)
-                answer = network.decode(features, size, boxes=corners)[0].float().cpu() / model.temperature
+                answer = network.decode(features, size, boxes=corners)[0].float().cpu() / model.spec.temperature
                 blended.add(answer, row, column)
-        return model.masks(probabilities(blended.logits(embedding.logits), model.activation))
+        return model.masks(probabilities(blended.logits(embedding.logits), model.spec.activation))
 
 
 class _Model:
-    """A network with what its header says, and copies of it for threads to work on."""
+    """A network with what its file says, and copies of it for threads to work on."""
 
-    def __init__(self, network: nn.Module, header: Mapping[str, Any], digest: str) -> None:
-        self.header = dict(header)
+    def __init__(self, network: nn.Module, spec: ModelSpec, digest: str) -> None:
+        self.spec = spec
         self.digest = digest
-        self.crop_size = int(header.get("crop_size") or header.get("image_size") or 0)
-        self.threshold = float(header["threshold"]) if header.get("threshold") is not None else 0.5
-        self.temperature = float(header.get("temperature") or 1.0)
-        self.activation: Activation = header.get("activation") or "sigmoid"
-        self.load = loading_transforms(header)
+        self.load = loading_transforms(spec)
         self._network = network
         self._lock = threading.Lock()
         self._idle: list[Any] = []
-        if self.crop_size < 1:
-            raise ConfigError("nothing says how large tiles are", hint="give crop_size with the base's settings")
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether a pixel is of one class at most."""
-        return self.activation == "softmax" and int(self.header.get("out_channels") or 1) > 1
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[Any]:
@@ -366,29 +361,33 @@ class _Model:
                 self._idle.append(network)
 
     def masks(self, probability: Tensor) -> NDArray[np.bool_]:
-        return predicted_masks(probability, None if self.exclusive else self.threshold)
+        return predicted_masks(probability, None if self.spec.exclusive else self.spec.threshold)
 
     def agreeing(self, probability: Tensor, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Tensor:
         """Probabilities whose masks are ``after``, unchanged where they are already."""
         changed = torch.from_numpy(before != after)
         wanted = torch.from_numpy(after)
-        if self.exclusive:
+        if self.spec.exclusive:
             told = 0.25 * probability + 0.75 * wanted
             return torch.where(changed.any(dim=0), told, probability)
-        above, below = (1 + self.threshold) / 2, self.threshold / 2
+        above, below = (1 + self.spec.threshold) / 2, self.spec.threshold / 2
         return torch.where(changed, torch.where(wanted, above, below), probability)
 
 
-def _base_settings(adapters: Mapping[str, str | Path]) -> dict[str, Any]:
-    from topolora_monai.adapters import read_adapter_header  # noqa: PLC0415 - only where no base is described
-
+def _base_spec(base: Mapping[str, Any] | None, adapters: Mapping[str, str | Path]) -> ModelSpec:
+    """What the base is before its weights are known."""
+    version = topolora_monai.__version__
+    untrained: dict[str, Any] = {"base_sha256": 64 * "0", "adaptation": {}, "package_version": version}
+    if base is not None:
+        return ModelSpec(**{**base, **untrained})
     if not adapters:
         raise ConfigError(
             "nothing says which base to build", expected="an adapter, or base settings", hint="give network_name"
         )
-    header = read_adapter_header(next(iter(adapters.values())))
-    left_out = ("adaptation", "threshold", "temperature", "labels", "out_channels", "activation", "multiclass_head")
-    return {name: value for name, value in header.items() if name not in (*left_out, "mask_tokens")}
+    first = read_spec(next(iter(adapters.values())))
+    loading = ("in_channels", "pixel_values", "percentiles", "value_range", "clahe", "despeckle_looks")
+    shared = ("network_name", "image_size", "crop_size", "fit", *loading)
+    return ModelSpec(**untrained, **{name: getattr(first, name) for name in shared})
 
 
 def _sharing_copy(network: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ from monai.transforms import (
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
-from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_adapter_header, save_adapter
-from topolora_monai.adapters.header import network_settings
+from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_spec, save_adapter
 from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import check_item
@@ -56,14 +55,13 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import numbered
 from topolora_monai.losses import TopologyLoss
 from topolora_monai.metrics import PooledDice
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network, network_loss, probabilities
-from topolora_monai.networks.activation import Activation
 from topolora_monai.transforms import ExactSkeletond, RandConnectedElasticd
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
 
 _KEYS = ["image", "label", "fov"]
-_NOT_COPIED = ("format", "package_version", "network_name", "base_sha256", "adaptation", "temperature")
 
 
 @dataclass(frozen=True)
@@ -221,20 +219,21 @@ def fine_tune(
     current = versions.current()
     if current is None:
         raise DataError("no adapter to train", path=versions.folder, hint="add a first version")
-    header = read_adapter_header(current.path)
-    classes = int(header.get("out_channels") or 1)
-    labels = header.get("labels") or ["background", "foreground"]
-    label_values = numbered(labels) if classes > 1 else None
+    spec = read_spec(current.path)
+    # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
+    label_values = numbered(spec.labels, spec.ignore) if spec.out_channels > 1 else None
     training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed)
     if field_of_view:
         training, validation = with_computed_fov(training), with_computed_fov(validation)
     for item in [*training, *validation]:
         check_item(item, label_values)
-    network = build_network(**network_settings(header), weights=weights)
+    network = build_network(**spec.network_settings, weights=weights)
     adaptation = load_adapter(network, current.path)
     network.to(device)
-    run = _Run(adaptation, header, settings, torch.device(device), precision or default_precision(device))
-    run.load(training, validation, loading_transforms(header, label_values=label_values, label_channels=classes))
+    run = _Run(adaptation, spec, settings, torch.device(device), precision or default_precision(device))
+    run.load(
+        training, validation, loading_transforms(spec, label_values=label_values, label_channels=spec.out_channels)
+    )
     before = run.validate()
     stopped = run.train(progress, cancelled)
     version = None
@@ -264,25 +263,25 @@ class _Run:
     def __init__(
         self,
         adaptation: Adaptation,
-        header: Mapping[str, Any],
+        spec: ModelSpec,
         settings: TrainingSettings,
         device: torch.device,
         precision: Precision,
     ) -> None:
         self.adaptation = adaptation
-        self.header = header
+        self.spec = spec
         self.settings = settings
         self.device = device
         self.precision: Precision = precision
-        self.activation: Activation = header.get("activation") or "sigmoid"
-        self.crop_size = int(header.get("crop_size") or header["image_size"])
-        self.dice = PooledDice(self.activation)
+        self.dice = PooledDice(spec.activation)
         self.best: _Best | None = None
 
     def load(self, training: list[Item], validation: list[Item], loading: Compose) -> None:
         """Read all images once, and put the engines together."""
-        decibels = self.header.get("pixel_values", "linear") != "linear"
-        self._augmentation = Compose([*loading.transforms, *_augmentation(self.crop_size, self.settings, decibels)])
+        decibels = self.spec.pixel_values != "linear"
+        self._augmentation = Compose(
+            [*loading.transforms, *_augmentation(self.spec.crop_size, self.settings, decibels)]
+        )
         repeated = training * self.settings.crops_per_image
         cached = CacheDataset(repeated, self._augmentation, hash_as_key=True, progress=False)
         self._training = DataLoader(cached, batch_size=self.settings.batch_size, shuffle=True)
@@ -292,10 +291,12 @@ class _Run:
             network=self.adaptation.network,
             prepare_batch=prepare_batch,
             inferer=AutocastInferer(
-                SlidingWindowInferer([self.crop_size] * 2, sw_batch_size=4, overlap=0.25, mode="gaussian"),
+                SlidingWindowInferer([self.spec.crop_size] * 2, sw_batch_size=4, overlap=0.25, mode="gaussian"),
                 self.precision,
             ),
-            postprocessing=Activationsd(keys=Keys.PRED, other=lambda logits: probabilities(logits, self.activation)),
+            postprocessing=Activationsd(
+                keys=Keys.PRED, other=lambda logits: probabilities(logits, self.spec.activation)
+            ),
             key_val_metric={"val_dice": IgniteMetricHandler(self.dice, output_transform=probabilities_and_targets)},
         )
 
@@ -311,7 +312,7 @@ class _Run:
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=1e-4)
         total = settings.epochs * len(self._training)
         schedule = lr_schedule(optimizer, "cosine", total, total // 10)
-        exclusive = self.activation == "softmax" and int(self.header.get("out_channels") or 1) > 1
+        exclusive = self.spec.exclusive
         loss = TopologyLoss(
             {"ce" if exclusive else "bce": 1.0, "dice": 1.0, "cldice": 0.5},
             softmax=exclusive,
@@ -352,12 +353,17 @@ class _Run:
         assert self.best is not None  # or there is nothing to store
         state = {name: tensor.to(self.device) for name, tensor in self.best.state.items()}
         self.adaptation.network.load_state_dict(state, strict=False)
-        kept = {name: value for name, value in self.header.items() if name not in _NOT_COPIED}
         scores = {"validation_dice": self.best.dice, "validation_dice_before": before, "epoch": self.best.epoch}
-        properties = kept | {"threshold": self.best.threshold, "validation_dice": self.best.dice}
+        spec = dataclasses.replace(
+            self.spec,
+            threshold=self.best.threshold,
+            threshold_by="dice",
+            temperature=1.0,
+            validation_dice=self.best.dice,
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "adapter.safetensors"
-            save_adapter(self.adaptation, path, **properties)
+            save_adapter(self.adaptation, path, **spec.to_header())
             settings = dataclasses.asdict(self.settings)
             return versions.add(path, author, note, parent.number, scores | {"settings": settings})
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from topolora_monai.adapters import read_adapter_header
+from topolora_monai.adapters import read_spec
 from topolora_monai.errors import DataError, OutputError
 from topolora_monai.io.json_files import json_text
 
@@ -111,7 +111,7 @@ class AdapterVersions:
             AdapterFileError: if it is damaged or no adapter.
             OutputError: if it cannot be stored; the current version stays.
         """
-        read_adapter_header(adapter)
+        read_spec(adapter)
         try:
             with self._writing():
                 number = max(self._numbers(), default=0) + 1

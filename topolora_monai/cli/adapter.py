@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -53,7 +52,8 @@ def _info(options: argparse.Namespace) -> int:
 
     summary = describe_adapter(options.file)
     if options.json:
-        numbers = {**dataclasses.asdict(summary), "path": str(summary.path), "pixel_scale": summary.pixel_scale}
+        numbers = {**vars(summary), "path": str(summary.path), "pixel_scale": summary.spec.pixel_scale}
+        numbers["header"] = numbers.pop("spec").to_header()
         print(json.dumps(numbers, ensure_ascii=False))
         return 0
     table = new_table("", "")
@@ -65,13 +65,12 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _facts(summary: AdapterSummary) -> dict[str, str]:
-    header = summary.header
+    header = summary.spec.to_header()
     adaptation: dict[str, Any] = header["adaptation"]
     methods = {name: _listed(value) for name, value in adaptation.items() if isinstance(value, dict)}
     switches = {name: value for name, value in adaptation.items() if name != "preset" and not isinstance(value, dict)}
     told = ("format", "package_version", "network_name", "base_sha256", "adaptation")
     properties = {name: _shown(value) for name, value in header.items() if name not in told and value is not None}
-    scale = {} if summary.pixel_scale is None else {"pixel scale": f"{summary.pixel_scale:g}"}
     return {
         "method": str(adaptation.get("preset", "custom")),
         **methods,
@@ -79,7 +78,7 @@ def _facts(summary: AdapterSummary) -> dict[str, str]:
         "base": header["network_name"],
         "base SHA-256": header["base_sha256"],
         **properties,
-        **scale,
+        "pixel scale": f"{summary.spec.pixel_scale:g}",
         "tensors": f"{summary.tensors:,}",
         "parameters": f"{summary.parameters:,}",
         "file size": f"{summary.size:,} bytes",
@@ -114,7 +113,7 @@ def _verify(options: argparse.Namespace) -> int:
     verified = verify_adapter(options.file, build_network, options.weights)
     summary = verified.summary
     print(f"{summary.path}: passed, SHA-256 {summary.sha256}")
-    print(f"{summary.tensors} tensors fit {summary.header['network_name']} in every name, shape and type; all finite")
+    print(f"{summary.tensors} tensors fit {summary.spec.network_name} in every name, shape and type; all finite")
     if verified.base_checked:
         print("base weights are those it was trained on, or it needs none")
     else:

@@ -61,6 +61,8 @@ def _with_dataset(commands: Any, name: str, help_text: str) -> argparse.Argument
     command.add_argument("--folds", type=int, help="of a folder: cross-validation in so many parts")
     command.add_argument("--fold", type=int, help="which part is for test")
     command.add_argument("--group_pattern", help="of a folder: regular expression for what must not be divided")
+    command.add_argument("--classes", nargs="+", metavar="NAME", help="of a folder: its classes, the background first")
+    command.add_argument("--ignore", type=int, help="of a folder: value in masks of what nobody annotated")
     command.add_argument("--allow_partial", action="store_true", help="accept a part of a public data set")
     return command
 
@@ -68,7 +70,7 @@ def _with_dataset(commands: Any, name: str, help_text: str) -> argparse.Argument
 def _open(options: argparse.Namespace) -> SegmentationData:
     from topolora_monai.data import open_dataset  # noqa: PLC0415 - importing torch takes seconds
 
-    keys = ("split_scheme", "annotator", "folds", "fold", "group_pattern")
+    keys = ("split_scheme", "annotator", "folds", "fold", "group_pattern", "classes", "ignore")
     given = {key: getattr(options, key) for key in keys}
     partial = options.allow_partial or None
     return open_dataset(options.dataset_name, options.dataset_dir, allow_partial=partial, **given)

@@ -22,7 +22,7 @@ __all__ = ["field_of_view", "with_computed_fov"]
 
 _ABOVE_SURROUND = 0.15
 """Share of the way from the surround's level to the retina's; the rim of the retina is dim."""
-_VERSION = 1
+_VERSION = 2
 """Raise when the computation changes, so that what is cached is not taken for its result."""
 
 

@@ -18,6 +18,7 @@ from topolora_monai.data.layout import find_folder
 from topolora_monai.data.pairing import read_part
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io import numbered
 from topolora_monai.io.regular import require_file
 from topolora_monai.transforms.intensity import PixelValues
 
@@ -63,6 +64,8 @@ class Folder:
             :func:`~topolora_monai.data.slices.expand_slices`.
         categories: of COCO's or labelme's annotations, those that are foreground; all by default.
         line_width: of lines that labelme drew, in pixels.
+        classes: names, the background first, of masks that hold class numbers.
+        ignore: value in masks of pixels that nobody annotated.
 
     Raises:
         DataError: if nothing usable is there, an image lacks its mask or has several, or a group lies in two
@@ -74,8 +77,6 @@ class Folder:
     channels = 3
     modality: Modality = "optical"
     pixel_values: PixelValues = "linear"
-    label_values = None
-    classes = ("background", "foreground")
 
     def __init__(
         self,
@@ -89,9 +90,13 @@ class Folder:
         axis: int | None = None,
         categories: Sequence[str] | None = None,
         line_width: float | None = None,
+        classes: Sequence[str] = ("background", "foreground"),
+        ignore: int | None = None,
     ) -> None:
         self.root = Path(root).absolute()
-        chosen = {"folds": folds, "fold": fold if folds else None, "group_pattern": group_pattern}
+        self.classes = tuple(classes)
+        self.label_values = numbered(classes, ignore)
+        chosen = {"folds": folds, "fold": fold if folds else None, "group_pattern": group_pattern, "ignore": ignore}
         self._chosen = {key: value for key, value in chosen.items() if value is not None}
         require_file(self.root, missing="data folder or list not found", hint="check --dataset_dir", folders=True)
         found = _map(_find(self.root, categories, line_width), _names_apart)
@@ -112,7 +117,7 @@ class Folder:
         return self._splits[split]
 
     def describe(self) -> dict[str, Any]:
-        """``dataset``, and ``folds``, ``fold`` and ``group_pattern`` where they were given."""
+        """``dataset``, and ``folds``, ``fold``, ``group_pattern`` and ``ignore`` where they were given."""
         return {"dataset": self.name, **self._chosen}
 
     def _check_training(self) -> None:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from topolora_monai.data.items import Item, plain_stem
 from topolora_monai.errors import DataError, OutputError
-from topolora_monai.io import image_size, is_whole_png, write_png
+from topolora_monai.io import image_orientation, image_size, is_whole_png, write_png
 from topolora_monai.io.atomic import remove_leftovers, writing
 from topolora_monai.io.places import in_cache
 
 __all__ = ["Annotated", "draw_masks"]
 
-_VERSION = 1
+_VERSION = 2
 """Raise when the drawing changes, so that masks drawn before are drawn again."""
 
 
@@ -32,7 +32,7 @@ class Annotated(NamedTuple):
         image: its file.
         mask_name: file name of its mask, without suffix.
         source: the annotation file.
-        size: (height, width) as the annotation file has them; None where it does not say.
+        size: (height, width) of the upright image as the annotation file has them; None where it does not say.
         shapes: from (height, width), pairs of a value and the pixels that get it, bool (H, W), in drawing order.
     """
 
@@ -62,7 +62,7 @@ def draw_masks(
         ``name``, ``image`` and ``label`` of each image, in the order given.
 
     Raises:
-        DataError: if an image cannot be read or has another size than its annotation file says.
+        DataError: if an image cannot be read or, upright, has another size than its annotation file says.
         OutputError: if the masks cannot be written.
     """
     kept = partial(_kept, images, _digest(sorted({annotated.source for annotated in images}), settings))
@@ -95,12 +95,16 @@ def _draw(annotated: Annotated) -> NDArray[np.uint8]:
     size = image_size(annotated.image)
     said = tuple(found if said is None else said for said, found in zip(annotated.size, size, strict=True))
     if said != size:
+        tag = image_orientation(annotated.image)
         raise DataError(
             f"image has another size than its annotation says ({annotated.image.name})",
             path=annotated.source,
             expected=f"{said[1]}x{said[0]} (width x height)",
             found=f"{size[1]}x{size[0]} in {annotated.image}",
-            hint="give the image that was annotated, at its own size",
+            hint="give the image that was annotated, at its own size"
+            if tag == 1
+            else f"the image has orientation tag {tag} and is read upright: annotate it upright, "
+            "or turn its pixels, take the tag out and annotate that",
         )
     mask = np.zeros(size, dtype=np.uint8)
     for value, pixels in annotated.shapes(size):

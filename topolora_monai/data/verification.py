@@ -17,12 +17,23 @@ from tqdm import tqdm
 from topolora_monai.data.items import MASKS, SPLITS, Item, Split, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
-from topolora_monai.io import LabelValues, align, image_size, read_image, read_labels, read_mask
+from topolora_monai.io import (
+    LabelValues,
+    align,
+    image_kind,
+    image_orientation,
+    image_size,
+    read_image,
+    read_labels,
+    read_mask,
+)
 
 __all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
 NEARLY_ALL = 0.995
 """A mask with a larger share of one class is worth a look; with all of it, it is blank."""
+_MOST = 0.5
+"""A mask with a larger share of foreground may be inverted."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,8 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
     Defects: files that are missing, damaged, of other sizes or with other values than they should have; masks that lie
     elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or, which
     leaks truth into scores, across splits; groups (patients) on both sides; blank images and blank masks. Notes: masks
-    that are nearly all one class or that were brought to their image, and what is blank where that is legal.
+    of which more than half is foreground or nearly all one class, masks that were brought to their image, files that
+    are turned upright by an orientation tag, and what is blank where that is legal.
 
     Args:
         data: an open data set.
@@ -116,7 +128,7 @@ def _open(split: Split, item: Item, label_values: LabelValues | None, channels: 
 
 def _measure(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
     axis, index = item.get("axis"), item.get("slice")
-    findings: list[Finding] = []
+    findings = list(_orientations(split, item))
     blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
     content = None
     size = image_size(item.get("image", item.get("label", "")), axis)
@@ -138,11 +150,9 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     if "fov" in item:
         valid = valid & (read_mask(item["fov"], axis, index, like=item.get("image")) > 0)
     share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
-    if share in (0.0, 1.0):
-        message = f"mask is blank: all of it is {'foreground' if share else 'background'}"
-        findings.append(Finding(blank, split, item["label"], message))
-    elif max(share, 1 - share) > NEARLY_ALL:
-        findings.append(Finding("note", split, item["label"], f"mask is nearly all one class: {share:.2%} foreground"))
+    message = _about_share(share)
+    if message:
+        findings.append(Finding(blank if share in (0, 1) else "note", split, item["label"], message))
     return _Seen(split, item, size, share, content, tuple(findings))
 
 
@@ -151,6 +161,27 @@ def _notes_on_place(split: Split, item: Item) -> Iterator[Finding]:
         note = align(mask, item["image"]).note
         if note:
             yield Finding("note", split, mask, note)
+
+
+def _about_share(foreground: float) -> str | None:
+    """What is worth saying of a mask's share of foreground."""
+    if foreground in (0, 1):
+        return f"mask is blank: all of it is {'foreground' if foreground else 'background'}"
+    if max(foreground, 1 - foreground) > NEARLY_ALL:
+        return f"mask is nearly all one class: {foreground:.2%} foreground"
+    return f"more than half of the mask is foreground: {foreground:.1%}" if foreground > _MOST else None
+
+
+def _orientations(split: Split, item: Item) -> Iterator[Finding]:
+    """Notes on files with an orientation tag; of a volume, once."""
+    for key in ("image", "label", "fov"):
+        path = {**item}.get(key)
+        if path is None or item.get("slice"):
+            continue
+        tag = image_orientation(str(path))
+        if tag != 1:
+            what = "is passed over for its georeference" if image_kind(str(path)) == "raster" else "is read upright"
+            yield Finding("note", split, str(path), f"{key} has orientation tag {tag} and {what}")
 
 
 def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from topolora_monai.engines.batches import (
     probabilities_and_targets,
 )
 from topolora_monai.engines.checkpoint import RunCheckpoint
+from topolora_monai.engines.finite import FiniteAnswers, check_finite
 from topolora_monai.engines.handlers import (
     BalanceLoss,
     EarlyStopping,
@@ -18,7 +19,7 @@ from topolora_monai.engines.handlers import (
     TimeLeft,
 )
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
-from topolora_monai.engines.output import prepare_output, provenance, speak_plainly, write_json
+from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly, write_json
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
 from topolora_monai.engines.rank_allocation import RankAllocation
 from topolora_monai.engines.scenes import SceneSegmenter
@@ -32,6 +33,7 @@ __all__ = [
     "BalanceLoss",
     "EarlyStopping",
     "EpochSeed",
+    "FiniteAnswers",
     "FlipInferer",
     "GradientClipping",
     "LossRamp",
@@ -50,7 +52,9 @@ __all__ = [
     "UncertaintyInferer",
     "ValidationTracking",
     "batch_items",
+    "check_apart",
     "check_classes",
+    "check_finite",
     "check_settings",
     "check_threshold_by",
     "default_precision",

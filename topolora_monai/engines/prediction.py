@@ -13,11 +13,12 @@ from monai.utils.enums import CommonKeys as Keys
 from numpy.typing import NDArray
 
 from topolora_monai.engines.batches import batch_items
+from topolora_monai.engines.finite import FiniteAnswers
 from topolora_monai.engines.output import write_json
 from topolora_monai.engines.uncertainty import UncertaintyInferer
 from topolora_monai.errors import OutputError
 from topolora_monai.io import volume_output_name, volume_shape, write_png, write_volume
-from topolora_monai.metrics import class_indices, threshold_bin, to_16_bit
+from topolora_monai.metrics import check_threshold, class_indices, threshold_bin, to_16_bit
 from topolora_monai.networks.activation import Activation
 
 __all__ = ["PredictionWriter", "write_classes"]
@@ -57,6 +58,10 @@ class PredictionWriter:
         threshold: foreground is ``probability >= threshold``; not used where classes exclude one another.
         activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
         uncertainty: the inferer of the engine, whose entropies are written.
+        key: of the probabilities in the engine's output.
+
+    Raises:
+        ConfigError: for a threshold that is no number from 0 to 1.
     """
 
     def __init__(
@@ -65,15 +70,18 @@ class PredictionWriter:
         threshold: float = 0.5,
         activation: Activation = "sigmoid",
         uncertainty: UncertaintyInferer | None = None,
+        key: str = Keys.PRED,
     ) -> None:
         self.folder = Path(folder)
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
+        self.key = key
         self.activation = activation
         self.uncertainty = uncertainty
         self._volumes: dict[str, _Volume] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Act after each batch."""
+        """Act after each batch, if its answers are numbers."""
+        FiniteAnswers().attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -83,7 +91,7 @@ class PredictionWriter:
             OutputError: if a file cannot be written; those written before are whole.
         """
         for number, (one, item) in enumerate(zip(engine.state.output, batch_items(engine.state.batch), strict=True)):
-            layers = [one[Keys.PRED].float()]
+            layers = [one[self.key].float()]
             if self.uncertainty is not None and self.uncertainty.latest is not None:
                 layers.append(self.uncertainty.latest.entropy[number].to(layers[0]))
             planes = to_16_bit(torch.cat(layers)).cpu().numpy().astype(np.uint16)

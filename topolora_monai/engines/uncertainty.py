@@ -114,6 +114,7 @@ class UncertaintyInferer(Inferer):
                 copy = inputs.flip(flip) if flip else inputs
                 for _ in range(max(self.passes, 1)):
                     logits = self.inferer(copy, network, *args, **kwargs).float()
+                    logits = torch.where(logits.isfinite(), logits, math.nan)  # or a mean would hide what is infinite
                     p = probabilities(logits.flip(flip) if flip else logits, self.activation)
                     entropy = _entropy(p, self.activation)
                     mean = p / count if mean is None else mean + p / count

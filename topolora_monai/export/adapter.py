@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from topolora_monai.adapters import load_adapter, read_adapter_header
+from topolora_monai.adapters import load_adapter, read_spec
 from topolora_monai.export.formats import ExportFormat
 from topolora_monai.export.network import Exported, export_network
 from topolora_monai.networks import build_network
 
 __all__ = ["export_adapter"]
 
-_NETWORK_SETTINGS = ("network_name", "image_size", "in_channels", "out_channels", "fit")
 _OF_THE_FILE = ("format", "package_version", "network_name")
 
 
@@ -48,18 +47,17 @@ def export_adapter(
         ConfigError: as :func:`export_network`.
         OutputError: if the file cannot be written.
     """
-    header = read_adapter_header(adapter)
-    settings = {name: header[name] for name in _NETWORK_SETTINGS}
+    spec = read_spec(adapter)
+    settings = spec.network_settings
     if image_size is not None:
         settings["image_size"] = image_size
-    crop: int = header["crop_size"]
-    height, width = size or (crop, crop)
+    height, width = size or (spec.crop_size, spec.crop_size)
     network = load_adapter(build_network(**settings, weights=weights), adapter).network
-    properties = {name: value for name, value in header.items() if name not in _OF_THE_FILE}
+    properties = {name: value for name, value in spec.to_header().items() if name not in _OF_THE_FILE}
     properties |= {
-        "trained_with": header["package_version"],
+        "trained_with": spec.package_version,
         "image_size": settings["image_size"],
         "pixel_scale": settings["image_size"] / max(height, width),
-        "trained_pixel_scale": header["image_size"] / crop,
+        "trained_pixel_scale": spec.pixel_scale,
     }
     return export_network(network, path, format, (height, width), probabilities=probabilities, int8=int8, **properties)

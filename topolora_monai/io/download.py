@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from filelock import FileLock
 from tqdm import tqdm
 
-from topolora_monai.errors import DataError, OutputError
+from topolora_monai.errors import DataError
+from topolora_monai.io.atomic import writing
+from topolora_monai.io.regular import FILE, path_kind
 
 __all__ = ["download_file", "file_sha256"]
 
@@ -31,11 +36,29 @@ def download_file(url: str, path: Path, sha256: str) -> None:
         DataError: if the address cannot be reached, the transfer stops, or the content is another.
         OutputError: if the file cannot be written.
     """
-    if path.is_file() and file_sha256(path) == sha256:
+    with writing(path, "the download", "choose another folder"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path):
+            _download(url, path, sha256)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait for other processes that download the same file, since all of them go on with one part."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with lock:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()
+
+
+def _download(url: str, path: Path, sha256: str) -> None:
+    if path_kind(path) == FILE and file_sha256(path) == sha256:
         return
     beside = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _fetch(url, beside)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise DataError(
@@ -43,10 +66,6 @@ def download_file(url: str, path: Path, sha256: str) -> None:
             path=url,
             found=str(error),
             hint="run the same command again: it goes on where it stopped",
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            "cannot save the download", path=beside, found=error.strerror, hint="free some space"
         ) from error
     found = file_sha256(beside)
     if found != sha256:

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, read_picture
-from topolora_monai.io.rasters import is_raster, open_raster, read_bands
+from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, orientation_tag, read_picture
+from topolora_monai.io.rasters import is_raster, open_raster, raster_orientation, read_bands
 from topolora_monai.io.volumes import VOLUME_SUFFIXES, is_volume, read_slice, volume_shape
 
-__all__ = ["IMAGE_SUFFIXES", "ImageData", "Kind", "image_kind", "image_size", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageData", "Kind", "image_kind", "image_orientation", "image_size", "read_image"]
 
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 """Recognised file name endings, in lower case; those of pictures may be followed by ``.gz``."""
@@ -64,8 +64,24 @@ def read_image(path: str | Path, channels: int = 3, axis: int | None = None, ind
     return ImageData(values, np.ones(values.shape[1:], bool), scaled=True)
 
 
+def image_orientation(path: str | Path) -> int:
+    """Orientation tag of an image's file, 1 to 8, 1 where it has none; of several pages, the first's.
+
+    Pictures and pages are turned upright by it wherever they are read; of a raster, see
+    :func:`~topolora_monai.io.open_raster`.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+    kind = image_kind(path)
+    if kind == "raster":
+        return raster_orientation(path)
+    pages = Path(path).name.lower().endswith((".tif", ".tiff"))
+    return orientation_tag(path) if kind == "picture" or pages else 1
+
+
 def image_size(path: str | Path, axis: int | None = None) -> tuple[int, int]:
-    """(height, width) of an image, or of a volume's slices along an axis.
+    """(height, width) of an upright image, or of a volume's slices along an axis.
 
     Raises:
         DataError: as :func:`read_image`; a picture is decoded to its end, so that damage shows.

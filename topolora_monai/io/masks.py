@@ -1,4 +1,8 @@
-"""Masks as class numbers, refusing what is ambiguous."""
+"""Masks as class numbers, refusing what is ambiguous.
+
+A two-valued mask counts as what its file shows, whatever the file is: the darker value is the background. Class numbers
+count as they are stored, palettes by index. :func:`read_labels` has the whole rule.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,21 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from topolora_monai.errors import DataError
+from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.geometry import Alignment, align
-from topolora_monai.io.pictures import open_picture
+from topolora_monai.io.pictures import open_picture, palette_colours, shows_zero_as_white
 from topolora_monai.io.rasters import is_raster, read_band_values
-from topolora_monai.io.volumes import is_volume, read_slice
+from topolora_monai.io.volumes import is_volume, page_palette, read_slice
 
 __all__ = ["UNLABELLED", "LabelValues", "Labels", "numbered", "read_labels", "read_mask"]
 
 LabelValues = Mapping[int, int] | Literal["cut"]
-"""Class number of each stored value, or ``"cut"`` for two classes with interpolated borders, divided at 127."""
+"""Class number of each stored value, or ``"cut"`` for two classes with interpolated borders, divided at 127.
+
+A mapping that names no class but only values that are :data:`UNLABELLED` is for masks that are two-valued otherwise.
+"""
 
 UNLABELLED = -1
 """Class number, in an encoding, of pixels that nobody annotated."""
@@ -26,16 +34,52 @@ UNLABELLED = -1
 _CUT = 127
 _LARGEST_GREY = 65535
 _LOSSY_FORMATS = ("JPEG", "MPO")
+_WHITEST = {"1": 1, "L": 255, "I;16": 65535, "I;16B": 65535, "I;16L": 65535}
+"""Largest sample by Pillow's mode."""
+_LUMINANCE = np.array([299, 587, 114])
+"""Thousandths of red, green and blue, ITU-R 601; whole numbers, so that equal is equal."""
+_WAYS_OUT = (
+    "for several classes give --classes, a list of their names with the background first; "
+    "for a value that nobody annotated give --ignore; otherwise threshold it and save it as PNG"
+)
 
 
-def numbered(classes: Sequence[str]) -> LabelValues | None:
+def numbered(classes: Sequence[str], ignore: int | None = None, known: LabelValues | None = None) -> LabelValues | None:
     """Encoding of masks that hold class numbers; None for two classes, whose masks are two-valued anyhow.
 
+    Args:
+        classes: names, the background first.
+        ignore: value of pixels that nobody annotated, which are left out of loss and scores.
+        known: a data set's own encoding, which is taken in place of numbers.
+
+    Raises:
+        ConfigError: if ``ignore`` is no whole number, is the number of a class, or comes with a known encoding, which
+            says already what is not labelled.
+
     Example:
-        >>> numbered(["background", "cup", "window"])
-        {0: 0, 1: 1, 2: 2}
+        >>> numbered(["background", "cup", "window"], ignore=255)
+        {0: 0, 1: 1, 2: 2, 255: -1}
+        >>> numbered(["background", "road"], ignore=255)
+        {255: -1}
     """
-    return {number: number for number in range(len(classes))} if len(classes) > 2 else None
+    if ignore is not None and (isinstance(ignore, bool) or not isinstance(ignore, int)):
+        raise ConfigError("ignore is not a value of masks", expected="a whole number, such as 255", found=repr(ignore))
+    if known is not None:
+        if ignore is not None:
+            raise ConfigError(
+                "this data set says itself what is not labelled", found=f"ignore {ignore}", hint="leave ignore out"
+            )
+        return known
+    numbers = {number: number for number in range(len(classes))} if len(classes) > 2 else {}
+    if ignore in numbers:
+        raise ConfigError(
+            "ignore is the number of a class",
+            expected=f"another value than 0 to {len(classes) - 1}",
+            found=f"{ignore}, which is {classes[numbers[ignore]]}",
+            hint="leave it out, or give another value",
+        )
+    unlabelled = {} if ignore is None else {ignore: UNLABELLED}
+    return {**numbers, **unlabelled} or None
 
 
 class Labels(NamedTuple):
@@ -54,53 +98,49 @@ def read_labels(
 ) -> Labels:
     """Read a mask of known or of self-evident encoding.
 
+    Two-valued masks count as what the file shows, by the palette or the photometric interpretation of TIFF, without
+    transparency: the darker value is the background if it is stored as 0, is black, or lies in the darkest quarter of
+    the scale and the brighter one in the brightest (of 255, or of 65535 for larger values). One value alone is
+    foreground if it is brighter than the middle or stored as 1, and background if it is black or stored as 0. All else
+    is refused: two colours of equal brightness, and 1 with 2, which may be two classes.
+
+    Class numbers count as stored: of palettes the indices, of TIFF the samples. Where the file shows grey levels that
+    could be the numbers (as a GIF does, whose writers renumber the palette), what fits the encoding is taken; a mask is
+    refused where both do and differ. JPEG keeps no numbers, and is refused.
+
+    Pixels that are nodata are not known. Zeros are, also of a mask that declares 0 as nodata.
+
     Args:
         path: a picture, raster or volume.
         encoding: class number of each stored value, :data:`UNLABELLED` for none; colours are written as
-            ``0xRRGGBB``. ``"cut"`` for masks that were resampled. Without an encoding the mask has to be
-            two-valued, see :func:`read_mask`.
+            ``0xRRGGBB``. ``"cut"`` for masks that were resampled. Without an encoding, or with one that names no class,
+            the mask has to be two-valued.
         axis: of a volume, the one its slices are taken along.
         index: of the slice.
         like: the image, whose grid the mask is brought to, see :func:`~topolora_monai.io.align`; axis and index are
             then the image's.
 
     Raises:
-        DataError: if the file is damaged or holds other values, or lies elsewhere than its image.
+        DataError: if the file is damaged, holds other values, can be understood in two ways, or lies elsewhere than
+            its image.
     """
-    if encoding is None:
-        return Labels(read_mask(path, axis, index, like), None)
     if encoding == "cut":
-        values, _ = _stored(path, axis, index, like)
-        return Labels((values > _CUT if values.dtype != bool else values).astype(np.uint8), None)
-    values, valid = _stored(path, axis, index, like, coloured=max(encoding) > _LARGEST_GREY)
-    distinct = np.unique(values[valid])
-    unknown = [value for value in distinct.tolist() if value not in encoding]
-    if unknown:
-        raise DataError(
-            "mask has other values than expected",
-            path=path,
-            expected=_listed(np.array(sorted(encoding)), in_hexadecimal=max(encoding) > _LARGEST_GREY),
-            found=_listed(distinct, in_hexadecimal=max(encoding) > _LARGEST_GREY),
-            hint="check that this is the data set it is taken for",
-        )
-    classes = np.zeros(values.shape, np.uint8)
-    for value in distinct.tolist():
-        here = values == value
-        if encoding[value] == UNLABELLED:
-            valid = valid & ~here
-        else:
-            classes[here] = encoding[value]
-    return Labels(classes, None if valid.all() else valid)
+        stored = _stored(path, axis, index, like)
+        return Labels((_luminance(stored, stored.values) > _CUT).astype(np.uint8), None)
+    if encoding is None or all(number == UNLABELLED for number in encoding.values()):
+        return _two_valued(path, encoding or {}, axis, index, like)
+    if max(encoding) > _LARGEST_GREY:
+        return _encoded(path, _colours(path), encoding)
+    return _encoded(path, _stored(path, axis, index, like, numbers=True), encoding)
 
 
 def read_mask(
     path: str | Path, axis: int | None = None, index: int | None = None, like: str | Path | None = None
 ) -> NDArray[np.uint8]:
-    """Read a two-valued mask as 0 and 1.
+    """Read a two-valued mask as 0 and 1, by the rule of :func:`read_labels`.
 
-    Accepted: 0/1, 0/255 or 0/any other single value, palette images by index, colour images whose channels
-    agree, and JPEG masks, whose compression noise is cut at 127. A mask of zeros is empty, one of a single
-    other value is full.
+    Accepted: 0/1, 0/255 or 0/any other single value, two values or colours of clear contrast, and JPEG masks, whose
+    compression noise is cut at 127.
 
     Args:
         path: a picture, raster or volume.
@@ -112,7 +152,8 @@ def read_mask(
         Array of shape (H, W), values 0 and 1.
 
     Raises:
-        DataError: if the file is damaged or holds more than two values, or lies elsewhere than its image.
+        DataError: if the file is damaged, holds more than two values, is not known everywhere, can be understood in
+            two ways, or lies elsewhere than its image.
 
     Example:
         >>> import tempfile
@@ -122,63 +163,235 @@ def read_mask(
         >>> read_mask(file).tolist()
         [[0, 1]]
     """
-    values, valid = _stored(path, axis, index, like)
-    if values.dtype == bool:
-        return values.astype(np.uint8)
-    distinct = np.unique(values)
-    if len(distinct) > 2 or (len(distinct) == 2 and distinct[0] != 0) or not valid.all():
+    classes, valid = _two_valued(path, {}, axis, index, like)
+    if valid is not None:
+        raise DataError(
+            "mask has pixels that are nodata",
+            path=path,
+            expected="0 for background and one other value for foreground",
+            found=f"{np.count_nonzero(~valid)} pixels of nodata",
+            hint="save it with 0 and 1",
+        )
+    return classes
+
+
+class _Stored(NamedTuple):
+    """A mask as it is stored.
+
+    Attributes:
+        values: of any type, shape (H, W).
+        valid: which are not nodata, bool (H, W).
+        shows: the colour of each stored value, shape (N, 3); None where values are grey levels themselves.
+    """
+
+    values: NDArray[Any]
+    valid: NDArray[np.bool_]
+    shows: NDArray[np.int64] | None = None
+
+
+def _two_valued(
+    path: str | Path, unlabelled: Mapping[int, int], axis: int | None, index: int | None, like: str | Path | None
+) -> Labels:
+    stored = _stored(path, axis, index, like, numbers=bool(unlabelled))
+    for value in unlabelled:
+        stored = _without(stored, value, path)
+    distinct = np.unique(stored.values[stored.valid])
+    foreground = _foreground(distinct, stored, path)
+    mask: NDArray[np.uint8] = (np.isin(stored.values, foreground) & stored.valid).astype(np.uint8)
+    return Labels(mask, None if stored.valid.all() else stored.valid)
+
+
+def _foreground(distinct: NDArray[Any], stored: _Stored, path: str | Path) -> list[Any]:
+    """Which of at most two stored values are foreground."""
+    if len(distinct) == 0:
+        return []
+    brightness = _luminance(stored, distinct)
+    order = np.argsort(brightness, kind="stable")
+    (dark, bright), (value, other) = brightness[order[[0, -1]]], distinct[order[[0, -1]]].tolist()
+    white = 255 if bright <= 255 else _LARGEST_GREY
+    apart = 0 <= dark <= white / 4 and white * 3 / 4 <= bright <= white
+    if len(distinct) == 1:
+        if white / 2 < bright <= white:
+            return [value]
+        if dark == 0 or value == 0:
+            return []
+        if value == 1:
+            return [value]
+    elif len(distinct) == 2 and dark < bright and (value == 0 or dark == 0 or apart):
+        return [other]
+    raise DataError(
+        "mask has other values than expected"
+        if len(distinct) > 2
+        else "it is not clear what in the mask is foreground",
+        path=path,
+        expected="0 for background and one other value for foreground, or two values of clear contrast",
+        found=f"{len(distinct)} value{'s' if len(distinct) > 1 else ''}: {_listed(distinct)}{_shown(stored, distinct)}",
+        hint=_WAYS_OUT,
+    )
+
+
+def _encoded(path: str | Path, stored: _Stored, encoding: Mapping[int, int]) -> Labels:
+    in_hexadecimal = max(encoding) > _LARGEST_GREY
+    readings = [stored.values, *([] if (shown := _grey_levels(stored)) is None else [shown])]
+    fitting = [values for values in readings if np.isin(np.unique(values[stored.valid]), list(encoding)).all()]
+    values, valid = (fitting or readings)[0], stored.valid
+    distinct = np.unique(values[valid])
+    if not fitting:
         raise DataError(
             "mask has other values than expected",
             path=path,
-            expected="0 for background and one other value for foreground",
-            found=f"{len(distinct)} values: {_listed(distinct)}",
-            hint="threshold it, or keep one class, and save it as PNG",
+            expected=_listed(np.array(sorted(encoding)), in_hexadecimal),
+            found=_listed(distinct, in_hexadecimal),
+            hint=f"check that this is the data set it is taken for; {_WAYS_OUT}",
         )
-    mask: NDArray[np.uint8] = (values != 0).astype(np.uint8)
-    return mask
+    if len(fitting) > 1 and not np.array_equal(fitting[0][valid], fitting[1][valid]):
+        raise _two_readings(path, f"numbers {_listed(distinct)}{_shown(stored, distinct)}")
+    classes = np.zeros(values.shape, np.uint8)
+    for value in distinct.tolist():
+        here = values == value
+        if encoding[value] == UNLABELLED:
+            valid = valid & ~here
+        else:
+            classes[here] = encoding[value]
+    return Labels(classes, None if valid.all() else valid)
+
+
+def _without(stored: _Stored, ignored: int, path: str | Path) -> _Stored:
+    """Not known where a value is stored, or, as a GIF may have it, shown."""
+    readings = [stored.values, *([] if (shown := _grey_levels(stored)) is None else [shown])]
+    places = [place for place in (values == ignored for values in readings) if place.any()]
+    if len(places) > 1 and not np.array_equal(*places):
+        raise _two_readings(path, f"both an index and a grey level of {ignored}, the value to ignore")
+    return stored._replace(valid=stored.valid & ~places[0]) if places else stored
+
+
+def _two_readings(path: str | Path, found: str) -> DataError:
+    return DataError(
+        "mask can be understood in two ways",
+        path=path,
+        expected="class numbers, either stored or shown",
+        found=found,
+        hint="save the class numbers as a grey PNG",
+    )
 
 
 def _stored(
-    path: str | Path, axis: int | None, index: int | None, like: str | Path | None, coloured: bool = False
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values as stored, and which are not nodata; those of lossy files are already cut in two."""
+    path: str | Path, axis: int | None, index: int | None, like: str | Path | None, numbers: bool = False
+) -> _Stored:
+    """Values as stored; those of lossy files are already cut in two, which is no way to keep ``numbers``."""
     if is_volume(path):
         if axis is None or index is None:
             raise DataError("mask is a volume", path=path, expected="a picture of one slice")
         values = read_slice(path, axis, index, None if like is None else align(path, like).bring)
-        return values, np.isfinite(values)
+        return _Stored(values, np.isfinite(values), page_palette(path))
     if is_raster(path):
-        values, valid = read_band_values(path)
         bring = (Alignment() if like is None else align(path, like)).bring
-        return bring(values), bring(valid)
-    values = _colours(path) if coloured else _picture_values(path)
-    return values, np.ones(values.shape, bool)
+        samples, known, shows = read_band_values(path)
+        return _Stored(bring(samples), bring(known), shows)
+    values, shows = _picture_values(path, numbers)
+    return _Stored(values, np.ones(values.shape, bool), shows)
 
 
-def _picture_values(path: str | Path) -> NDArray[Any]:
+def _picture_values(path: str | Path, numbers: bool) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     image = open_picture(path)
-    values = np.asarray(image)
-    if image.mode == "P" and not values.any():  # a picture of one colour has one entry, whatever the colour
-        return np.full_like(values, image.convert("L").getpixel((0, 0)) > _CUT)  # type: ignore[operator]
-    if values.ndim == 3:
-        colour = values[..., :3] if image.mode in ("RGB", "RGBA") else values[..., :1]
-        if (colour != colour[..., :1]).any():
+    if image.format in _LOSSY_FORMATS:
+        if numbers:
             raise DataError(
-                "mask is a colour picture",
-                path=path,
-                expected="one value for background and one for foreground",
-                found="channels that differ",
-                hint="save the mask itself, not a coloured overlay",
+                "JPEG does not keep class numbers", path=path, expected="PNG or TIFF", hint="save the mask as PNG"
             )
-        values = colour[..., 0]
-    return np.asarray(values > _CUT) if image.format in _LOSSY_FORMATS else values
+        return _cut_in_two(_one_channel(image, path), path), None
+    if image.mode in ("P", "PA"):
+        indices = np.asarray(image).reshape(image.height, image.width, -1)[..., 0]
+        return indices, palette_colours(image)
+    values = np.asarray(image)
+    if values.ndim == 3:
+        values = _one_channel(image, path) if numbers else _brightness(image, path)
+    if shows_zero_as_white(image) and image.mode in _WHITEST:
+        return _as_samples(values, _WHITEST[image.mode])
+    return values.astype(np.uint8) if values.dtype == bool else values, None
 
 
-def _colours(path: str | Path) -> NDArray[Any]:
+def _one_channel(image: Image.Image, path: str | Path) -> NDArray[np.uint8]:
+    colours = np.asarray(image.convert("RGB"))
+    if (colours != colours[..., :1]).any():
+        raise _coloured(path, "channels that differ")
+    return colours[..., 0]
+
+
+def _brightness(image: Image.Image, path: str | Path) -> NDArray[Any]:
+    """Grey levels of a picture in colour; the brightness of one in two colours."""
+    colours = np.asarray(image.convert("RGB"))
+    if (colours == colours[..., :1]).all():
+        return colours[..., 0]
+    brightness: NDArray[np.float64] = (colours @ _LUMINANCE) / 1000
+    count = len(np.unique(colours @ np.array([1 << 16, 1 << 8, 1])))
+    if count > 2 or len(np.unique(brightness)) < count:
+        raise _coloured(path, f"{count} colours" + (" of equal brightness" if count == 2 else ""))
+    return brightness
+
+
+def _coloured(path: str | Path, found: str) -> DataError:
+    return DataError(
+        "mask is a colour picture",
+        path=path,
+        expected="one value for background and one for foreground",
+        found=found,
+        hint="save the mask itself, not a coloured overlay",
+    )
+
+
+def _cut_in_two(values: NDArray[Any], path: str | Path) -> NDArray[np.uint8]:
+    """Lossy values as 0 and 255; noise lies at edges, which have both sides of the cut."""
+    low, high = int(values.min()), int(values.max())
+    if low < high and (low > _CUT or high <= _CUT):
+        raise DataError(
+            "it is not clear what in the mask is foreground",
+            path=path,
+            expected=f"a JPEG that is darker and brighter than {_CUT}",
+            found=f"values from {low} to {high}",
+            hint="save the mask as PNG",
+        )
+    return np.where(values > _CUT, 255, 0).astype(np.uint8)
+
+
+def _as_samples(values: NDArray[Any], largest: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """What a TIFF that shows zero as white stores, which Pillow inverts up to 8 bits, and what it shows."""
+    levels = np.arange(largest, -1, -1) * (255 if largest == 1 else 1)
+    samples = largest - values.astype(np.int64) if largest <= 255 else values
+    return samples, np.repeat(levels[:, None], 3, axis=1)
+
+
+def _luminance(stored: _Stored, values: NDArray[Any]) -> NDArray[Any]:
+    """Brightness that stored values show."""
+    if stored.shows is None:
+        return values
+    brightness: NDArray[np.float64] = (stored.shows @ _LUMINANCE) / 1000
+    return brightness[values.astype(np.int64)]
+
+
+def _grey_levels(stored: _Stored) -> NDArray[np.int64] | None:
+    """What is shown, if it is grey and not what is stored."""
+    if stored.shows is None:
+        return None
+    used = stored.shows[np.unique(stored.values).astype(np.int64)]
+    if (used != used[:, :1]).any():
+        return None
+    return np.asarray(stored.shows[:, 0][stored.values.astype(np.int64)])
+
+
+def _colours(path: str | Path) -> _Stored:
     red, green, blue = np.asarray(open_picture(path).convert("RGB"), np.int32).transpose(2, 0, 1)
-    return np.asarray((red << 16) | (green << 8) | blue)
+    codes = (red << 16) | (green << 8) | blue
+    return _Stored(codes, np.ones(codes.shape, bool))
 
 
 def _listed(distinct: NDArray[Any], in_hexadecimal: bool = False) -> str:
     shown = [f"0x{value:06X}" if in_hexadecimal else str(value) for value in distinct[:6].tolist()]
     return ", ".join(shown) + (", ..." if len(distinct) > 6 else "")
+
+
+def _shown(stored: _Stored, distinct: NDArray[Any]) -> str:
+    if stored.shows is None:
+        return ""
+    colours = stored.shows[distinct[:6].astype(np.int64)].tolist()
+    return ", shown as " + ", ".join(str(c[0]) if len(set(c)) == 1 else f"({c[0]}, {c[1]}, {c[2]})" for c in colours)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.regular import FILE, path_kind, require_file
@@ -18,12 +19,12 @@ from topolora_monai.io.regular import FILE, path_kind, require_file
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["is_raster", "open_raster", "read_band_values", "read_bands"]
+__all__ = ["is_raster", "open_raster", "raster_orientation", "read_band_values", "read_bands"]
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _GEO_TAGS = {33550, 33922, 34264, 34735}
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory of the GeoTIFF standard."""
-_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339
+_ORIENTATION, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 274, 258, 277, 339
 _SIGNED_OR_FLOAT = {2, 3}
 _PICTURE_BANDS = (1, 3, 4)
 
@@ -53,10 +54,44 @@ def is_raster(path: str | Path) -> bool:
 def open_raster(path: str | Path) -> Iterator[DatasetReader]:
     """Open a raster for reading, turning rasterio's errors into one kind.
 
+    A georeference says where each stored row lies, so an orientation tag beside it is passed over, as GDAL does.
+    Without one the tag would have to be obeyed, as that of a picture is, and such a raster is refused.
+
     Raises:
         ConfigError: if rasterio is not installed.
-        DataError: if the file is missing, damaged, or fails while it is read.
+        DataError: if the file is missing, damaged, lies on its side, or fails while it is read.
     """
+    with _opened(path) as dataset:
+        tag = raster_orientation(path)
+        if tag != 1 and not (dataset.crs or dataset.gcps[0] or not dataset.transform.is_identity):
+            raise DataError(
+                "raster has an orientation tag and no georeference",
+                path=path,
+                expected="no tag, or orientation 1",
+                found=f"orientation {tag}",
+                hint="turn the pixels and take the tag out (exiftool -n -Orientation=1 if they are upright already)",
+            )
+        yield dataset
+
+
+def raster_orientation(path: str | Path) -> int:
+    """Orientation tag of a TIFF of any kind of values, 1 where it has none."""
+    try:
+        with Path(path).open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = file.read(8)
+            header += file.read(8) if header[2:3] == b"+" else b""  # BigTIFF
+            tags: Any = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(tags.next)
+            tags.load(file)
+            tag = tags.get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return 1
+    return int(tag) if tag in range(1, 9) else 1
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[DatasetReader]:
     try:
         import rasterio  # noqa: PLC0415 - an optional dependency
         from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
@@ -108,11 +143,12 @@ def read_bands(dataset: DatasetReader, channels: int, **window: Any) -> tuple[ND
     return values, valid
 
 
-def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.int64] | None]:
     """Read a raster of class numbers as it is stored.
 
     Returns:
-        First band, shape (H, W), in its own data type, and where it is not nodata.
+        First band, shape (H, W), in its own data type; where it is not nodata, which 0 never is in a mask; and the
+        colours (N, 3) that the values show, None where they are grey levels themselves.
 
     Raises:
         DataError: if it has several bands or cannot be read.
@@ -120,7 +156,22 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_]]
     with open_raster(path) as dataset:
         if dataset.count != 1:
             raise DataError("mask has several bands", path=path, expected="1", found=dataset.count)
-        return dataset.read(1), dataset.read_masks(1) > 0
+        values = dataset.read(1)
+        valid = np.ones(values.shape, bool) if dataset.nodata == 0 else dataset.read_masks(1) > 0
+        return values, valid, _colour_table(dataset)
+
+
+def _colour_table(dataset: DatasetReader) -> NDArray[np.int64] | None:
+    """Of a palette, and of samples that grow from white to black, whose own table GDAL has in 8 bits if at all."""
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and dataset.dtypes[0] in ("uint8", "uint16"):
+        bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", np.dtype(dataset.dtypes[0]).itemsize * 8))
+        largest = 2**bits - 1
+        levels = np.arange(largest, -1, -1) * max(255 // largest, 1)
+        return np.repeat(levels[:, None], 3, axis=1)
+    if dataset.colorinterp[0].name != "palette":
+        return None
+    table = dataset.colormap(1)
+    return np.array([table.get(value, (0, 0, 0))[:3] for value in range(max(table) + 1)], np.int64)
 
 
 def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
@@ -160,7 +211,7 @@ def _require_measurements(dataset: DatasetReader) -> None:
 def _opens_with_rasterio(path: Path) -> bool:
     """For TIFF of kinds that Pillow does not even identify."""
     try:
-        with open_raster(path):
+        with _opened(path):
             return True
     except (ConfigError, DataError):
         return False

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
+from topolora_monai.adapters import read_spec
+from topolora_monai.engines import check_finite
 from topolora_monai.errors import ConfigError
+from topolora_monai.metrics import check_threshold
+from topolora_monai.release.configs import MODEL_FILE
 
 __all__ = ["Bundle", "bundle_labels", "load_bundle"]
 
@@ -31,15 +34,14 @@ def bundle_labels(folder: str | Path) -> list[str]:
 
     Raises:
         ConfigError: if the folder holds no released bundle.
+        AdapterFileError: if its description is damaged.
     """
-    path = Path(folder) / "configs/inference.yaml"
-    try:
-        labels = yaml.safe_load(path.read_text())["classes"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ConfigError("not a released bundle", path=folder, hint="`topolora release` makes one") from error
-    if not isinstance(labels, list):
-        raise ConfigError("not a released bundle", path=folder, found="classes that only a run knows")
-    return [str(label) for label in labels]
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        raise ConfigError(
+            "not a released bundle", path=folder, expected=MODEL_FILE, hint="`topolora release` makes one"
+        )
+    return list(read_spec(path).labels)
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -53,7 +55,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     parser = ConfigParser()
     parser.read_config(str(Path(folder) / "configs/inference.yaml"))
     parser["bundle_root"] = str(folder)
-    parts = ("preprocessing", "network", "inferer", "probability_postprocessing", "device", "threshold", "activation")
+    parts = ("preprocessing", "network", "inferer", "postprocessing", "device", "threshold", "activation")
     prepare, network, inferer, finish, device, threshold, activation = map(parser.get_parsed_content, parts)
 
     lock = threading.Lock()  # layers may keep results for one another
@@ -62,7 +64,8 @@ def load_bundle(folder: str | Path) -> Bundle:
         image = prepare(dict(item))["image"]
         with lock, torch.inference_mode():
             logits = inferer(image[None].to(device), network)
-            probability = finish({"pred": logits[0]})["pred"]
+            check_finite(logits, [str(item["image"])])
+            probability = finish({"pred": logits[0]})["probability"]
         return np.asarray(torch.as_tensor(probability).float().cpu())
 
-    return Bundle(float(threshold), activation == "softmax", automatic)
+    return Bundle(check_threshold(threshold), activation == "softmax", automatic)

@@ -17,7 +17,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag  # noqa: 
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException  # noqa: E402
 
 import topolora_monai  # noqa: E402
-from topolora_monai.adapters import read_adapter_header  # noqa: E402
+from topolora_monai.adapters import read_spec  # noqa: E402
 from topolora_monai.annotation.doubt import Doubt  # noqa: E402
 from topolora_monai.errors import DataError  # noqa: E402
 from topolora_monai.io.geometry import shape_on_grid  # noqa: E402
@@ -69,7 +69,7 @@ class LabelApp(MONAILabelApp):
         """Segmentation by every adapter, automatic as ``NAME`` and by clicks as ``NAME_clicks``, and every bundle."""
         tasks: dict[str, Any] = {}
         for name in self.adapters.names:
-            labels = read_adapter_header(self.adapters.current(name).path).get("labels") or ["background", "structure"]
+            labels = list(read_spec(self.adapters.current(name).path).labels)
             tasks[name] = Segmentation(Model(self.adapters, name), labels, f"adapter {name}")
             tasks[f"{name}_clicks"] = Clicks(Model(self.adapters, name), labels, f"adapter {name}, by clicks and box")
         for name, folder in self.options.bundles.items():

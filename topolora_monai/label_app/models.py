@@ -18,6 +18,7 @@ from topolora_monai.errors import unknown_choice
 from topolora_monai.label_app.bundles import bundle_labels, load_bundle
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.tasks.masks import class_numbers
+from topolora_monai.model.spec import ModelSpec
 
 __all__ = ["Adapters", "BundleModel", "Model", "once"]
 
@@ -102,14 +103,14 @@ class Model:
         self.name = name
 
     @property
-    def header(self) -> dict[str, Any]:
+    def spec(self) -> ModelSpec:
         """What the adapter's file says."""
-        return self._adapters.segmenter(self.name).header(self.name)
+        return self._adapters.segmenter(self.name).spec(self.name)
 
     @property
     def threshold(self) -> float:
         """From where a class counts."""
-        return float(self.header.get("threshold") or 0.5)
+        return self.spec.threshold
 
     def told(self) -> dict[str, Any]:
         """What a client is told with each result."""
@@ -127,7 +128,7 @@ class Model:
 
     def numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Class numbers of probabilities, (H, W)."""
-        return class_numbers(probability, self.threshold, self.header.get("activation") == "softmax")
+        return class_numbers(probability, self.threshold, self.spec.exclusive)
 
 
 class BundleModel:

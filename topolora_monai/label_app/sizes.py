@@ -9,7 +9,7 @@ from PIL import Image
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.images import image_kind, image_size
-from topolora_monai.io.pictures import open_picture
+from topolora_monai.io.pictures import picture_size
 from topolora_monai.io.volumes import volume_shape
 
 __all__ = ["ImageTooLargeError", "check_image_size", "image_shape"]
@@ -20,7 +20,7 @@ class ImageTooLargeError(DataError):
 
 
 def image_shape(path: str | Path) -> tuple[int, ...]:
-    """(height, width) of a picture or raster, (slices, rows, columns) of a volume, from the file's header.
+    """(height, width) of an upright picture or raster, (slices, rows, columns) of a volume, from the file's header.
 
     Raises:
         ImageTooLargeError: for more pixels than Pillow takes.
@@ -32,12 +32,11 @@ def image_shape(path: str | Path) -> tuple[int, ...]:
     if kind == "raster":
         return image_size(path)
     try:
-        picture = open_picture(path, decode=False)
+        return picture_size(path)
     except DataError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             raise ImageTooLargeError("image is too large", path=path, found=error.__cause__) from error
         raise
-    return picture.height, picture.width
 
 
 def check_image_size(path: str | Path, max_pixels: int) -> None:

@@ -142,7 +142,9 @@ class SegmentationLoss(nn.Module, abc.ABC):
             A scalar, or shape (B, K) with ``reduction="none"``; float32 or float64.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not fit, or the target has values outside [0, 1] where pixels count. The
+                values are read back for that (on a GPU this waits for it), but not inside ``torch.compile`` or while a
+                CUDA graph is captured.
             ConfigError: for a softmax over a single channel.
         """
         return self.score(self._pixels(logits, target, mask, skeleton)).reduced(self.reduction)
@@ -158,6 +160,7 @@ class SegmentationLoss(nn.Module, abc.ABC):
 
         first = 0 if self.include_background or logits.shape[1] == 1 else 1
         odds, target = prepared(logits), prepared(target)
+        _check_values(target)
         if self.implicit_background:
             odds, target = _with_background(odds, target)
             target, first = prepared(target), 0 if self.scores_background else 1
@@ -180,6 +183,15 @@ def _check_shapes(logits: Tensor, target: Tensor, mask: Tensor | None, skeleton:
             raise ValueError(f"logits {tuple(logits.shape)} and {name} {tuple(other.shape)} differ in shape")
     if mask is not None and mask.shape != (len(logits), 1, *logits.shape[2:]):
         raise ValueError(f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}")
+
+
+def _check_values(target: Tensor) -> None:
+    """Refuse a mask of 0 and 255 and the like, which would give a loss, and a wrong one."""
+    if torch.compiler.is_compiling() or (target.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    low, high = torch.stack(target.aminmax()).tolist() if target.numel() else (0, 0)
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"target must be 0 or 1, got values from {low:g} to {high:g}: scale it, or compare it with 0")
 
 
 def _with_background(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ class TopologyLoss(nn.Module):
             Scalar, float32, or float64 for such logits.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not fit, or the target has values outside [0, 1].
         """
         total = logits.flatten()[:0].sum().to(torch.promote_types(logits.dtype, torch.float32))  # 0 with a gradient
         for name, term in self.terms.items():

@@ -39,7 +39,7 @@ from topolora_monai.metrics.curves import (
 )
 from topolora_monai.metrics.dice import PooledDice
 from topolora_monai.metrics.image_metric import ImageMetric
-from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, threshold_bin, to_16_bit
+from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, check_threshold, threshold_bin, to_16_bit
 from topolora_monai.metrics.saliency import (
     BalancedErrorRateMetric,
     EMeasureMetric,
@@ -98,6 +98,7 @@ __all__ = [
     "betti_numbers",
     "bootstrap_interval",
     "boundary_f1",
+    "check_threshold",
     "class_indices",
     "class_masks",
     "cldice",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["OverlapScores", "ThresholdCurve", "best_on_grid", "threshold_bin", "to_16_bit"]
+from topolora_monai.errors import ConfigError
+
+__all__ = ["OverlapScores", "ThresholdCurve", "best_on_grid", "check_threshold", "threshold_bin", "to_16_bit"]
 
 _BINS = 65536
 """Probabilities are scored at 16-bit resolution, that of the probability images written to disk."""
@@ -136,8 +140,32 @@ def threshold_bin(threshold: float) -> int:
     Example:
         >>> threshold_bin(0.5)
         32768
+
+    Raises:
+        ConfigError: as :func:`check_threshold`.
     """
-    return math.ceil(threshold * _BINS)
+    return math.ceil(check_threshold(threshold) * _BINS)
+
+
+def check_threshold(threshold: Any) -> float:
+    """A threshold of probabilities, as a float.
+
+    Raises:
+        ConfigError: if it is no number from 0 to 1.
+
+    Example:
+        >>> check_threshold(1)
+        1.0
+    """
+    number = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+    if not (number and 0 <= threshold <= 1):
+        raise ConfigError(
+            "threshold is not possible",
+            expected="a number from 0 to 1",
+            found=repr(threshold)[:100],
+            hint="0.5 is usual",
+        )
+    return float(threshold)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -62,7 +62,7 @@ def build_network(
         seed: of the random weights; the global generator is left untouched.
 
     Returns:
-        The segmenter, in evaluation mode, on the CPU, in float32.
+        The segmenter, in evaluation mode, on the CPU, in float32; its ``settings`` say what it was built with.
 
     Raises:
         ConfigError: for an unknown name, an impossible size or head, or a package that is not installed.
@@ -80,9 +80,11 @@ def build_network(
             raise ConfigError(f"{network_name} has no mask tokens", hint="set multiclass_head per_class")
         if activation_checkpointing:
             raise ConfigError(f"{network_name} has no activation checkpointing", hint="lower batch_size or crop_size")
-        return build_baseline(
+        baseline = build_baseline(
             network_name, encoder_weights=weights, in_channels=in_channels, out_channels=out_channels, seed=seed
         )
+        baseline.settings = {"image_size": image_size, "in_channels": in_channels, "out_channels": out_channels}
+        return baseline
     if network_name not in _PARTS:
         raise unknown_choice("network_name", network_name, NETWORK_NAMES)
     if in_channels < 1 or out_channels < 1:
@@ -109,6 +111,14 @@ def build_network(
         network.pretrained = True
     if token_set:
         network.mask_decoder.use_token_set(out_channels, mask_tokens)
+    network.settings = {
+        "image_size": image_size,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "fit": fit,
+        "multiclass_head": multiclass_head,
+        "mask_tokens": mask_tokens,
+    }
     return network.eval()
 
 

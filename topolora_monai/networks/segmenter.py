@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks.mask_decoder import MaskDecoder
+from topolora_monai.networks.traced import of_one_size
 
 __all__ = ["Fit", "SamSegmenter"]
 
@@ -76,6 +77,7 @@ class SamSegmenter(nn.Module):
         if fit not in ("pad", "squash"):
             raise ConfigError("unknown fit", expected='"pad" or "squash"', found=repr(fit))
         self.base_name = base_name
+        self.settings: dict[str, Any] = {}  # of build_network, for whoever has to build it again
         self.pretrained = False  # until weights are loaded
         self.image_size = image_size
         self.fit = fit
@@ -120,6 +122,7 @@ class SamSegmenter(nn.Module):
         Raises:
             ConfigError: when the number of channels is not the one the network was built for.
         """
+        image = of_one_size(image)
         size = (image.shape[-2], image.shape[-1])
         return self.decode(
             self.features(image),

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 import yaml
 
-from topolora_monai.adapters import load_adapter, merge, read_adapter_header
-from topolora_monai.adapters.header import network_settings
+from topolora_monai.adapters import load_adapter, merge, read_spec
 from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
-from topolora_monai.release.configs import inference_config, metadata
+from topolora_monai.release.configs import MODEL_FILE, inference_config, metadata
 
 __all__ = ["release"]
 
@@ -29,8 +29,9 @@ def release(
 ) -> Path:
     """Write a bundle that needs neither the run's folder nor the base checkpoint.
 
-    It holds ``models/model.pt`` (the merged network, whole, since MONAI Label loads without checking), the
-    adapter under ``models/adapters``, ``configs/inference.yaml`` and ``metadata.json``, a model card and the licences.
+    It holds ``models/model.pt`` (the merged network, whole, since MONAI Label loads without checking),
+    ``models/model.json`` (what the model is, which the configuration reads), the adapter under ``models/adapters``,
+    ``configs/inference.yaml`` and ``metadata.json``, a model card and the licences.
 
     Args:
         run: folder of a run that has finished and was evaluated.
@@ -56,23 +57,25 @@ def release(
     if out.exists():
         raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
     adapter = run / "adapter.safetensors"
-    header = read_adapter_header(adapter)
+    spec = read_spec(adapter)
     record = _read_json(run / "evaluation" / "summary.json", "evaluate the run first")
-    settings = network_settings(header)
-    network = build_network(**settings, weights=weights)
+    network = build_network(**spec.network_settings, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
-            _write(beside, out.name, source, adapter, header, settings, record, state)
+            _write(beside, out.name, source, adapter, spec, record, state)
             beside.chmod(0o755)
             os.replace(beside, out)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise OutputError(
-            "cannot write the bundle", path=out, found=error.strerror, hint="free some space, or choose another --out"
+            "cannot write the bundle",
+            path=out,
+            found=error.strerror or error,
+            hint="free some space, or choose another --out",
         ) from error
     return out
 
@@ -82,35 +85,36 @@ def _write(
     name: str,
     source: Path,
     adapter: Path,
-    header: dict[str, Any],
-    settings: dict[str, Any],
+    spec: ModelSpec,
     record: dict[str, Any],
     state: dict[str, torch.Tensor],
 ) -> None:
     for part in ("configs", "docs", "models/adapters"):
         (folder / part).mkdir(parents=True)
-    torch.save({key: tensor.cpu().contiguous() for key, tensor in state.items()}, folder / "models/model.pt")
+    with (folder / "models/model.pt").open("wb") as stream:  # by name, torch tells of a full disk by another error
+        torch.save({key: tensor.cpu().contiguous() for key, tensor in state.items()}, stream)
+    (folder / MODEL_FILE).write_text(json.dumps(spec.to_header(), indent=2) + "\n")
     shutil.copy(adapter, folder / "models/adapters" / f"{name}.safetensors")
-    config = inference_config(yaml.safe_load((source / "configs/inference.yaml").read_text()), header, settings)
+    config = inference_config(yaml.safe_load((source / "configs/inference.yaml").read_text()), spec)
     first_line = "# Segment a file, a folder or a glob of images:\n"
     command = "#   python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER\n"
     text = yaml.safe_dump(config, sort_keys=False, width=110)
     (folder / "configs/inference.yaml").write_text(first_line + command + text)
     source_metadata = json.loads((source / "configs/metadata.json").read_text())
-    described = metadata(source_metadata, name, header, record)
+    described = metadata(source_metadata, name, spec, record)
     (folder / "configs/metadata.json").write_text(json.dumps(described, indent=2) + "\n")
     shutil.copy(source / "configs/logging.conf", folder / "configs")
     shutil.copy(source / "LICENSE", folder)
-    (folder / "docs/README.md").write_text(model_card(name, header, record))
-    (folder / "docs/data_license.txt").write_text(_data_licence(header))
+    (folder / "docs/README.md").write_text(model_card(name, spec, record))
+    (folder / "docs/data_license.txt").write_text(_data_licence(spec))
 
 
-def _data_licence(header: dict[str, Any]) -> str:
+def _data_licence(spec: ModelSpec) -> str:
     from topolora_monai.data import BENCHMARKS  # noqa: PLC0415 - only here
 
-    name = header["dataset"]
+    name = spec.dataset
     if name not in BENCHMARKS:
-        return f"Trained on {name}: images of the user's own, whose terms apply.\n"
+        return f"Trained on {name or 'data that nothing is known of'}: images of the user's own, whose terms apply.\n"
     facts = BENCHMARKS[name].facts
     return f"Trained on {facts.title}.\nTerms: {facts.licence}.\nCite: {facts.citation}.\nFrom: {facts.homepage}\n"
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from topolora_monai.model.spec import ModelSpec
 
 __all__ = ["model_card"]
 
 _SCORES = ("dice", "iou", "precision", "recall", "auc", "cldice")
 
 
-def model_card(name: str, header: dict[str, Any], record: dict[str, Any]) -> str:
+def model_card(name: str, spec: ModelSpec, record: dict[str, Any]) -> str:
     """Markdown for whoever considers using the bundle.
 
     Args:
         name: of the bundle.
-        header: of the adapter file.
+        spec: of the model.
         record: the run's ``evaluation/summary.json``, which repeats ``training.json``.
     """
-    foreground = ", ".join(header["labels"][1:])
-    scale = header["image_size"] / header["crop_size"]
+    foreground, dataset = _verbatim(", ".join(spec.labels[1:])), _dataset(spec)
     return f"""# {name}
 
-Segments {foreground} in 2-D images, without prompts. {header["network_name"]}, adapted by
-`{header["adaptation"]["preset"]}` of topolora_monai {header["package_version"]}.
+Segments {foreground} in 2-D images, without prompts. {_verbatim(spec.network_name)}, adapted by
+{_verbatim(spec.preset)} of topolora_monai {_verbatim(spec.package_version)}.
 
 ## Use
     python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER --output_dir masks
@@ -30,24 +32,24 @@ Segments {foreground} in 2-D images, without prompts. {header["network_name"]}, 
 Run it in this folder, or give `--bundle_root`. Needs `topolora_monai`; `models/model.pt` holds the whole network.
 
 ## Data
-{_data(header, record)}
+{_data(spec, record)}
 
-Input: {header["in_channels"]} channels, values in [0, 1]{_scaling(header)}.
-One pixel of the image becomes {scale:.2f} in the network: tiles of
-{header["crop_size"]} px are enlarged to {header["image_size"]} px.
+Input: {spec.in_channels} channels, values in [0, 1]{_scaling(spec)}.
+One pixel of the image becomes {spec.pixel_scale:.2f} in the network: tiles of
+{spec.crop_size} px are enlarged to {spec.image_size} px.
 Images of another resolution should be resampled to that of the training images first.
 
 ## Scores
 {_table(record)}
 
-{_decision(header)} Overlap scores are pooled over the pixels of all test images
+{_decision(spec)} Overlap scores are pooled over the pixels of all test images
 inside the field of view at native size; clDice is the mean over images on exact skeletons.
 
 ## Training
 {_training(record)}
 
 ## Limits
-- Measured on {header["dataset"]} alone: other cameras, resolutions and populations need a validation of their own.
+- Measured on {dataset} alone: other cameras, resolutions and populations need a validation of their own.
 - One training run, seed {record["seed"]}; no interval over repetitions.
 - Outside of images of the kind it was trained on it answers all the same.
 
@@ -59,28 +61,35 @@ The bundle: Apache-2.0. The data: see `docs/data_license.txt`. The base checkpoi
 """
 
 
-def _data(header: dict[str, Any], record: dict[str, Any]) -> str:
-    scored = record.get("evaluated_on", {"dataset": header["dataset"]})
-    split = f", split {header['split_scheme']}" if "split_scheme" in header else ""
-    part = f" **Only a part of it: {header['partial']}.**" if "partial" in header else ""
-    return f"Trained on {header['dataset']}{split}; tested on {scored['dataset']}.{part}"
+def _verbatim(text: str) -> str:
+    """Text of a file as Markdown shows it: no mark-up, no cells of a table."""
+    return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", text)
 
 
-def _scaling(header: dict[str, Any]) -> str:
-    if header["pixel_values"] == "linear":
+def _dataset(spec: ModelSpec) -> str:
+    return _verbatim(spec.dataset or "data that nothing is known of")
+
+
+def _data(spec: ModelSpec, record: dict[str, Any]) -> str:
+    scored = record.get("evaluated_on", {"dataset": spec.dataset})
+    split = f", split {_verbatim(spec.split_scheme)}" if spec.split_scheme else ""
+    part = f" **Only a part of it: {_verbatim(spec.partial)}.**" if spec.partial else ""
+    return f"Trained on {_dataset(spec)}{split}; tested on {_verbatim(str(scored['dataset']))}.{part}"
+
+
+def _scaling(spec: ModelSpec) -> str:
+    if spec.pixel_values == "linear":
         return ""
-    limits = header["value_range"] or f"percentiles {header['percentiles']} of each scene"
-    return f", from {header['pixel_values']} between {limits}"
+    limits = list(spec.value_range) if spec.value_range else f"percentiles {list(spec.percentiles)} of each scene"
+    return f", from {spec.pixel_values} between {limits}"
 
 
-def _decision(header: dict[str, Any]) -> str:
-    if header["out_channels"] > 1 and header.get("activation") == "softmax":
+def _decision(spec: ModelSpec) -> str:
+    if spec.exclusive:
         return "Each pixel is of its most probable class; `NAME_mask.png` holds the numbers that `classes.json` names."
-    decision = f"Threshold {header['threshold']:.3f}, chosen on validation by {header.get('threshold_by', 'dice')}."
-    if header.get("temperature", 1.0) != 1.0:
-        decision += (
-            f" Logits are divided by {header['temperature']:.3f} first, fitted there to calibrate probabilities."
-        )
+    decision = f"Threshold {spec.threshold:.3f}, chosen on validation by {spec.threshold_by}."
+    if spec.temperature != 1.0:
+        decision += f" Logits are divided by {spec.temperature:.3f} first, fitted there to calibrate probabilities."
     return decision
 
 
@@ -90,7 +99,7 @@ def _table(record: dict[str, Any]) -> str:
     rows = [names, ["---"] * len(names), [_shown(test[name]) for name in names]]
     if "classes" in test:
         rows = [["", *names], ["---"] * (len(names) + 1), ["mean", *rows[2]]]
-        rows += [[label, *(_shown(of[name]) for name in names)] for label, of in test["classes"].items()]
+        rows += [[_verbatim(label), *(_shown(of[name]) for name in names)] for label, of in test["classes"].items()]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

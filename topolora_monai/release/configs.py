@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import re
 from typing import Any
 
-__all__ = ["inference_config", "metadata"]
+from topolora_monai.model.spec import ModelSpec
 
-_FROM_RUN = ("header", "adapter", "weights", "adaptation")
+__all__ = ["MODEL_FILE", "inference_config", "metadata"]
+
+MODEL_FILE = "models/model.json"
+"""Where a released bundle keeps what its model is; its configuration reads it from there, text and all."""
+
+_FROM_RUN = ("adapter", "weights", "adaptation")
 """Ids that only make sense beside a run."""
-_FROM_HEADER = re.compile(r"\$@header(?:\['(?P<name>\w+)'\]|\.get\('(?P<optional>\w+)', (?P<default>.+)\))")
 _KEEPING_KEYS = "$[lambda item: {**item, **monai.transforms.Compose(@loading)(item)}]"
 """Applications find what they added to an item again."""
 _MODEL = "$@bundle_root + '/models/model.pt'"
 
 
-def inference_config(source: dict[str, Any], header: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
-    """Values in place of what was read from the adapter file, the merged network in place of base and adapter.
+def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """The merged network in place of base and adapter, and what it is from a file in place of the adapter's header.
 
-    ``postprocessing`` gives masks of columns by rows, as MONAI's own loaders give images and as applications that read
-    this file alone expect; the bundle's own run keeps probabilities under ``probability_postprocessing``.
+    Nothing that a file says stands in the configuration itself, where MONAI would take text that begins with ``$``,
+    ``@`` or ``%`` for its own.
+
+    ``postprocessing`` makes masks of columns by rows, as MONAI's own loaders give images and as applications that read
+    this file alone expect; probabilities stay beside them, for the bundle's own run.
 
     Args:
         source: the source bundle's ``inference.yaml``.
-        header: of the adapter file.
-        network: arguments of :func:`~topolora_monai.networks.build_network` but the weights.
+        spec: of the model.
     """
     config = {key: value for key, value in copy.deepcopy(source).items() if key not in _FROM_RUN}
     config["imports"] = [*config["imports"], "$import topolora_monai.metrics", "$import topolora_monai.release"]
-    for key, value in config.items():
-        read = _FROM_HEADER.fullmatch(value) if isinstance(value, str) else None
-        if read:
-            name, default = read["name"] or read["optional"], read["default"]
-            config[key] = header.get(name, ast.literal_eval(default)) if default else header[name]
+    config["spec"] = f"$topolora_monai.adapters.read_spec(@bundle_root + '/{MODEL_FILE}')"
     config["model"] = _MODEL
     config["network_def"] = {
         "_target_": "topolora_monai.release.merged_network",
-        "adaptation": header["adaptation"],
-        **{name: f"@{name}" for name in network},
+        "spec": "@spec",
+        **{name: f"@{name}" for name in spec.network_settings},
     }
     config["network"] = "$topolora_monai.release.load_model(@network_def, @model).to(@device)"
     config["preprocessing"]["transforms"] = _KEEPING_KEYS
-    config["probability_postprocessing"] = config["postprocessing"]
-    config["postprocessing"] = {
-        "_target_": "Compose",
-        "transforms": [*config["postprocessing"]["transforms"], *_to_mask(header)],
-    }
-    config["evaluator"]["postprocessing"] = "@probability_postprocessing"
+    probability = {"_target_": "CopyItemsd", "keys": "pred", "names": "probability"}
+    config["postprocessing"]["transforms"] = [
+        *config["postprocessing"]["transforms"],
+        probability,
+        *_to_mask(spec),
+    ]
+    config["handlers"][0]["key"] = "probability"
     scenes = config["scene_segmenter"]
     scenes["fingerprint"] = scenes["fingerprint"].replace("@adapter", "@model")
     return config
 
 
-def _to_mask(header: dict[str, Any]) -> list[dict[str, Any]]:
+def _to_mask(spec: ModelSpec) -> list[dict[str, Any]]:
     """Transforms from probabilities to a mask of class numbers, or to one mask a class where classes overlap."""
-    if header["out_channels"] > 1 and header.get("activation") == "softmax":
+    if spec.exclusive:
         stored = "topolora_monai.metrics.to_16_bit(p).cpu().numpy()"
         numbers = f"$lambda p: torch.from_numpy(topolora_monai.metrics.class_indices({stored}))"
         return [{"_target_": "Lambdad", "keys": "pred", "func": numbers}, _columns_first(1, 0)]
@@ -64,7 +66,7 @@ def _to_mask(header: dict[str, Any]) -> list[dict[str, Any]]:
         {"_target_": "AsDiscreted", "keys": "pred", "threshold": "@threshold"},
         {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
     ]
-    if header["out_channels"] == 1:
+    if spec.out_channels == 1:
         return [*transforms, {"_target_": "SqueezeDimd", "keys": "pred", "dim": 0}, _columns_first(1, 0)]
     return [*transforms, _columns_first(0, 2, 1)]
 
@@ -73,49 +75,69 @@ def _columns_first(*axes: int) -> dict[str, Any]:
     return {"_target_": "Transposed", "keys": "pred", "indices": list(axes)}
 
 
-def metadata(source: dict[str, Any], name: str, header: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[str, Any]) -> dict[str, Any]:
     """The source bundle's metadata with the task, labels, pixel scale and scores of a run.
+
+    MONAI reads metadata as a part of the configuration: text that it would take for its own gets an invisible character
+    in front.
 
     Args:
         source: content of the source bundle's ``metadata.json``.
         name: of the new bundle.
-        header: of the adapter file.
+        spec: of the model.
         record: the run's ``evaluation/summary.json``.
     """
     described = copy.deepcopy(source)
-    labels = dict(enumerate(header["labels"]))
+    foreground, dataset = ", ".join(spec.labels[1:]), spec.dataset or "data that nothing is known of"
     test = record["test"]
     described["name"] = name
-    described["changelog"] = {source["version"]: f"released from a run of {header['network_name']}"}
-    described["task"] = f"Segmentation of {', '.join(header['labels'][1:])}"
+    described["changelog"] = {source["version"]: f"released from a run of {spec.network_name}"}
+    described["task"] = f"Segmentation of {foreground}"
     known = {"Dice": test.get("dice"), "clDice": test.get("cldice")}
     shown = [f"{title} {score:.3f}" for title, score in known.items() if score is not None]
     described["description"] = (
-        f"{header['network_name']} adapted by {header['adaptation']['preset']} to {header['dataset']}: a prompt-free"
-        f" segmenter of {', '.join(header['labels'][1:])}." + (f" Test {', '.join(shown)}." if shown else "")
+        f"{spec.network_name} adapted by {spec.preset} to {dataset}: a prompt-free segmenter of {foreground}."
+        + (f" Test {', '.join(shown)}." if shown else "")
     )
-    described["data_source"] = header["dataset"] + (f" ({header['partial']})" if "partial" in header else "")
-    described["label_classes"] = ", ".join(f"{number} {label}" for number, label in labels.items())
+    described["data_source"] = dataset + (f" ({spec.partial})" if spec.partial else "")
+    described["label_classes"] = ", ".join(f"{number} {label}" for number, label in enumerate(spec.labels))
     described["eval_metrics"] = {key: value for key, value in test.items() if isinstance(value, float)}
-    described["pixel_scale"] = header["image_size"] / header["crop_size"]
+    described["pixel_scale"] = spec.pixel_scale
     described["eval_metrics"] |= {
         f"{score}_{label}": value
         for label, scores in test.get("classes", {}).items()
         for score, value in scores.items()
         if value is not None
     }
-    described |= {"threshold": header["threshold"], "temperature": header.get("temperature", 1.0)}
+    described |= {"threshold": spec.threshold, "temperature": spec.temperature}
     data_format = described["network_data_format"]
-    channels = header["in_channels"]
     image = data_format["inputs"]["image"]
-    image["num_channels"] = channels
-    if channels != len(image["channel_def"]):
-        image["channel_def"] = {str(number): f"channel {number}" for number in range(channels)}
+    image["num_channels"] = spec.in_channels
+    if spec.in_channels != len(image["channel_def"]):
+        image["channel_def"] = {str(number): f"channel {number}" for number in range(spec.in_channels)}
         image["format"] = "magnitude"
         image["modality"] = "n/a"
     pred = data_format["outputs"]["pred"]
-    pred["num_channels"] = header["out_channels"]
-    if header["out_channels"] > 1:
-        described["pred_classes"] = f"one logit map for each of {', '.join(header['labels'][1:])}"
-    pred["channel_def"] = {str(number): label for number, label in labels.items()}
-    return described
+    pred["num_channels"] = spec.out_channels
+    if spec.out_channels > 1:
+        described["pred_classes"] = f"one logit map for each of {foreground}"
+    pred["channel_def"] = {str(number): label for number, label in enumerate(spec.labels)}
+    plain: dict[str, Any] = _plain(described)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """No text that MONAI would resolve: expressions, references, macros, and relative ids anywhere in it.
+
+    Example:
+        >>> _plain({"a": ["$100", "notes @ home", "@home", "a@#b"]})
+        {'a': ['\u2060$100', 'notes @ home', '\u2060@home', 'a@\u2060#b']}
+    """
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    apart = re.sub(r"([@%])(?=#|::)", "\\1\u2060", value)
+    return f"\u2060{apart}" if apart[:1] in ("$", "@", "%") else apart

@@ -8,17 +8,16 @@ from typing import Any
 from torch import nn
 
 import topolora_monai
-from topolora_monai.adapters import load_adapter, merge, read_adapter_header
-from topolora_monai.adapters.header import network_settings
+from topolora_monai.adapters import load_adapter, merge, read_spec
 from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError, OutputError
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 from topolora_monai.release.network import merged_network
 
 __all__ = ["load_merged", "read_merged_header", "write_merged"]
 
 _HEADER_KEY = "topolora_monai_merged"
-_FORMAT = 1
 _KIND = "merged network"
 
 
@@ -49,14 +48,13 @@ def write_merged(
         raise ConfigError("a merged network ends in .safetensors", found=out.name)
     if out.exists() and not overwrite:
         raise OutputError("file exists already", path=out, hint="choose another --out, or give --force")
-    described = read_adapter_header(adapter)
-    network = build_network(**network_settings(described), weights=weights)
+    spec = read_spec(adapter)
+    network = build_network(**spec.network_settings, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
-    header = described | {
-        "format": _FORMAT,
+    header = spec.to_header() | {
         "package_version": topolora_monai.__version__,
         "adapter_sha256": file_sha256(adapter),
-        "adapter_package_version": described["package_version"],
+        "adapter_package_version": spec.package_version,
     }
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +75,7 @@ def read_merged_header(path: str | Path) -> dict[str, Any]:
     Raises:
         AdapterFileError: if the file is missing, damaged, or no merged network of this package.
     """
-    header = read_header(path, _HEADER_KEY, _KIND)
-    if header.get("format") != _FORMAT:
-        raise AdapterFileError(
-            "merged network of an unknown format", path=path, expected=_FORMAT, found=header.get("format")
-        )
-    return header
+    return ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path).to_header()
 
 
 def load_merged(path: str | Path) -> nn.Module:
@@ -101,18 +94,19 @@ def load_merged(path: str | Path) -> nn.Module:
         >>> load_merged(folder / "merged.safetensors").image_size
         64
     """
-    header, state = read_merged_header(path), read_tensors(path, _KIND)
+    spec = ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path)
+    state = read_tensors(path, _KIND)
     broken = non_finite(state)
     if broken:
         raise AdapterFileError("merged network holds values that are not finite", path=path, found=broken[0])
     try:
-        network = merged_network(header["adaptation"], **network_settings(header))
+        network = merged_network(spec)
         network.load_state_dict(state, assign=True)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise AdapterFileError(
             "merged network cannot be loaded",
             path=path,
             found=str(error).splitlines()[0],
-            hint=f"the file was edited, or made by another version: {header.get('package_version')}",
+            hint=f"the file was edited, or made by another version: {spec.package_version}",
         ) from error
     return network.requires_grad_(False).eval()

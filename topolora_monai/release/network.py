@@ -10,25 +10,27 @@ from torch import nn
 
 from topolora_monai.adapters import AdaptationConfig, adapt, merge
 from topolora_monai.errors import CheckpointError
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 
 __all__ = ["load_model", "merged_network"]
 
 
-def merged_network(adaptation: dict[str, Any], **network: Any) -> nn.Module:
+def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
     """Build what is left after adapting a network and merging what can be merged, with random weights.
 
     Args:
-        adaptation: as :meth:`~topolora_monai.adapters.AdaptationConfig.to_dict` gives it.
-        **network: arguments of :func:`~topolora_monai.networks.build_network`.
+        spec: of the model.
+        **network: arguments of :func:`~topolora_monai.networks.build_network` in place of the model's own.
 
     Example:
         >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}
-        >>> network = merged_network(settings, network_name="vit_tiny_test", image_size=64)
-        >>> any("lora" in name for name in network.state_dict())
+        >>> base = {"network_name": "vit_tiny_test", "base_sha256": 64 * "0", "image_size": 64}
+        >>> spec = ModelSpec(**base, adaptation=settings, package_version="1.0")
+        >>> any("lora" in name for name in merged_network(spec).state_dict())
         False
     """
-    adapted = adapt(build_network(**network), AdaptationConfig.from_dict(adaptation))
+    adapted = adapt(build_network(**spec.network_settings | network), AdaptationConfig.from_dict(dict(spec.adaptation)))
     return merge(adapted.network).requires_grad_(False).eval()
 
 

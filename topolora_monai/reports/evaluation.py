@@ -15,6 +15,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from topolora_monai.engines import (
+    FiniteAnswers,
     RiskCoverage,
     UncertaintyInferer,
     image_names,
@@ -81,7 +82,8 @@ class EvaluationReport:
         self._reset()
 
     def attach(self, engine: Engine) -> None:
-        """Act after each image and at the end."""
+        """Act after each image, if its answer is in numbers, and at the end."""
+        FiniteAnswers().attach(engine)
         engine.add_event_handler(Events.STARTED, lambda _: self._start())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
         engine.add_event_handler(Events.COMPLETED, lambda _: self._write())

@@ -9,7 +9,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.utils.enums import CommonKeys as Keys
 
-from topolora_monai.engines import check_threshold_by
+from topolora_monai.engines import FiniteAnswers, check_threshold_by
 from topolora_monai.metrics import ClDiceCurveMetric
 from topolora_monai.networks.activation import Activation
 from topolora_monai.reports.class_scores import ClassScores
@@ -41,7 +41,8 @@ class SplitScores:
         self._cldice = ClDiceCurveMetric()
 
     def attach(self, engine: Engine) -> None:
-        """Act after each image, and start afresh with each run."""
+        """Act after each image, if its answer is in numbers, and start afresh with each run."""
+        FiniteAnswers().attach(engine)
         engine.add_event_handler(Events.STARTED, self._reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
 

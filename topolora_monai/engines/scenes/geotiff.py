@@ -68,7 +68,7 @@ def write_geotiffs(
     import rasterio  # noqa: PLC0415 - an optional dependency
 
     with open_raster(source) as raster:
-        profile, places = _georeference(raster)
+        profile = _georeference(raster)
     profile |= (
         {"dtype": "uint16", "nodata": _PROBABILITY_NODATA, "predictor": 2}
         if threshold is None and not exclusive
@@ -80,7 +80,7 @@ def write_geotiffs(
         with contextlib.ExitStack() as opened:
             files = [opened.enter_context(rasterio.open(path, "w", **profile)) for path in beside]
             for file in files:
-                _describe(file, places, digest, scale=1 / 65536 if profile["dtype"] == "uint16" else 1.0)
+                _describe(file, digest, scale=1 / 65536 if profile["dtype"] == "uint16" else 1.0)
             for strip, rows in enumerate(_regrouped(parts, _BLOCK)):
                 window = ((strip * _BLOCK, strip * _BLOCK + rows.shape[1]), (0, rows.shape[2]))
                 planes = [_index_mask(rows)] if exclusive else [_plane(stored, threshold) for stored in rows]
@@ -127,28 +127,27 @@ def _mask(stored: NDArray[np.uint16], threshold: int) -> NDArray[np.uint8]:
     return np.where(stored == _PROBABILITY_NODATA, _MASK_NODATA, stored >= threshold).astype(np.uint8)
 
 
-def _georeference(source: DatasetReader) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Profile of an output in the source's geometry, and the control points or RPCs that take the transform's place."""
-    profile = {
+def _georeference(source: DatasetReader) -> dict[str, Any]:
+    """Profile of an output in the source's geometry: the transform, or the control points or RPCs in its place."""
+    points, crs_of_points = source.gcps
+    by_points = source.transform.is_identity and len(points) > 0
+    return {
         "driver": "GTiff",
         "count": 1,
         "height": source.height,
         "width": source.width,
-        "crs": source.crs,
-        "transform": source.transform,
+        **({"gcps": points} if by_points else {"transform": source.transform}),
+        "crs": crs_of_points if by_points else source.crs,
+        "rpcs": source.rpcs,
         "tiled": True,
         "blockxsize": _BLOCK,
         "blockysize": _BLOCK,
         "compress": "deflate",
         "BIGTIFF": "IF_SAFER",
     }
-    places = {"gcps": source.gcps if source.gcps[0] else None, "rpcs": source.rpcs}
-    return profile, {key: value for key, value in places.items() if value is not None}
 
 
-def _describe(file: Any, places: dict[str, Any], digest: str, scale: float) -> None:
-    for key, value in places.items():
-        setattr(file, key, value)
+def _describe(file: Any, digest: str, scale: float) -> None:
     if scale != 1:
         file.scales = (scale,)
     file.update_tags(**{DIGEST_TAG: digest})

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.engines.scenes.files import DIGEST_TAG, written_whole
+from topolora_monai.engines.scenes.places import scene_placing
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.rasters import open_raster
 
@@ -78,11 +79,10 @@ def _write_layer(mask: Path, value: int, path: Path, layer: str, digest: str) ->
     import shapely  # noqa: PLC0415
 
     with open_raster(mask) as source:
-        crs = source.crs.to_wkt() if source.crs else None
-        matrix = np.array(source.transform).reshape(3, 3)
+        crs, place = scene_placing(source)
         written = 0
         for polygons in _batches(_regions(source, value), _POLYGONS_PER_WRITE):
-            placed = shapely.transform(polygons, lambda xy: xy @ matrix[:2, :2].T + matrix[:2, 2])
+            placed = shapely.transform(polygons, place) if len(polygons) else polygons
             pyogrio.raw.write(
                 path,
                 geometry=shapely.to_wkb(placed),
@@ -91,7 +91,7 @@ def _write_layer(mask: Path, value: int, path: Path, layer: str, digest: str) ->
                 layer=layer,
                 driver="GPKG",
                 geometry_type="Polygon",
-                crs=crs,
+                crs=crs.to_wkt() if crs else None,
                 append=written > 0,
                 layer_metadata={DIGEST_TAG: digest},
             )

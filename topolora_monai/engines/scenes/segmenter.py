@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from topolora_monai.engines.finite import check_finite
 from topolora_monai.engines.output import prepare_output
 from topolora_monai.engines.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
 from topolora_monai.engines.scenes.parts import SceneParts
+from topolora_monai.engines.scenes.places import require_placing
 from topolora_monai.engines.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
 from topolora_monai.engines.scenes.scene import Scene, open_scene
 from topolora_monai.engines.scenes.tiles import Band, Prepare, TileReader
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.metrics import threshold_bin
+from topolora_monai.metrics import check_threshold, threshold_bin
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.transforms.intensity import IntensityScaling
 
@@ -65,7 +67,8 @@ class SceneSegmenter:
     * ``NAME_probability_K.tif``: uint16 as :func:`~topolora_monai.metrics.to_16_bit`, at most 65534, nodata
       65535, with the band scale 1/65536;
     * ``NAME.gpkg``: layer ``mask_K`` of 4-connected foreground regions, with ``id`` from 1 and ``area`` in
-      squared units of the CRS, or in pixels where the scene has no affine transform.
+      squared units of the CRS, or in pixels where the scene has no georeference; placed by the affine transform, else
+      by the ground control points.
 
     Finished rows are kept in ``.NAME.parts`` until a scene is done. After an interruption, the same call
     continues with the band of tiles that was under way; if the source or a setting has changed, it starts over.
@@ -150,7 +153,7 @@ class SceneSegmenter:
         self.scaling = scaling
         self.output_dir = Path(output_dir)
         self.fingerprint = fingerprint
-        self.threshold = threshold
+        self.threshold = check_threshold(threshold)
         self.crop_size = crop_size
         self.overlap = overlap
         self.batch_size = batch_size
@@ -174,8 +177,8 @@ class SceneSegmenter:
         Raises:
             ConfigError: if rasterio is not installed, the network changes the size of an image, or ``prepare`` its
                 shape.
-            DataError: if a scene cannot be read or has other bands than the network needs; scenes are opened
-                before the first is segmented.
+            DataError: if a scene cannot be read, has other bands than the network needs, or no place for polygons
+                that are asked for; scenes are opened before the first is segmented.
             OutputError: if results cannot be written; what was finished is kept.
         """
         scenes = [self._open_scene(item) for item in items]
@@ -197,6 +200,8 @@ class SceneSegmenter:
 
     def _open_scene(self, item: Item) -> Scene:
         path = Path(item["image"]).absolute()
+        if self.polygons:
+            require_placing(path)
         return open_scene(item["name"], path, self.channels, self.crop_size, self.overlap)
 
     def _count_classes(self) -> int:
@@ -292,6 +297,7 @@ class SceneSegmenter:
         for done in range(0, len(starts), self.batch_size):
             batch = starts[done : done + self.batch_size]
             logits = self._infer(np.stack([reader.tile(band, start) for start in batch]))
+            check_finite(torch.from_numpy(logits), [reader.scene.name])
             for start, one in zip(batch, logits, strict=True):
                 total[:-1, :, start : start + grid.crop] += one * self._weights
                 total[-1, :, start : start + grid.crop] += self._weights

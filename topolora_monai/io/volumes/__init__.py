@@ -9,6 +9,7 @@ from topolora_monai.io.volumes.geometry import default_axis, slice_count, volume
 from topolora_monai.io.volumes.kinds import VOLUME_SUFFIXES, VolumeKind, is_volume
 from topolora_monai.io.volumes.slices import read_slice
 from topolora_monai.io.volumes.state import volume_state
+from topolora_monai.io.volumes.tiff import page_palette
 from topolora_monai.io.volumes.volume import Volume, read_volume
 from topolora_monai.io.volumes.writing import volume_output_name, write_volume
 
@@ -18,6 +19,7 @@ __all__ = [
     "VolumeKind",
     "default_axis",
     "is_volume",
+    "page_palette",
     "read_slice",
     "read_volume",
     "slice_count",

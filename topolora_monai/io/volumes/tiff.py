@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.pictures import open_picture
+from topolora_monai.io.pictures import open_picture, page_size, palette_colours, shows_zero_as_white
 from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.io.volumes.damage import DAMAGE
 from topolora_monai.io.volumes.header import Header, not_grey
 
-__all__ = ["TIFF_SUFFIXES", "has_several_pages", "tiff_header", "tiff_values", "write_tiff"]
+__all__ = ["TIFF_SUFFIXES", "has_several_pages", "page_palette", "tiff_header", "tiff_values", "write_tiff"]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 """File name endings, in lower case."""
@@ -46,13 +46,13 @@ def has_several_pages(path: Path) -> bool:
 
 
 def tiff_header(path: Path) -> Header:
-    """Number and size of the pages.
+    """Number and size of the upright pages.
 
     Raises:
         DataError: if they are in colour or differ in size.
     """
     with _open(path) as image:
-        found = [(page.height, page.width, page.mode) for page in _pages(image)]
+        found = [(*page_size(page), page.mode) for page in _pages(image)]
     rows, columns, _ = found[0]
     for number, (height, width, mode) in enumerate(found, 1):
         if mode not in _MODES:
@@ -69,9 +69,26 @@ def tiff_header(path: Path) -> Header:
 
 
 def tiff_values(path: Path) -> NDArray[Any]:
-    """Values of all pages, shape (pages, rows, columns); of a palette its indices."""
+    """Values of all pages, each turned upright, shape (pages, rows, columns); of a palette its indices."""
     with _open(path) as image:
-        return np.stack([np.asarray(page, dtype=np.float32) for page in _pages(image)])
+        return np.stack([_shown(page) for page in _pages(image)])
+
+
+def page_palette(path: str | Path) -> NDArray[np.int64] | None:
+    """Colours (N, 3) of the indices that the pages of a TIFF hold; None for pages without palette and other files.
+
+    Raises:
+        DataError: if the pages show their values differently.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(TIFF_SUFFIXES):
+        return None
+    with _open(path) as image:
+        palettes = [palette_colours(page) if page.mode == "P" else None for page in _pages(image)]
+    first = palettes[0]
+    if not all(other is first is None or np.array_equal(other, first) for other in palettes):  # type: ignore[arg-type]
+        raise DataError("pages differ in palette", path=path, hint="save the pages in grey, or to files of their own")
+    return first
 
 
 def write_tiff(array: NDArray[Any], path: Path) -> None:
@@ -102,6 +119,11 @@ def _pages(image: Image.Image) -> Iterator[Image.Image]:
         else:
             if number == 0 or not _is_subordinate(image):
                 yield image
+
+
+def _shown(page: Image.Image) -> NDArray[np.float32]:
+    values = np.asarray(page, dtype=np.float32)
+    return 65535 - values if page.mode.startswith("I;16") and shows_zero_as_white(page) else values
 
 
 def _is_subordinate(page: Image.Image) -> bool:

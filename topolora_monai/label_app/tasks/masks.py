@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -13,8 +14,8 @@ from PIL import Image
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.geometry import align
-from topolora_monai.io.images import image_kind
-from topolora_monai.io.pictures import open_picture, write_png
+from topolora_monai.io.images import image_kind, image_orientation
+from topolora_monai.io.pictures import open_picture, palette_colours, write_png
 from topolora_monai.io.volumes import is_volume, read_volume, write_volume
 from topolora_monai.metrics import predicted_masks
 
@@ -43,7 +44,9 @@ def class_numbers(probability: NDArray[np.float32], threshold: float, exclusive:
 
 
 def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
-    """Class numbers of a label file; a mask of 0 and 255 becomes one of 0 and 1.
+    """Class numbers of a label file, upright; a mask of 0 and 255 becomes one of 0 and 1.
+
+    A palette of black and white alone is such a mask, too, in whatever order; of others the indices count.
 
     Args:
         path: the file.
@@ -60,7 +63,7 @@ def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
         values = bring(np.asarray(read_volume(path).values))
         values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
     else:
-        values = np.asarray(open_picture(path))
+        values = _picture_numbers(path)
     if values.ndim == 3 and image_kind(path) != "volume" and (values[..., :1] == values[..., :3]).all():
         values = values[..., 0]  # grey saved as colour
     found = np.unique(values)
@@ -71,6 +74,15 @@ def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
         raise DataError("label has several channels", path=path, expected="one class number for each pixel")
     numbers = (values if image_kind(path) == "volume" else bring(values)).astype(np.uint8)
     return numbers // np.uint8(255) if set(found.tolist()) <= {0, 255} else numbers
+
+
+def _picture_numbers(path: str | Path) -> NDArray[Any]:
+    picture = open_picture(path)
+    if picture.mode == "P":
+        used = palette_colours(picture)[np.unique(np.asarray(picture))]
+        if (used == used[:, :1]).all() and np.isin(used, (0, 255)).all():
+            return np.asarray(picture.convert("L"))
+    return np.asarray(picture)
 
 
 def new_result_file(suffix: str) -> Path:
@@ -116,7 +128,7 @@ def write_label(numbers: NDArray[np.uint8], like: str | Path, suffix: str | None
 
 
 def _spacing(picture: str | Path) -> tuple[float, float]:
-    """Size of a picture's pixels as ITK reads it, so that 3D Slicer lays the label over the picture."""
+    """Size of an upright picture's pixels as ITK reads it, so that 3D Slicer lays the label over the picture."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(picture))
     try:
@@ -124,4 +136,5 @@ def _spacing(picture: str | Path) -> tuple[float, float]:
         width, height = reader.GetSpacing()[:2]
     except RuntimeError:  # a kind of file that ITK does not read, and so no program that is built with it
         return 1.0, 1.0
-    return float(width), float(height)
+    on_its_side = image_kind(picture) == "picture" and image_orientation(picture) in (5, 6, 7, 8)
+    return (float(height), float(width)) if on_its_side else (float(width), float(height))

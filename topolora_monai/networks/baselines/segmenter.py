@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
+from topolora_monai.networks.traced import of_one_size
 
 __all__ = ["BaselineSegmenter"]
 
@@ -44,6 +47,7 @@ class BaselineSegmenter(nn.Module):
         super().__init__()
         self.network = network
         self.base_name = base_name
+        self.settings: dict[str, Any] = {}  # of build_network, for whoever has to build it again
         self.in_channels = in_channels
         self.stride = stride
         self.pretrained = pretrained
@@ -72,6 +76,7 @@ class BaselineSegmenter(nn.Module):
                 found=tuple(image.shape),
                 hint="set in_channels to the number of channels of the images",
             )
+        image = of_one_size(image)
         size = (image.shape[-2], image.shape[-1])
         x = (image.float() - self.mean) / self.std
         height, width = self.padded_size(size)

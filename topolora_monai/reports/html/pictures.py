@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.pictures import open_picture
+from topolora_monai.io.pictures import open_picture, picture_size
 from topolora_monai.metrics.breaks import SkeletonBreak
 from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
 from topolora_monai.reports.html.runs import Run
@@ -112,7 +112,7 @@ def _only_figure(figure: Path | None, folder: Path, report: Path) -> ImagePictur
 
 
 def _one_size(paths: list[Path]) -> tuple[int, int]:
-    sizes = {path: open_picture(path, decode=False).size for path in paths}
+    sizes = {path: picture_size(path)[::-1] for path in paths}
     first = sizes[paths[0]]
     for path, size in sizes.items():
         if size != first:

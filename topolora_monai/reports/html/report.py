@@ -45,6 +45,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = Tru
     out = Path(out).absolute()
     _check(out)
     with writing(out, "the report", "choose another --out"), folder_beside(out / _FILES) as beside:
+        (beside / _FILES).mkdir()
         pictures = _all_pictures(runs, beside)
         content = build_content(runs, pictures)
         if pdf:

@@ -1,0 +1,92 @@
+"""What a model says of itself: each entry checked, defaults in one place, nothing lost to a file and back."""
+
+import dataclasses
+import json
+
+import pytest
+
+from topolora_monai.errors import AdapterFileError, ConfigError
+from topolora_monai.model import MODEL_FORMAT, ModelSpec
+
+REQUIRED = {"network_name": "vit_t", "base_sha256": 64 * "a", "adaptation": {"preset": "lora"}, "package_version": "1"}
+HEADER = {"format": MODEL_FORMAT, **REQUIRED}
+EVERYTHING = {
+    "image_size": 768, "crop_size": 192, "in_channels": 4, "out_channels": 2, "fit": "squash",
+    "multiclass_head": "token_set", "mask_tokens": 20, "labels": ["background", "$100 notes", "@home"],
+    "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
+    "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25, "threshold_by": "cldice", "temperature": 1.5,
+    "protocol": "published", "pretrained": True, "dataset": "drive", "split_scheme": "official", "annotator": "first",
+    "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "partial": "3 of 40 images", "validation_dice": 0.8,
+}  # fmt: skip
+
+
+def read(**changes):
+    return ModelSpec.from_header(HEADER | changes, "model.safetensors")
+
+
+def test_everything_comes_back():
+    header = HEADER | EVERYTHING
+    spec = ModelSpec.from_header(header, "model.safetensors")
+    assert json.loads(json.dumps(spec.to_header())) == header
+    assert header.keys() == {field.name for field in dataclasses.fields(ModelSpec)} - {"further"}
+
+
+def test_required_entries_alone_get_the_defaults():
+    spec = read()
+    assert spec == ModelSpec(**REQUIRED)
+    assert (spec.image_size, spec.crop_size, spec.labels) == (1024, 1024, ("background", "foreground"))
+    assert read(out_channels=2).labels == ("background", "class 1", "class 2")
+    assert read(crop_size=512).pixel_scale == 2
+
+
+def test_what_later_versions_add_is_kept():
+    spec = read(overlap=0.5, threshold=None)
+    assert spec.further == {"overlap": 0.5}
+    assert spec.threshold == 0.5
+    assert spec.to_header()["overlap"] == 0.5
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_nothing_goes_without_the_required(name):
+    with pytest.raises(AdapterFileError, match=rf"model\.safetensors(.|\n)*wrong {name}(.|\n)*found:\s+nothing"):
+        read(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_size", 15), ("image_size", 8193), ("image_size", 10**400), ("crop_size", 1), ("crop_size", 10**9),
+        ("crop_size", False), ("in_channels", 0), ("in_channels", 1025), ("out_channels", 10**9), ("mask_tokens", 0),
+        ("mask_tokens", 10**6), ("fit", "stretch"), ("fit", ["pad"]), ("multiclass_head", "$x"), ("activation", "relu"),
+        ("activation", {}), ("pixel_values", "$1"), ("percentiles", [1]), ("percentiles", [99, 1]),
+        ("percentiles", [-1, 99]), ("percentiles", [1, 101]), ("percentiles", "12"), ("percentiles", [True, 2]),
+        ("value_range", [0, float("inf")]), ("value_range", [1, 1]), ("value_range", ["$0", 1]),
+        ("value_range", [10**400, 10**401]), ("clahe", 1), ("clahe", "true"), ("despeckle_looks", 0),
+        ("despeckle_looks", True), ("despeckle_looks", float("nan")), ("despeckle_looks", "$1"), ("threshold", 1.5),
+        ("threshold", 10**400), ("threshold", True), ("threshold_by", "iou"), ("temperature", 0),
+        ("temperature", float("inf")), ("protocol", "mine"), ("pretrained", "yes"), ("labels", ["a", "a"]),
+        ("labels", ["a", ""]), ("labels", ["a", "b\n"]), ("labels", ["a", 201 * "b"]), ("labels", {"a": 1}),
+        ("labels", 2000 * ["a"]), ("labels", ["a", ["b"]]), ("dataset", 201 * "x"), ("dataset", "a\x1b[2Jb"),
+        ("dataset", "a\0"), ("folds", 1), ("fold", -1), ("fold", 0.5), ("group_pattern", 3000 * "a"),
+        ("validation_dice", 2), ("network_name", 300 * "a"), ("adaptation", "lora"), ("base_sha256", 64 * "A"),
+    ],
+)  # fmt: skip
+def test_entries_of_another_type_or_out_of_range_are_named(name, value):
+    with pytest.raises(AdapterFileError, match=rf"model\.safetensors(.|\n)*wrong {name}") as error:
+        read(**{name: value})
+    assert len(str(error.value)) < 1000
+    with pytest.raises(ConfigError, match=f"wrong {name}"):
+        ModelSpec(**REQUIRED | {name: value})
+
+
+@pytest.mark.parametrize("labels", [["background"], ["background", "a", "b"]])
+def test_labels_have_to_fit_the_classes(labels):
+    with pytest.raises(AdapterFileError, match=r"labels of the model do not fit(.|\n)*background and 1 more"):
+        read(labels=labels)
+
+
+@pytest.mark.parametrize("version", [None, 2, "1", True, 50_000_000 * "9"])
+def test_another_format_names_the_version_to_use(version):
+    with pytest.raises(AdapterFileError, match="unknown format") as error:
+        read(format=version)
+    assert len(str(error.value)) < 1000

@@ -1,0 +1,5 @@
+"""What a trained model is."""
+
+from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
+
+__all__ = ["MODEL_FORMAT", "ModelSpec"]
