@@ -1,6 +1,7 @@
 """A user's own data: what is recognised, how it is split, and what is refused by name."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -45,14 +46,26 @@ class TestFolder:
             write_image(f"set/masks/case{index}.gif", np.eye(8, dtype=np.uint8))
         return tmp_path / "set"
 
-    def test_pairs_by_stem_and_seeded_split(self, folder):
-        data = Folder(folder)
+    def test_pairs_by_stem_and_seeded_split(self, folder, caplog):
+        with caplog.at_level(logging.INFO):
+            data = Folder(folder)
         items = {split: data.items(split) for split in SPLITS}
-        assert [len(items[split]) for split in SPLITS] == [6, 2, 2]
+        counts = [len(items[split]) for split in SPLITS]
+        assert all(counts)
+        said = "10 images: {} training, {} validation, {} test (asked for 60/20/20 %)".format(*counts)
+        assert caplog.messages == [said]
         assert sorted(name for split in names(data) for name in split) == [f"case{i}" for i in range(10)]
         assert all(item["image"].rsplit("/", 1)[1][:5] == item["label"].rsplit("/", 1)[1][:5] for item in items["test"])
         assert names(Folder(folder)) == names(data)
         assert names(Folder(folder, seed=1)) != names(data)
+
+    def test_a_folder_that_grows_moves_nothing_into_validation_or_test(self, folder, write_pair):
+        before = names(Folder(folder))
+        for number in range(10, 24):
+            write_pair(f"set/images/case{number}.png", f"set/masks/case{number}.png")
+        training, validation, test = names(Folder(folder))
+        assert len(training) + len(validation) + len(test) == 24
+        assert not set(before[0]) & {*validation, *test}
 
     def test_own_split_folders_are_kept(self, folder, tmp_path):
         for split, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3,))):

@@ -18,6 +18,7 @@ from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
 __all__ = [
     "adapt_as_stored",
     "adapter_state",
+    "check_fit",
     "is_complete",
     "load_adapter",
     "read_adapter_header",
@@ -157,7 +158,7 @@ def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor
         adaptation = adapt(network, AdaptationConfig.from_dict(dict(spec.adaptation)))
     except (ConfigError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise AdapterFileError("settings of the adapter cannot be used", path=path, found=error) from error
-    _check_fit(adapter_state(network), state, path)
+    check_fit(adapter_state(network), state, path)
     return adaptation
 
 
@@ -176,26 +177,44 @@ def _read_json_header(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _check_fit(wanted: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
+def check_fit(
+    wanted: dict[str, Tensor],
+    state: dict[str, Tensor],
+    path: str | Path,
+    what: str = "adapter",
+    hint: str = "export it again, or take an earlier one",
+) -> None:
+    """Make sure that tensors of a file are those of a network, and finite.
+
+    Args:
+        wanted: of the network, by name.
+        state: of the file.
+        path: the file, for an error.
+        what: it is, likewise.
+        hint: what to do if it does not fit.
+
+    Raises:
+        AdapterFileError: if a name is missing or unexpected, a shape or type differs, or a value is not finite.
+    """
     missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     both = wanted.keys() & state.keys()
     changed = sorted(key for key in both if _form(wanted[key]) != _form(state[key]))
     if missing or unexpected or changed:
         raise AdapterFileError(
-            "adapter does not fit the network",
+            f"{what} does not fit the network",
             path=path,
             expected=f"{len(wanted)} tensors",
             found=f"missing {missing or 'none'}; unexpected {unexpected or 'none'};"
             f" other shape or type {changed or 'none'}",
-            hint="the file is damaged or was edited; export it again",
+            hint=f"the file is damaged or was edited; {hint}",
         )
     broken = non_finite(state)
     if broken:
         raise AdapterFileError(
-            "adapter holds values that are not finite",
+            f"{what} holds values that are not finite",
             path=path,
             found=", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else ""),
-            hint="its training diverged or the file is damaged; take an earlier one",
+            hint=f"its training diverged or the file is damaged; {hint}",
         )
 
 

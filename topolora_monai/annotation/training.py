@@ -34,7 +34,7 @@ from torch import Tensor
 from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_spec, save_adapter
 from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
-from topolora_monai.data import check_item
+from topolora_monai.data import SampleSeeds, check_item
 from topolora_monai.data.fields_of_view import with_computed_fov
 from topolora_monai.data.items import Item
 from topolora_monai.engines import (
@@ -279,12 +279,11 @@ class _Run:
     def load(self, training: list[Item], validation: list[Item], loading: Compose) -> None:
         """Read all images once, and put the engines together."""
         decibels = self.spec.pixel_values != "linear"
-        self._augmentation = Compose(
-            [*loading.transforms, *_augmentation(self.spec.crop_size, self.settings, decibels)]
-        )
+        augmentation = Compose([*loading.transforms, *_augmentation(self.spec.crop_size, self.settings, decibels)])
         repeated = training * self.settings.crops_per_image
-        cached = CacheDataset(repeated, self._augmentation, hash_as_key=True, progress=False)
-        self._training = DataLoader(cached, batch_size=self.settings.batch_size, shuffle=True)
+        cached = CacheDataset(repeated, augmentation, hash_as_key=True, progress=False)
+        self._samples = SampleSeeds(cached, self.settings.seed)
+        self._training = DataLoader(self._samples, batch_size=self.settings.batch_size, shuffle=True)
         self._evaluator = SupervisedEvaluator(
             device=self.device,
             val_data_loader=DataLoader(CacheDataset(validation, loading, progress=False), batch_size=1),
@@ -329,7 +328,7 @@ class _Run:
             prepare_batch=prepare_batch,
             inferer=AutocastInferer(SimpleInferer(), self.precision),
             train_handlers=[
-                EpochSeed(settings.seed, self._augmentation),
+                EpochSeed(settings.seed, self._samples),
                 LossRamp(loss),
                 BalanceLoss(),
                 NonFiniteGuard(),

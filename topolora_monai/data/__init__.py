@@ -9,7 +9,9 @@ from topolora_monai.data.inputs import find_images
 from topolora_monai.data.items import SPLITS, Item, Split, check_item, check_items, without_fov
 from topolora_monai.data.pictures import contact_sheet, overlay
 from topolora_monai.data.registry import BENCHMARKS, DATASET_NAMES, SegmentationData, open_dataset
+from topolora_monai.data.sample_seeds import SampleSeeds
 from topolora_monai.data.slices import expand_slices
+from topolora_monai.data.split_record import check_unseen, record_split
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
 from topolora_monai.data.verification import Verification, verify
 
@@ -23,6 +25,7 @@ __all__ = [
     "Folder",
     "Item",
     "Modality",
+    "SampleSeeds",
     "SegmentationData",
     "Split",
     "SyntheticVessels",
@@ -30,12 +33,14 @@ __all__ = [
     "cached",
     "check_item",
     "check_items",
+    "check_unseen",
     "contact_sheet",
     "expand_slices",
     "file_sha256",
     "find_images",
     "open_dataset",
     "overlay",
+    "record_split",
     "verify",
     "without_fov",
 ]

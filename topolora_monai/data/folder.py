@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from topolora_monai.io.regular import require_file
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["Folder"]
+
+_logger = logging.getLogger(__name__)
 
 
 class Folder:
@@ -46,16 +49,18 @@ class Folder:
     A volume (NIfTI, DICOM folder, ...) counts as its slices, all in one split. So do images of one group, such as a
     patient; groups come from the list or from ``group_pattern``.
 
-    What names no validation or test split is split by a seeded shuffle: by fractions, or with ``folds`` as one
-    round of a cross-validation, ``fold`` for test and the next for validation. Two folds leave none for
-    validation, so ``validation_fraction`` of the other fold is taken. Where images for test are given apart, or in
-    a datalist with ``fold`` in each entry and a test list, ``fold`` is for validation.
+    What names no validation or test split is split by a hash of each image's or group's name, so that images which are
+    added move none that was there, see :func:`~topolora_monai.data.folds.random_splits`; the shares reached are
+    logged. With ``folds`` it is one round of a cross-validation over what is there, ``fold`` for test and the next for
+    validation. Two folds leave none for validation, so ``validation_fraction`` of the other fold is taken. Where
+    images for test are given apart, or in a datalist with ``fold`` in each entry and a test list, ``fold`` is for
+    validation.
 
     Args:
         root: folder or list file.
         validation_fraction: of the images without a split of their own.
         test_fraction: likewise.
-        seed: of the shuffle.
+        seed: of the hash, and of the folds.
         folds: number of folds, at least 2.
         fold: number of the round, from 0.
         group_pattern: regular expression that fits the whole name of each image, its one group in parentheses
@@ -226,5 +231,24 @@ def _filled(splits: Mapping[Split, list[Item]], fractions: Mapping[Split, float]
     """Take missing validation and test images out of training."""
     missing = {split: fraction for split, fraction in fractions.items() if not splits[split]}
     drawn = random_splits(splits["training"], missing, seed)
+    if missing:
+        _logger.info("%s", _shares(drawn, missing))
     given = {split: sorted(splits[split], key=lambda item: item["name"]) for split in fractions if splits[split]}
     return {**drawn, **given}
+
+
+def _shares(drawn: Mapping[Split, Sequence[Item]], fractions: Mapping[Split, float]) -> str:
+    """How many images each split got, and how many were asked for.
+
+    Example:
+        >>> item = Item(name="a", image="a.png")
+        >>> _shares({"training": [item] * 4, "validation": [item], "test": []}, {"validation": 0.25})
+        '5 images: 4 training, 1 validation (asked for 75/25 %)'
+    """
+    asked = {
+        "training": 1 - sum(fractions.values()),
+        **{split: fractions[split] for split in SPLITS[1:] if split in fractions},
+    }
+    counts = ", ".join(f"{len(drawn[split])} {split}" for split in asked)
+    shares = "/".join(f"{100 * share:.0f}" for share in asked.values())
+    return f"{sum(len(drawn[split]) for split in asked)} images: {counts} (asked for {shares} %)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +13,8 @@ from topolora_monai.data.items import SPLITS, Item, Split
 from topolora_monai.errors import ConfigError, DataError
 
 __all__ = ["cross_validation", "fold_parts", "fold_splits", "groups_from_names", "random_splits"]
+
+_HELD_OUT: tuple[Split, ...] = ("test", "validation")
 
 
 def fold_splits(
@@ -143,13 +147,19 @@ def random_splits(
 ) -> dict[Split, list[Item]]:
     """Hold out fractions of the items at random, each group in one split, the rest being for training.
 
-    Each split takes whole groups, in shuffled order, as long as that brings it nearer to its fraction, and one at
-    least if its fraction is not 0. The result depends on names and seed, not on the order of ``items``.
+    Each group has a number in [0, 1), a hash of the seed and its name (of an image without a group, the image's own
+    name). Numbers below the test fraction are for test, those from one minus the validation fraction on for
+    validation. Where an image belongs so depends on nothing but its name: adding images moves none that is there. The
+    shares reached scatter around the fractions, the less the more groups there are.
+
+    Of few groups, a split with a fraction that would stay empty takes the one whose number is nearest to it. Such a
+    group is the only one that later additions may move, and they move it to training, not from there; only where no
+    number lies in training does that borrow one.
 
     Args:
         items: in any order.
         fractions: of all items, for each split to hold out.
-        seed: of the shuffle.
+        seed: of the hash.
         groups: as for :func:`fold_splits`.
 
     Returns:
@@ -159,9 +169,12 @@ def random_splits(
         ConfigError: if a fraction is negative, or they leave nothing for training.
 
     Example:
-        >>> scans = [Item(name=name, image=f"{name}.png") for name in "abcde"]
-        >>> {split: len(part) for split, part in random_splits(scans, {"test": 0.2}).items()}
-        {'training': 4, 'validation': 0, 'test': 1}
+        >>> scans = [Item(name=name, image=f"{name}.png") for name in "abcdefgh"]
+        >>> before, after = random_splits(scans[:5], {"test": 0.2}), random_splits(scans, {"test": 0.2})
+        >>> {split: [item["name"] for item in part] for split, part in before.items()}
+        {'training': ['a', 'b', 'd', 'e'], 'validation': [], 'test': ['c']}
+        >>> [item["name"] for item in before["training"] if item in after["test"]]
+        []
     """
     if any(fraction < 0 for fraction in fractions.values()) or sum(fractions.values()) >= 1:
         raise ConfigError(
@@ -169,14 +182,18 @@ def random_splits(
             expected="none below 0, and less than 1 in all",
             found=", ".join(f"{split}_fraction {fraction:g}" for split, fraction in fractions.items()),
         )
-    left = _shuffled(_by_group(_with_groups(items, groups)), seed)
-    splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    for split, fraction in fractions.items():
-        count = max(1, round(fraction * len(items))) if fraction > 0 else 0
-        held, left = _take(left, count)
-        splits[split] = sorted(held, key=_by_name)
-    splits["training"] = sorted((item for group in left for item in group), key=_by_name)
-    return splits
+    numbered = [(_number(members[0], seed), members) for members in _by_group(_with_groups(items, groups))]
+    numbered.sort(key=lambda pair: pair[0])
+    held: dict[Split, list[list[Item]]] = {split: [] for split in SPLITS}
+    for number, members in numbered:
+        if number < fractions.get("test", 0):
+            held["test"].append(members)
+        elif number >= 1 - fractions.get("validation", 0):
+            held["validation"].append(members)
+        else:
+            held["training"].append(members)
+    _fill(held, [split for split in _HELD_OUT if fractions.get(split, 0) > 0])
+    return {split: sorted((item for group in held[split] for item in group), key=_by_name) for split in SPLITS}
 
 
 def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
@@ -241,15 +258,26 @@ def _shuffled(groups: Sequence[list[Item]], seed: int) -> list[list[Item]]:
     return [groups[int(i)] for i in np.random.default_rng(seed).permutation(len(groups))]
 
 
-def _take(groups: Sequence[list[Item]], count: int) -> tuple[list[Item], list[list[Item]]]:
-    """About ``count`` items in whole groups, and the groups that are left."""
-    held: list[Item] = []
-    left: list[list[Item]] = []
-    for group in groups:
-        if abs(len(held) + len(group) - count) < abs(len(held) - count):
-            held += group
-        else:
-            left.append(group)
-    if count and left and not held:  # every group is more than twice too large
-        held = left.pop(min(range(len(left)), key=lambda i: len(left[i])))
-    return held, left
+def _number(item: Item, seed: int) -> float:
+    """Of an item's group, in [0, 1); the same on every machine."""
+    kind, name = ("group", item["group"]) if "group" in item else ("name", item["name"])
+    digest = hashlib.sha256(json.dumps([seed, kind, name]).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48  # exact in a float, and below 1
+
+
+def _fill(held: dict[Split, list[list[Item]]], wanted: Sequence[Split]) -> None:
+    """Let no split stay empty while another has two groups; groups are in order of their numbers.
+
+    Test lies at the low end, validation at the high one, training between them.
+    """
+    nearest: dict[Split, list[tuple[Split, int]]] = {
+        "test": [("training", 0), ("validation", 0)],
+        "validation": [("training", -1), ("test", -1)],
+        "training": [("validation", 0), ("test", -1)],
+    }
+    for split in (*wanted, "training"):
+        for lender, end in nearest[split]:
+            if not held[split] and len(held[lender]) > 1:
+                held[split].append(held[lender].pop(end))
+        if not held[split] and held["training"]:  # with two groups none is left for training, which is refused
+            held[split].append(held["training"].pop())

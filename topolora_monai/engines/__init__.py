@@ -19,14 +19,17 @@ from topolora_monai.engines.handlers import (
     TimeLeft,
 )
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
-from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly, write_json
+from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
 from topolora_monai.engines.rank_allocation import RankAllocation
+from topolora_monai.engines.recipe import Recipe
+from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.scenes import SceneSegmenter
-from topolora_monai.engines.schedules import lr_schedule
+from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
 from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by, flag
 from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
 from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
+from topolora_monai.io.json_files import read_json, write_json
 
 __all__ = [
     "AutocastInferer",
@@ -40,9 +43,11 @@ __all__ = [
     "NonFiniteGuard",
     "PredictionWriter",
     "RankAllocation",
+    "Recipe",
     "RiskCoverage",
     "RunCheckpoint",
     "SceneSegmenter",
+    "ScheduleSteps",
     "TargetLoss",
     "TemperatureInferer",
     "TimeLeft",
@@ -60,12 +65,15 @@ __all__ = [
     "default_precision",
     "flag",
     "image_names",
+    "lock_output",
     "lr_schedule",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",
     "provenance",
+    "read_json",
     "speak_plainly",
+    "unlock_output",
     "write_classes",
     "write_json",
 ]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,53 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from topolora_monai.adapters import Adaptation, adapter_state, save_adapter
-from topolora_monai.engines.output import provenance, write_json
-from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.adapters.files import check_fit
+from topolora_monai.adapters.tensor_files import non_finite
+from topolora_monai.data.items import SPLITS
+from topolora_monai.data.split_record import SPLIT_FILE, SplitRecord, split_changes
+from topolora_monai.engines.handlers import DIVERGENCE_HINT
+from topolora_monai.engines.output import provenance, say_if_stopped
+from topolora_monai.engines.recipe import Change, Recipe
+from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError
+from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 
 __all__ = ["RunCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 
+_STATE = {
+    "recipe": dict,
+    "split": dict,
+    "changes": list,
+    "epoch": int,
+    "adapter": dict,
+    "optimizer": dict,
+    "lr_scheduler": dict,
+    "scaler": dict,
+    "best": dict,
+    "seconds": float,
+}
+"""Entries of ``last.pt`` and their types."""
+
+_START_OVER = "--resume false starts this run over"
+_MOST_NAMED = 5
+
 
 class RunCheckpoint:
     """Save ``last.pt`` after every epoch, ``adapter.safetensors`` at every best validation, and resume.
 
     Files are written beside their place and renamed, so a run killed at any moment leaves the previous
-    state. Only what training changes is stored. ``training.json`` describes the finished run.
+    state; a state with values that are not finite is not written at all. Only what training changes is stored.
+    ``split.json`` says from the start which images the run learns from, ``training.json`` describes the finished run.
+
+    A run is taken up if its images for training and validation are the same, by name and content, and so is its
+    recipe, but for what the recipe lets change: such a change is logged and kept in ``training.json``.
 
     Args:
         output_dir: folder of the run.
@@ -41,7 +71,9 @@ class RunCheckpoint:
         dice: its metric, which chooses the best state, its threshold and its temperature.
         cldice: a further metric of the evaluator, which chooses the threshold instead.
         calibrate: store the temperature that makes probabilities mean what they say, and the threshold with it.
-        settings: what identifies the run; a folder with a run of other settings is not resumed.
+        settings: what ``training.json`` says about the run.
+        recipe: what shapes the result; a folder with a run of another recipe is not resumed.
+        split: the images, as :func:`~topolora_monai.data.record_split` gives them.
         properties: stored in the adapter file for its users.
         resume: take up the folder's last state; False starts over.
     """
@@ -55,6 +87,8 @@ class RunCheckpoint:
         evaluator: Evaluator,
         dice: PooledDice,
         settings: dict[str, Any],
+        recipe: Recipe,
+        split: SplitRecord,
         properties: dict[str, Any],
         resume: bool = True,
         cldice: BestClDice | None = None,
@@ -69,9 +103,12 @@ class RunCheckpoint:
         self.cldice = cldice
         self.calibrate = calibrate
         self.settings = json.loads(json.dumps(settings | {"base_sha256": adaptation.base_sha256}))
+        self.recipe = recipe
+        self.split = split
         self.properties = properties
         self.resume = resume
         self.best: dict[str, float] = {}
+        self.changes: list[dict[str, Any]] = []
         self._provenance = provenance()  # of the code that trains, whatever is committed meanwhile
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -100,51 +137,111 @@ class RunCheckpoint:
 
     def _resume(self, trainer: Trainer) -> None:
         self._started = time.monotonic()
-        if not self.resume or not self.last.is_file():
-            return
-        state = self._read_last()
-        if state["settings"] != self.settings:
-            keys = sorted(state["settings"].keys() | self.settings.keys())
-            changed = [key for key in keys if state["settings"].get(key) != self.settings.get(key)]
+        processes = idist.get_world_size()
+        self._shaped_by = self.recipe.settings() | {
+            "number of processes": {"text": processes},
+            "SHA-256 of the base weights": {"text": self.adaptation.base_sha256},
+        }
+        if self.resume and self.last.is_file():
+            self._take_up(trainer, self._read_last())
+        elif idist.get_rank() == 0:
+            (self.folder / "training.json").unlink(missing_ok=True)  # of the run that is started over
+            say_if_stopped("nothing is kept before the first epoch ends; the same command starts over")
+        if idist.get_rank() == 0:
+            self._write_json(self.split, SPLIT_FILE)
+
+    def _take_up(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        changed = self._check_same(state)
+        wanted = adapter_state(self.adaptation.network)
+        try:
+            check_fit(wanted, state["adapter"], self.last, "the run's last state", hint=_START_OVER)
+            self._load_optimizer(state["optimizer"])
+            self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | state["lr_scheduler"])
+            if trainer.scaler is not None and state["scaler"]:
+                trainer.scaler.load_state_dict(state["scaler"])
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise self._unreadable(error) from error
+        self.adaptation.network.load_state_dict(state["adapter"], strict=False)
+        self.best, self.changes, self._seconds_before = state["best"], state["changes"], state["seconds"]
+        trainer.state.epoch = state["epoch"]
+        trainer.state.iteration = state["epoch"] * (trainer.state.epoch_length or 0)
+        done, wanted_epochs = trainer.state.epoch, trainer.state.max_epochs or 0
+        if changed:
+            self.changes = [
+                *self.changes,
+                {"after_epoch": done} | {name: list(change) for name, change in changed.items()},
+            ]
+            for name, (before, now) in changed.items():
+                _logger.warning("%s %s from epoch %d on, %s before", name, now, done + 1, before)
+        if done >= wanted_epochs:
+            _logger.warning(
+                "%s is finished: %d of %d epochs. Raise --epochs, or --resume false.", self.folder, done, wanted_epochs
+            )
+        else:
+            _logger.info("resuming %s after epoch %d of %d", self.folder, done, wanted_epochs)
+        self._say_resumable(done)
+
+    def _check_same(self, state: Mapping[str, Any]) -> dict[str, Change]:
+        """Refuse another run; gives what has changed and may."""
+        refused, allowed = self.recipe.compare(state["recipe"], self._shaped_by)
+        if refused:
             raise ConfigError(
                 "output_dir holds a run with other settings",
                 path=self.folder,
-                expected={key: state["settings"].get(key) for key in changed},
-                found={key: self.settings.get(key) for key in changed},
-                hint="choose another --output_dir, or --resume false to overwrite that run",
+                found=_some([_said(name, change) for name, change in refused.items()]),
+                hint="take these back, choose another --output_dir, or --resume false to overwrite that run; only "
+                f"{', '.join(self.recipe.may_change)} may change between starts",
             )
-        self.adaptation.network.load_state_dict(state["adapter"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | state["lr_scheduler"])
-        if trainer.scaler is not None and state["scaler"]:
-            trainer.scaler.load_state_dict(state["scaler"])
-        self.best, self._seconds_before = state["best"], state["seconds"]
-        trainer.state.epoch = state["epoch"]
-        trainer.state.iteration = state["epoch"] * (trainer.state.epoch_length or 0)
-        done, wanted = trainer.state.epoch, trainer.state.max_epochs or 0
-        if done >= wanted:
-            _logger.warning(
-                "%s is finished: %d of %d epochs. Raise --epochs, or --resume false.", self.folder, done, wanted
+        moved = split_changes(state["split"], self.split, ("training", "validation"))
+        if moved:
+            raise DataError(
+                "the images are others than those that output_dir's run was started with",
+                path=self.folder,
+                found=_some(moved),
+                hint="bring them back, choose another --output_dir, or --resume false to train on today's images",
             )
-        else:
-            _logger.info("resuming %s after epoch %d of %d", self.folder, done, wanted)
+        return allowed
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Load moments and rates; a learning rate that was changed scales the rate where the schedule stands."""
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
+        shapes = [parameter.shape for group in self.optimizer.param_groups for parameter in group["params"]]
+        for index, kept in state["state"].items():
+            if any(
+                isinstance(value, Tensor) and value.dim() and value.shape != shapes[index] for value in kept.values()
+            ):
+                raise ValueError(f"the optimiser's state of parameter {index} has another shape")
+        self.optimizer.load_state_dict(state)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] *= rate / group["initial_lr"]
+            group["initial_lr"] = rate
 
     def _read_last(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = torch.load(self.last, map_location="cpu", weights_only=True)
+            state: Any = torch.load(self.last, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load has no error of its own
+            raise self._unreadable(error) from error
+        if not isinstance(state, dict) or any(not isinstance(state.get(key), kind) for key, kind in _STATE.items()):
             raise ConfigError(
-                "the run's last state cannot be read",
+                "the run's last state is of another version",
                 path=self.last,
-                found=str(error).splitlines()[0],
-                hint="--resume false starts this run over",
-            ) from error
+                expected=", ".join(_STATE),
+                found=", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__,
+                hint=_START_OVER,
+            )
         return state
+
+    def _unreadable(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            "the run's last state cannot be read", path=self.last, found=_first_line(error), hint=_START_OVER
+        )
 
     def _save_last(self, trainer: Trainer) -> None:
         schedule = self.lr_scheduler.state_dict()  # only its position: its length follows --epochs
         state = {
-            "settings": self.settings,
+            "recipe": self._shaped_by,
+            "split": self.split,
+            "changes": self.changes,
             "epoch": trainer.state.epoch,
             "adapter": adapter_state(self.adaptation.network),
             "optimizer": self.optimizer.state_dict(),
@@ -153,6 +250,7 @@ class RunCheckpoint:
             "best": self.best,
             "seconds": self.seconds(),
         }
+        self._check_finite(dict(_tensors(state)))
         beside = self.last.with_name(f".{self.last.name}.part")
         try:
             torch.save(state, beside)
@@ -160,7 +258,19 @@ class RunCheckpoint:
         except (OSError, RuntimeError) as error:
             raise self._cannot_save(self.last, error) from error
         finally:
-            beside.unlink(missing_ok=True)
+            if self.folder.is_dir():
+                beside.unlink(missing_ok=True)
+        self._say_resumable(trainer.state.epoch)
+
+    def _check_finite(self, state: Mapping[str, Tensor]) -> None:
+        broken = non_finite(state)
+        if broken:
+            raise TopoLoRAError(
+                "training has diverged: its state holds values that are not finite, and was not saved",
+                path=self.folder,
+                found=f"{len(broken)} of {len(state)} tensors, {broken[0]} among them",
+                hint=DIVERGENCE_HINT,
+            )
 
     def _save_best(self, evaluator: Engine) -> None:
         value, threshold = self.dice.best()
@@ -176,6 +286,7 @@ class RunCheckpoint:
         self._save_adapter(validation_dice=value, threshold_by=by, **decision)
 
     def _save_adapter(self, **scores: float | str) -> None:
+        self._check_finite(adapter_state(self.adaptation.network))
         try:
             save_adapter(self.adaptation, self.adapter, **self.properties, **scores)
         except OSError as error:
@@ -191,16 +302,56 @@ class RunCheckpoint:
             "epochs": trainer.state.epoch,
             "seconds": round(self.seconds(), 1),
             "validation": self.best,
+            "changes": self.changes,
+            "images": {split: len(self.split[split]) for split in SPLITS},
             **self._provenance,
             "peak_memory_bytes": provenance()["peak_memory_bytes"],
         }
-        write_json(record, self.folder / "training.json")
+        self._write_json(record, "training.json")
+        say_if_stopped("the run is finished")
 
-    @staticmethod
-    def _cannot_save(path: Path, error: Exception) -> OutputError:
+    def _write_json(self, content: dict[str, Any], name: str) -> None:
+        try:
+            write_json(content, self.folder / name)
+        except OSError as error:
+            raise self._cannot_save(self.folder / name, error) from error
+
+    def _say_resumable(self, epoch: int) -> None:
+        say_if_stopped(f"the same command resumes after epoch {epoch}")
+
+    def _cannot_save(self, path: Path, error: Exception) -> OutputError:
+        if not self.folder.is_dir():
+            return OutputError(
+                "output_dir was removed while the run was writing to it",
+                path=self.folder,
+                hint="start again with the same command; it starts over",
+            )
         return OutputError(
             "cannot save the run's state",
             path=path,
-            found=str(error).splitlines()[0],
+            found=_first_line(error),
             hint="free some space and start again with the same command: it resumes from the last epoch saved",
         )
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in mappings within one another, by the keys that lead to it."""
+    if isinstance(state, Tensor):
+        yield name, state
+    elif isinstance(state, Mapping):
+        for key, part in state.items():
+            yield from _tensors(part, f"{name}.{key}" if name else str(key))
+
+
+def _said(name: str, change: Change) -> str:
+    before, now = change
+    option = f"--{name}" if " " not in name else name
+    return f"{option} {now}, was {before}"
+
+
+def _some(said: Sequence[str]) -> str:
+    return "; ".join(said[:_MOST_NAMED]) + (f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping as IgniteEarlyStopping
+from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
-from monai.transforms import Randomizable
 from monai.utils.enums import CommonKeys as Keys
 from tqdm import tqdm
 
 from topolora_monai.adapters.conv_lora import balance_loss
+from topolora_monai.data.sample_seeds import SampleSeeds
 from topolora_monai.errors import TopoLoRAError
 
 __all__ = ["BalanceLoss", "EarlyStopping", "EpochSeed", "GradientClipping", "LossRamp", "NonFiniteGuard", "TimeLeft"]
 
+DIVERGENCE_HINT = (
+    "lower --learning_rate or --max_grad_norm, or use --precision fp32, and start again: the run goes on after its "
+    "last good epoch; --resume false starts over"
+)
+"""What to do about a training that has diverged."""
+
 
 class EpochSeed:
-    """Seed every source of randomness from (seed, epoch), so that a resumed run repeats the uninterrupted one.
+    """Seed the order of a training set, and each of its items, by (seed, epoch): a resumed run repeats the other.
 
     Args:
         seed: of the run.
-        transform: the training transforms; their random states are reset each epoch.
+        dataset: the training set, told which epoch it is.
     """
 
-    def __init__(self, seed: int, transform: Any) -> None:
+    def __init__(self, seed: int, dataset: SampleSeeds) -> None:
         self.seed = seed
-        self.transform = transform
+        self.dataset = dataset
 
     def attach(self, engine: Engine) -> None:
         """Act at the start of each epoch, before the loader draws its order."""
@@ -38,10 +44,8 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Reseed."""
-        seed = (self.seed * 1_000_003 + engine.state.epoch) % 2**32
-        torch.manual_seed(seed)
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=seed)
+        torch.manual_seed((self.seed * 1_000_003 + engine.state.epoch) % 2**32)
+        self.dataset.set_epoch(engine.state.epoch)
 
 
 class LossRamp:
@@ -103,11 +107,21 @@ class GradientClipping:
 
 
 class NonFiniteGuard:
-    """Stop before a loss that is not a number reaches the weights; the last checkpoint stays good."""
+    """Stop a trainer before a loss that is not a number reaches the weights, an evaluator before it scores such logits.
+
+    Args:
+        hint: what to do about it.
+    """
+
+    def __init__(self, hint: str = DIVERGENCE_HINT) -> None:
+        self.hint = hint
 
     def attach(self, engine: Engine) -> None:
-        """Act once the loss is known."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+        """Act once a trainer's loss, or an evaluator's logits, are known."""
+        if isinstance(engine, Evaluator):
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._check, Keys.PRED, "the network's answer")
+        else:
+            engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Check the loss.
@@ -115,14 +129,17 @@ class NonFiniteGuard:
         Raises:
             TopoLoRAError: if it is not finite; names the images of the batch.
         """
-        loss = float(engine.state.output[Keys.LOSS].detach())
-        if not math.isfinite(loss):
+        self._check(engine, Keys.LOSS, "the loss")
+
+    def _check(self, engine: Any, key: str, what: str) -> None:
+        values = engine.state.output[key].detach()
+        if not values.isfinite().all():
             batch = engine.state.batch if isinstance(engine.state.batch, dict) else {}
+            became = f"became {float(values)}" if values.numel() == 1 else "is no longer finite"
             raise TopoLoRAError(
-                f"the loss became {loss} in epoch {engine.state.epoch}, iteration {engine.state.iteration}",
+                f"{what} {became} in epoch {engine.state.epoch}, iteration {engine.state.iteration}",
                 found=f"images {batch.get('name', 'unknown')}",
-                hint="look at these images, lower --learning_rate, or use --precision fp32; "
-                "starting again resumes from the last good checkpoint",
+                hint=f"look at these images, or {self.hint}",
             )
 
 

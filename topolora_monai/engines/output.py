@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
@@ -20,10 +19,15 @@ import torch
 
 import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
-from topolora_monai.io.json_files import write_json
 from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
-__all__ = ["check_apart", "prepare_output", "provenance", "speak_plainly", "write_json"]
+__all__ = ["check_apart", "command_line", "prepare_output", "provenance", "say_if_stopped", "speak_plainly"]
+
+_STOPPED = 130
+"""Exit status of what Ctrl-C has ended, as shells have it."""
+
+_stop_note: list[str] = []
+"""What the message of Ctrl-C adds; one entry or none."""
 
 
 def prepare_output(folder: str | Path, needed_bytes: int = 200_000_000) -> Path:
@@ -97,38 +101,51 @@ def provenance() -> dict[str, Any]:
     """How this process was started, on what code and hardware, and the most memory it has taken so far.
 
     ``peak_memory_bytes`` is the GPU's peak allocation where one is used, else the process's peak resident
-    memory.
+    memory; 0 where the system does not say, as on Windows.
     """
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_resident_bytes()
     return {
-        "command": shlex.join(_command()),
+        "command": command_line(),
         "commit": _commit(),
         "hardware": _hardware(),
         "peak_memory_bytes": peak,
     }
 
 
-def _command() -> list[str]:
-    """This process's, as one would type it."""
+def command_line() -> str:
+    """How this process was started, as one would type it."""
     if Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py"):
-        return ["python", "-m", "monai.bundle", *sys.argv[1:]]
-    return ["python", *sys.argv]
+        return shlex.join(["python", "-m", "monai.bundle", *sys.argv[1:]])
+    return shlex.join(["python", *sys.argv])
+
+
+def _peak_resident_bytes() -> int:
+    try:
+        import resource  # noqa: PLC0415 - POSIX alone has it
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def speak_plainly() -> None:
     """Show the package's own errors without the traceback of the machinery around them.
 
     MONAI wraps what goes wrong while it builds a configuration; the innermost error is the one to read.
-    Set ``TOPOLORA_TRACEBACK=1`` to see everything.
+    Ctrl-C ends with a sentence and status 130. Set ``TOPOLORA_TRACEBACK=1`` to see everything.
     """
     if os.environ.get("TOPOLORA_TRACEBACK") != "1":
         sys.excepthook = _print_plainly
 
 
+def say_if_stopped(note: str) -> None:
+    """What to tell a person who stops this process by Ctrl-C from now on: what is kept, and how to go on."""
+    _stop_note[:] = [note]
+
+
 def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("; ".join(["\nstopped", *_stop_note]), file=sys.stderr)
+        raise SystemExit(_STOPPED)
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, TopoLoRAError):
         cause = cause.__cause__ or cause.__context__

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from topolora_monai.engines.batches import batch_items
 from topolora_monai.engines.finite import FiniteAnswers
-from topolora_monai.engines.output import write_json
 from topolora_monai.engines.uncertainty import UncertaintyInferer
 from topolora_monai.errors import OutputError
 from topolora_monai.io import volume_output_name, volume_shape, write_png, write_volume
+from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import check_threshold, class_indices, threshold_bin, to_16_bit
 from topolora_monai.networks.activation import Activation
 

@@ -1,14 +1,17 @@
-"""Learning rate schedules by name, stepped each iteration."""
+"""Learning rate schedules by name, stepped with the optimiser."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from topolora_monai.errors import unknown_choice
 
-__all__ = ["lr_schedule"]
+__all__ = ["ScheduleSteps", "lr_schedule"]
 
 _SCHEDULES = ("cosine", "polynomial")
 
@@ -24,7 +27,7 @@ def lr_schedule(
     Args:
         optimizer: whose rates are set.
         schedule: ``"cosine"``, MONAI's ``WarmupCosineSchedule``, or ``"polynomial"``, (1 - t) ** power.
-        total_iterations: length of training.
+        total_iterations: length of training, in steps of the optimiser.
         warmup_iterations: how many of them the warm-up takes.
         power: of the polynomial.
 
@@ -54,3 +57,30 @@ def lr_schedule(
         return float(max(0.0, 1 - (step - warmup_iterations) / decay) ** power)
 
     return LambdaLR(optimizer, share)
+
+
+class ScheduleSteps:
+    """Step a schedule after each step of the optimiser: not while gradients accumulate, nor where a scaler skips one.
+
+    Args:
+        lr_scheduler: the schedule.
+        optimizer: the optimiser whose rates it sets.
+    """
+
+    def __init__(self, lr_scheduler: LRScheduler, optimizer: Optimizer) -> None:
+        self.lr_scheduler = lr_scheduler
+        self._stepped = False
+        optimizer.register_step_post_hook(self._note)
+
+    def attach(self, engine: Engine) -> None:
+        """Act after each iteration."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Step, if the optimiser has."""
+        if self._stepped:
+            self._stepped = False
+            self.lr_scheduler.step()
+
+    def _note(self, *_: Any) -> None:
+        self._stepped = True

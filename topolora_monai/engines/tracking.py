@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -20,10 +19,10 @@ from monai.utils.enums import CommonKeys as Keys
 from PIL import Image
 
 from topolora_monai.engines.batches import image_names
-from topolora_monai.engines.output import write_json
 from topolora_monai.errors import ConfigError
 from topolora_monai.extras import import_extra
 from topolora_monai.io.csv_cells import text_of
+from topolora_monai.io.json_files import read_json, write_json
 from topolora_monai.metrics import predicted_masks
 from topolora_monai.networks.activation import Activation
 
@@ -149,7 +148,7 @@ class Tracker:
         if not self.active:
             return
         folder = self.folder / "evaluation"
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json", "evaluate again")
         for split in ("validation", "test"):
             self.scalars(_flat(summary.get(split, {}), split), step=0)
         with (folder / "per_image.csv").open(newline="", encoding="utf-8") as file:
@@ -268,7 +267,7 @@ class _MLflowRun:
     def _known(self, file: Path) -> str | None:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = read_json(file, "delete it to start another run in MLflow") if file.is_file() else {}
         if known.get("uri") != self.client.tracking_uri:
             return None
         try:

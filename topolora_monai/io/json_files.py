@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
 
-__all__ = ["json_text", "write_json"]
+__all__ = ["json_text", "read_json", "write_json"]
 
 
 def json_text(content: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
@@ -37,6 +38,29 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
     with atomic_write(path) as beside:
         # Bytes of a file name that are no UTF-8 become JSON's own escapes.
         beside.write_text(json_text(content, indent=2) + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: str | Path, hint: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        hint: what to do if it is missing or damaged.
+
+    Raises:
+        DataError: if it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError("a part of the run is missing", path=path, hint=hint) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("a part of the run is damaged", path=path, found=str(error), hint=hint) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            "a part of the run is damaged", path=path, expected="{...}", found=str(content)[:100], hint=hint
+        )
+    return content
 
 
 def _finite(value: Any) -> Any:

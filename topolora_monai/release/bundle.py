@@ -13,7 +13,8 @@ import torch
 import yaml
 
 from topolora_monai.adapters import load_adapter, merge, read_spec
-from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.io.json_files import read_json
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
@@ -58,7 +59,7 @@ def release(
         raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
     adapter = run / "adapter.safetensors"
     spec = read_spec(adapter)
-    record = _read_json(run / "evaluation" / "summary.json", "evaluate the run first")
+    record = read_json(run / "evaluation" / "summary.json", "evaluate the run first")
     network = build_network(**spec.network_settings, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
     try:
@@ -117,13 +118,3 @@ def _data_licence(spec: ModelSpec) -> str:
         return f"Trained on {name or 'data that nothing is known of'}: images of the user's own, whose terms apply.\n"
     facts = BENCHMARKS[name].facts
     return f"Trained on {facts.title}.\nTerms: {facts.licence}.\nCite: {facts.citation}.\nFrom: {facts.homepage}\n"
-
-
-def _read_json(path: Path, advice: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DataError("a part of the run is missing", path=path, hint=advice) from error
-    except ValueError as error:
-        raise DataError("a part of the run is damaged", path=path, found=str(error), hint=advice) from error
-    return content

@@ -1,7 +1,7 @@
 """Tables, figures and summaries of what a network does."""
 
 from topolora_monai.reports.curves import curve_points, curves_record
-from topolora_monai.reports.evaluation import EvaluationReport, write_summary
+from topolora_monai.reports.evaluation import EvaluationReport, run_record, write_summary
 from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import IMAGE_SCORES, ImageScores
 from topolora_monai.reports.layers import ClassLayers, ImageLayers, find_layers, write_layers
@@ -18,6 +18,7 @@ __all__ = [
     "curve_points",
     "curves_record",
     "find_layers",
+    "run_record",
     "write_layers",
     "write_summary",
 ]

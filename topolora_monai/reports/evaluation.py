@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from topolora_monai.engines import (
     UncertaintyInferer,
     image_names,
     provenance,
+    read_json,
     write_json,
 )
 from topolora_monai.io.atomic import atomic_write
@@ -33,7 +33,7 @@ from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
 from topolora_monai.reports.split_scores import SplitScores
 
-__all__ = ["EvaluationReport", "write_summary"]
+__all__ = ["EvaluationReport", "run_record", "write_summary"]
 
 
 class EvaluationReport:
@@ -169,6 +169,18 @@ def _cell(value: Any) -> Any:
     return f"{value:.6f}" if isinstance(value, float) else value
 
 
+def run_record(output_dir: str | Path) -> dict[str, Any]:
+    """What a finished training says about itself; empty where there is none.
+
+    Raises:
+        DataError: if its file is damaged.
+    """
+    path = Path(output_dir) / "training.json"
+    return (
+        read_json(path, "start the training again with its command: it writes the file anew") if path.exists() else {}
+    )
+
+
 def write_summary(
     output_dir: str | Path,
     report: EvaluationReport,
@@ -185,8 +197,7 @@ def write_summary(
         data: what was scored, as the data set describes itself; a part of one is said to be one.
         temperature: what the logits were divided by.
     """
-    training = Path(output_dir) / "training.json"
-    record: dict[str, Any] = json.loads(training.read_text()) if training.is_file() else {}
+    record = run_record(output_dir)
     if record:
         record["evaluation_command"] = provenance()["command"]
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topolora_monai.engines import read_json
 from topolora_monai.errors import DataError
 from topolora_monai.io.csv_cells import text_of
 from topolora_monai.reports.layers import ImageLayers, find_layers
@@ -151,15 +151,7 @@ def _number(text: str) -> float:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError("file of a run cannot be read", path=path, found=str(error), hint=_EVALUATE) from error
-    if not isinstance(content, dict):
-        raise DataError("file of a run cannot be read", path=path, expected="a JSON object", hint=_EVALUATE)
-    return content
+    return read_json(path, _EVALUATE) if path.is_file() else {}
 
 
 def _read_curves(path: Path) -> dict[str, Any]:
