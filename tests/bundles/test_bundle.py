@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, flatten, run
 from tests.data.fakes import draw
 from topolora_monai.data import open_dataset
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import BASELINE_NAMES
 
 
@@ -272,3 +273,33 @@ def test_published_colour_is_the_authors():
     hues = [jitter({"image": red.clone()})["image"].mean(dim=(1, 2)).argmax().item() for _ in range(200)]
     assert {0, 1, 2} == set(hues)
     assert parser.get_parsed_content("topology_loss").terms["dice"].dice.smooth_nr == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("classes", "encoding"),
+    [(["background", "road"], {255: -1}), (["background", "cup", "window"], {0: 0, 1: 1, 2: 2, 255: -1})],
+)
+def test_ignored_value_is_the_same_in_training_and_evaluation(tmp_path, classes, encoding):
+    for number in range(10):
+        for folder in ("images", "masks"):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 2 if folder == "masks" else 9).save(tmp_path / f"set/{folder}/{number}.png")
+    train = ConfigParser()
+    train.read_config(CONFIGS / "train.yaml")
+    given = {"dataset_name": "folder", "dataset_dir": str(tmp_path / "set")}
+    train.config.update(SMALL | given | {"classes": classes, "ignore": 255})
+    assert train.get_parsed_content("load_item").label_values == encoding
+    evaluate = ConfigParser()
+    evaluate.read_config(CONFIGS / "evaluate.yaml")
+    spec = ModelSpec(
+        network_name="vit_tiny_test",
+        base_sha256=64 * "0",
+        adaptation={},
+        package_version="1.0",
+        dataset="folder",
+        labels=tuple(classes),
+        out_channels=len(classes) - 1,
+        ignore=255,
+    )
+    evaluate.config.update(given | {"spec": spec})
+    assert evaluate.get_parsed_content("load_item").label_values == encoding

@@ -153,3 +153,15 @@ def test_ignore_is_a_value_of_no_class():
     with pytest.raises(ConfigError, match="says itself"):
         numbered(["background", "ship"], 255, {0: 0, 255: 1})
     assert numbered(["background", "ship"], None, {0: 0, 255: 1}) == {0: 0, 255: 1}
+
+
+def test_nan_voxels_are_neither_foreground_nor_known(tmp_path):
+    values = np.stack([CROSS, CROSS]).astype(np.float32)
+    values[0, :2] = np.nan
+    nib.save(nib.Nifti1Image(values.T, np.eye(4)), tmp_path / "a.nii.gz")
+    classes, valid = read_labels(tmp_path / "a.nii.gz", axis=0, index=0)
+    assert np.array_equal(classes[2:], CROSS[2:])
+    assert not classes[:2].any()
+    assert not valid[:2].any()
+    assert valid[2:].all()
+    assert np.array_equal(read_mask(tmp_path / "a.nii.gz", axis=0, index=0), classes)

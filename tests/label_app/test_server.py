@@ -395,3 +395,35 @@ def test_next_sample(client):
     assert found["id"] in ("im0", "im1", "im2", "im3")
     info = client.get("/datastore/image/info", params={"image": found["id"]}).json()
     assert info["strategy"]["random"]["client_id"] == "test"
+
+
+class TestOrientation:
+    def test_picture_mask_and_submission_are_upright(self, client, studies, mask_file, tmp_path):
+        exif = Image.Exif()
+        exif[274] = 6
+        upright = Image.open(studies / "im1.png")
+        upright.transpose(Image.Transpose.ROTATE_90).save(studies / "lying.png", exif=exif)
+        shown = client.get("/topolora/api/picture?image=lying")
+        assert shown.headers["x-image-shape"] == "50,70"
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(shown.content))), np.asarray(upright))
+        masks = [client.post(f"/infer/vessels?image={name}&output=image").content for name in ("lying", "im1")]
+        found, expected = (np.asarray(Image.open(io.BytesIO(mask))) for mask in masks)
+        np.testing.assert_array_equal(found, expected)
+        assert Image.open(io.BytesIO(masks[0])).getexif().get(274) is None
+        assert client.get("/datastore/image/info?image=lying").json()["shape"] == [50, 70]
+        assert client.put("/datastore/label?image=lying", **upload(mask_file)).status_code == 200
+        Image.open(mask_file).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png")
+        refused = client.put("/datastore/label?image=lying", **upload(tmp_path / "lying.png"))
+        assert refused.status_code == 422
+        assert "another size" in detail(refused)
+
+
+def test_palette_of_white_and_black_is_a_label_as_it_shows(tmp_path):
+    from topolora_monai.label_app.tasks.masks import read_label
+
+    mask = np.eye(5, dtype=np.uint8)
+    for first, colours in ((1 - mask, [255] * 3 + [0] * 3), (mask, [0] * 3 + [255] * 3), (mask, [0] * 3 + [128, 0, 0])):
+        picture = Image.fromarray(first, mode="P")
+        picture.putpalette(colours)
+        picture.save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_label(tmp_path / "a.png"), mask)

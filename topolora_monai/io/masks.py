@@ -128,7 +128,8 @@ def read_labels(
         stored = _stored(path, axis, index, like)
         return Labels((_luminance(stored, stored.values) > _CUT).astype(np.uint8), None)
     if encoding is None or all(number == UNLABELLED for number in encoding.values()):
-        return _two_valued(path, encoding or {}, axis, index, like)
+        unlabelled = encoding or {}
+        return _two_valued(_stored(path, axis, index, like, numbers=bool(unlabelled)), unlabelled, path)
     if max(encoding) > _LARGEST_GREY:
         return _encoded(path, _colours(path), encoding)
     return _encoded(path, _stored(path, axis, index, like, numbers=True), encoding)
@@ -140,7 +141,7 @@ def read_mask(
     """Read a two-valued mask as 0 and 1, by the rule of :func:`read_labels`.
 
     Accepted: 0/1, 0/255 or 0/any other single value, two values or colours of clear contrast, and JPEG masks, whose
-    compression noise is cut at 127.
+    compression noise is cut at 127. NaN is 0.
 
     Args:
         path: a picture, raster or volume.
@@ -163,16 +164,16 @@ def read_mask(
         >>> read_mask(file).tolist()
         [[0, 1]]
     """
-    classes, valid = _two_valued(path, {}, axis, index, like)
-    if valid is not None:
+    stored = _stored(path, axis, index, like)
+    if not stored.valid[stored.values != 0].all():
         raise DataError(
             "mask has pixels that are nodata",
             path=path,
             expected="0 for background and one other value for foreground",
-            found=f"{np.count_nonzero(~valid)} pixels of nodata",
+            found=f"{np.count_nonzero(~stored.valid)} pixels of nodata",
             hint="save it with 0 and 1",
         )
-    return classes
+    return _two_valued(stored, {}, path).classes
 
 
 class _Stored(NamedTuple):
@@ -189,10 +190,7 @@ class _Stored(NamedTuple):
     shows: NDArray[np.int64] | None = None
 
 
-def _two_valued(
-    path: str | Path, unlabelled: Mapping[int, int], axis: int | None, index: int | None, like: str | Path | None
-) -> Labels:
-    stored = _stored(path, axis, index, like, numbers=bool(unlabelled))
+def _two_valued(stored: _Stored, unlabelled: Mapping[int, int], path: str | Path) -> Labels:
     for value in unlabelled:
         stored = _without(stored, value, path)
     distinct = np.unique(stored.values[stored.valid])
@@ -283,7 +281,8 @@ def _stored(
         if axis is None or index is None:
             raise DataError("mask is a volume", path=path, expected="a picture of one slice")
         values = read_slice(path, axis, index, None if like is None else align(path, like).bring)
-        return _Stored(values, np.isfinite(values), page_palette(path))
+        known = np.isfinite(values)
+        return _Stored(np.where(known, values, 0), known, page_palette(path))
     if is_raster(path):
         bring = (Alignment() if like is None else align(path, like)).bring
         samples, known, shows = read_band_values(path)
