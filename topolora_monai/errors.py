@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "OutputError",
     "TopoLoRAError",
+    "first_line",
     "unknown_choice",
 ]
 
@@ -68,6 +69,16 @@ class ConfigError(TopoLoRAError, ValueError):
 
 class OutputError(TopoLoRAError):
     """A place that results cannot be written to."""
+
+
+def first_line(error: Exception) -> str:
+    r"""What an error of a library says first; its kind where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("no header\n  at byte 3")), first_line(EOFError())
+        ('no header', 'EOFError')
+    """
+    return next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)
 
 
 def unknown_choice(setting: str, found: str, known: Iterable[str]) -> ConfigError:

@@ -119,16 +119,17 @@ def _cast(name: str) -> Write:
 
 
 def _case(name: str, write: Write, must: Must = "refuse", ways: tuple[str, ...] = _ALL, short: bool = False,
-          suffix: str = ".safetensors") -> Case:  # fmt: skip
+          suffix: str = ".safetensors", also: tuple[str, ...] = ()) -> Case:  # fmt: skip
     def make(folder: Path) -> Path:
         write(folder / f"broken{suffix}")
         return folder / f"broken{suffix}"
 
-    return Case(f"adapter/{name}", make, ways, must, None, short)
+    return Case(f"adapter/{name}", make, ways, must, None, short, also)
 
 
 _TENSOR_WAYS = _ALL[1:]  # the others look at the header alone
 _RUN_WAYS = (*_ALL, "adapter_inference")
+_UNPRINTABLE = ("lines", "right-to-left", "escape")
 _TEXT_WAYS = ("adapter_info", "adapter_inference", "adapter_release")
 
 
@@ -142,7 +143,7 @@ def _damaged() -> Iterator[Case]:
     yield _case("noise-in-table", garbled(whole, 1, 0.05, 200))
     yield _case("page", written(b"<html>404 Not Found</html>" * 40))
     yield _case("text", written(b"no tensors in here"))
-    yield _case("sparse", sparse(1 << 38), short=True)
+    yield _case("sparse", sparse(1 << 31), short=True)
     yield _case("rest-behind", lambda path: (whole(path), path.write_bytes(path.read_bytes() + b"rest" * 10)))
     for name, length in {
         "0": 0,
@@ -229,7 +230,7 @@ def _headers() -> Iterator[Case]:
         "adaptation": ("lora", [], 7),
         "labels": ("background", [1, 2], {"0": "background"}, [["a"], ["b"]]),
         "image_size": ("64", 0, -64, 64.5, [64], True),
-        "crop_size": ("32", 0, -1, 1.5, [32, 32]),
+        "crop_size": ("32", -1, 1.5, [32, 32]),
         "in_channels": ("3", 0),
         "out_channels": ("1", 0),
         "mask_tokens": ("10", 0, [10]),
@@ -258,17 +259,21 @@ def _headers() -> Iterator[Case]:
     }  # fmt: skip
     for name, values in impossible.items():
         for value in values:
-            ways = ("adapter_verify", "adapter_merge", "adapter_library", "adapter_inference")
-            yield _case(f"{name}-{json.dumps(value)}", _entry(**{name: value}), ways=ways, short=value == 10**9)
+            write, ways = _entry(**{name: value}), ("adapter_verify", "adapter_merge", "adapter_library")
+            yield _case(f"{name}-{json.dumps(value)}", write, ways=ways, short=value == 10**9)
+            bundle = (("adapter_inference",), False, ".safetensors", (name,))  # whose users may set it otherwise
+            yield _case(f"{name}-{json.dumps(value)}-in-the-bundle", write, "refuse", *bundle)
     for name, value in {"crop_size": 10**9, "pixel_values": "linaer", "percentiles": [99, 1], "value_range": [1, 0],
-                        "despeckle_looks": -4, "activation": "relu", "labels": []}.items():  # fmt: skip
+                        "despeckle_looks": -4, "activation": "relu"}.items():  # fmt: skip
         yield _case(f"{name}-{json.dumps(value)}", _entry(**{name: value}), ways=("adapter_inference",))
     yield _case(
         "percentiles--5-200", _entry(percentiles=[-5, 200], pixel_values="amplitude"), ways=("adapter_inference",)
     )
     yield _case("threshold_by-accuracy", _entry(threshold_by="accuracy"), "survive", _RUN_WAYS)
+    yield _case("crop_size-0", _entry(crop_size=0), "survive", _RUN_WAYS)
+    yield _case("labels-empty", _entry(labels=[]), "survive", _RUN_WAYS)
     yield _case("crop_size-1", _entry(crop_size=1), "survive", _RUN_WAYS, short=True)
-    yield _case("temperature-1e-300", _entry(temperature=1e-300), "survive", _RUN_WAYS)
+    yield _case("temperature-1e-300", _entry(temperature=1e-300), "survive", _RUN_WAYS, also=("image picture",))
     yield _case("labels-of-other-number", _entry(labels=["background", "a", "b"]), "refuse", ("adapter_inference",))
 
 
@@ -338,7 +343,8 @@ def _hostile_text() -> Iterator[Case]:
                        "right-to-left": "\u202evessel", "escape": "\x1b[2Jvessel",
                        "key": "vessel: {a: b}"}.items():  # fmt: skip
         write = _entry(labels=["background", text])
-        yield _case(f"label-{name}", write, "read", _TEXT_WAYS, short=name in ("code", "reference"))
+        must: Must = "survive" if name in _UNPRINTABLE else "read"
+        yield _case(f"label-{name}", write, must, _TEXT_WAYS, short=name in ("code", "reference"))
     yield _case("label-nul", _entry(labels=["background", "a\0b"]), "survive", _TEXT_WAYS)
     yield _case("label-of-5000-letters", _entry(labels=["background", "a" * 5000]), "survive", _TEXT_WAYS)
     yield _case("label-empty", _entry(labels=["background", ""]), "survive", _TEXT_WAYS)

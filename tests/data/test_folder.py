@@ -186,6 +186,18 @@ class TestFolder:
         assert error.match(message)
         assert name in str(error.value)
 
+    @pytest.mark.parametrize("part", ["images", "masks"])
+    def test_a_link_that_leads_nowhere_is_not_passed_over(self, folder, part):
+        file = next((folder / part).iterdir())
+        file.unlink()
+        file.symlink_to("disk-that-is-not-mounted.png")
+        with pytest.raises(DataError, match=f"file not found: {file}"):
+            Folder(folder)
+
+    def test_a_folder_with_the_name_of_an_image_is_passed_over(self, folder):
+        (folder / "images/old.png").mkdir()
+        assert len(all_items(Folder(folder))) == 10
+
     def test_one_image_is_too_few(self, write_image, tmp_path):
         write_image("set/images/a.png", np.zeros((8, 8), np.uint8))
         write_image("set/masks/a.png", np.zeros((8, 8), np.uint8))
@@ -361,7 +373,13 @@ class TestFolds:
 
     @pytest.mark.parametrize(
         ("folds", "message"),
-        [([0, 1, None, 1], "no fold"), ([0, 1, "1"], "no fold"), ([0, 2], "without gaps"), ([0, 0], "without gaps")],
+        [
+            ([0, 1, None, 1], "no fold"),
+            ([0, 1, "1"], "no fold"),
+            ([0, 2], "without gaps"),
+            ([0, 0], "without gaps"),
+            ([0, 10**18], "without gaps"),
+        ],
     )
     def test_bad_folds_of_a_datalist(self, write_list, folds, message):
         with pytest.raises(DataError, match=message):

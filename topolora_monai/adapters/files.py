@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
 __all__ = [
     "adapt_as_stored",
     "adapter_state",
+    "build_as_stored",
     "check_fit",
     "describe_model",
     "is_complete",
@@ -140,6 +142,25 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
     placed = {name: state[name].to(tensor.device) for name, tensor in adapter_state(network).items()}
     network.load_state_dict(placed, strict=False, assign=True)  # completeness is checked against the adapter's own keys
     return adaptation
+
+
+def build_as_stored(spec: ModelSpec, build: Callable[..., nn.Module], path: str | Path, **given: Any) -> nn.Module:
+    """The network that an adapter is for, before it is adapted.
+
+    Args:
+        spec: of the adapter file.
+        build: makes it, as :func:`~topolora_monai.networks.build_network`.
+        path: the file, for an error.
+        **given: further arguments of ``build``, such as ``weights``.
+
+    Raises:
+        AdapterFileError: if no network can have these settings.
+        CheckpointError: if ``weights`` cannot be used.
+    """
+    try:
+        return build(**spec.network_settings, **given)
+    except ConfigError as error:
+        raise AdapterFileError("network of the adapter cannot be built", path=path, found=error) from error
 
 
 def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor], path: str | Path) -> Adaptation:

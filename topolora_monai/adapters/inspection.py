@@ -10,13 +10,13 @@ from torch import nn
 
 from topolora_monai.adapters.files import (
     adapt_as_stored,
+    build_as_stored,
     is_complete,
     load_adapter,
     read_adapter_tensors,
     read_spec,
 )
 from topolora_monai.adapters.tensor_files import count_tensors
-from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.model.spec import ModelSpec
 
 __all__ = ["AdapterSummary", "VerifiedAdapter", "describe_adapter", "verify_adapter"]
@@ -99,17 +99,10 @@ def verify_adapter(
         5
     """
     summary = describe_adapter(path)
-    network = _build(summary, build, weights)
+    network = build_as_stored(summary.spec, build, path, weights=weights)
     if weights is not None:
         load_adapter(network, path)
         return VerifiedAdapter(summary, base_checked=True)
     adaptation = adapt_as_stored(network, summary.spec, read_adapter_tensors(path), path)
     same_base = adaptation.base_sha256 == summary.spec.base_sha256
     return VerifiedAdapter(summary, base_checked=same_base or is_complete(network))
-
-
-def _build(summary: AdapterSummary, build: Callable[..., nn.Module], weights: str | Path | None) -> nn.Module:
-    try:
-        return build(**summary.spec.network_settings, weights=weights)
-    except ConfigError as error:
-        raise AdapterFileError("network of the adapter cannot be built", path=summary.path, found=error) from error

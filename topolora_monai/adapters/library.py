@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from topolora_monai.adapters.files import load_adapter, read_spec
+from topolora_monai.adapters.files import build_as_stored, load_adapter, read_spec
 from topolora_monai.errors import AdapterFileError, ConfigError, unknown_choice
 from topolora_monai.model.spec import ModelSpec
 
@@ -141,10 +141,7 @@ class AdapterLibrary:
                 found=self._base_name,
                 hint="make a library for each base",
             )
-        try:
-            network = self._build(**spec.network_settings)
-        except ConfigError as error:
-            raise AdapterFileError("network of the adapter cannot be built", path=path, found=error) from error
+        network = build_as_stored(spec, self._build, path)
         _share(self._base, network)
         load_adapter(network, path)
         device = next(self._base.parameters()).device

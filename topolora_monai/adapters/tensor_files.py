@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from topolora_monai.errors import AdapterFileError
+from topolora_monai.errors import AdapterFileError, first_line
 
 __all__ = ["count_tensors", "non_finite", "parse_header", "read_header", "read_tensors", "write_tensors"]
 
@@ -44,7 +44,7 @@ def parse_header(text: str, path: str | Path, kind: str) -> dict[str, Any]:
         kind: what the file should be, likewise.
 
     Raises:
-        AdapterFileError: if it is too long, no JSON or no object.
+        AdapterFileError: if it is too long, no JSON, no object, or says something twice.
     """
     if len(text) > _LARGEST_HEADER:
         raise AdapterFileError(
@@ -55,7 +55,7 @@ def parse_header(text: str, path: str | Path, kind: str) -> dict[str, Any]:
             hint="the file is damaged or hostile; take another one",
         )
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise AdapterFileError(
             f"header of the {kind} file is damaged",
@@ -150,7 +150,7 @@ def _damaged(path: Path, kind: str, error: Exception) -> AdapterFileError:
     return AdapterFileError(
         f"{kind} file is damaged or not a safetensors file",
         path=path,
-        found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+        found=first_line(error),
         hint="pickled files are not read; take the .safetensors file of the run" if pickled else "copy it again",
     )
 
@@ -165,6 +165,15 @@ def _header(metadata: dict[str, str], path: Path, key: str, kind: str) -> dict[s
             hint="base checkpoints are given by --weights",
         )
     return parse_header(metadata[key], path, kind)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which readers differ on the entry that counts where a name comes twice."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:50]!r} is said twice")
+    return entries
 
 
 def _listing(names: Iterable[str]) -> str:

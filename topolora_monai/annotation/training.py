@@ -32,6 +32,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor
 
 from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_spec, save_adapter
+from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import SampleSeeds, check_item
@@ -227,7 +228,7 @@ def fine_tune(
         training, validation = with_computed_fov(training), with_computed_fov(validation)
     for item in [*training, *validation]:
         check_item(item, label_values)
-    network = build_network(**spec.network_settings, weights=weights)
+    network = build_as_stored(spec, build_network, current.path, weights=weights)
     adaptation = load_adapter(network, current.path)
     network.to(device)
     run = _Run(adaptation, spec, settings, torch.device(device), precision or default_precision(device))

@@ -42,10 +42,6 @@ def load_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise DataError("file cannot be read", path=path, found=error.strerror) from error
-    except MemoryError as error:
-        raise DataError(
-            "file does not fit in memory", path=path, found=f"{Path(path).stat().st_size:,} bytes"
-        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError("not valid JSON", path=path, found=str(error), hint="export or copy it again") from error
 

@@ -26,7 +26,7 @@ from topolora_monai.data.split_record import SPLIT_FILE, SplitRecord, split_chan
 from topolora_monai.engines.handlers import DIVERGENCE_HINT
 from topolora_monai.engines.output import provenance, say_if_stopped
 from topolora_monai.engines.recipe import Change, Recipe
-from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError
+from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError, first_line
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 
@@ -237,7 +237,7 @@ class RunCheckpoint:
 
     def _unreadable(self, error: Exception) -> ConfigError:
         return ConfigError(
-            "the run's last state cannot be read", path=self.last, found=_first_line(error), hint=_START_OVER
+            "the run's last state cannot be read", path=self.last, found=first_line(error), hint=_START_OVER
         )
 
     def _save_last(self, trainer: Trainer) -> None:
@@ -333,7 +333,7 @@ class RunCheckpoint:
         return OutputError(
             "cannot save the run's state",
             path=path,
-            found=_first_line(error),
+            found=first_line(error),
             hint="free some space and start again with the same command: it resumes from the last epoch saved",
         )
 
@@ -355,7 +355,3 @@ def _said(name: str, change: Change) -> str:
 
 def _some(said: Sequence[str]) -> str:
     return "; ".join(said[:_MOST_NAMED]) + (f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

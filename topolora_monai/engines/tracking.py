@@ -19,7 +19,7 @@ from monai.utils.enums import CommonKeys as Keys
 from PIL import Image
 
 from topolora_monai.engines.batches import image_names
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, first_line
 from topolora_monai.extras import import_extra
 from topolora_monai.io.csv_cells import text_of
 from topolora_monai.io.json_files import read_json, write_json
@@ -251,7 +251,7 @@ class _MLflowRun:
             raise ConfigError(
                 "MLflow cannot be used",
                 expected="the address of a database or server, as sqlite:///PATH/mlflow.db or http://HOST:PORT",
-                found=f"{uri}: {str(error).splitlines()[0]}",
+                found=f"{uri}: {first_line(error)}",
                 hint="give another --mlflow_uri, or leave mlflow out of --trackers",
             ) from error
 

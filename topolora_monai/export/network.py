@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import topolora_monai
 from topolora_monai.adapters import merge
-from topolora_monai.errors import ConfigError, TopoLoRAError, unknown_choice
+from topolora_monai.errors import ConfigError, TopoLoRAError, first_line, unknown_choice
 from topolora_monai.export.formats import EXPORT_FORMATS, ExportFormat, onnx_runner, run_written, write
 from topolora_monai.export.quantization import quantize
 from topolora_monai.io.atomic import atomic_write, writing
@@ -170,7 +170,7 @@ def _write_checked(
     except Exception as error:  # the exporters raise many kinds, some of them straight from Exception
         raise ConfigError(
             f"{metadata['network_name']} cannot be exported as {format_name}",
-            found=(str(error) or type(error).__name__).strip().splitlines()[0],
+            found=first_line(error),
             hint=f"try --format {' or '.join(name for name in EXPORT_FORMATS if name != format_name)}",
         ) from error
     if not difference <= PARITY:

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from topolora_monai.adapters import load_adapter, merge, read_spec
+from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.json_files import read_json
 from topolora_monai.model.spec import ModelSpec
@@ -60,7 +61,7 @@ def release(
     adapter = run / "adapter.safetensors"
     spec = read_spec(adapter)
     record = read_json(run / "evaluation" / "summary.json", "evaluate the run first")
-    network = build_network(**spec.network_settings, weights=weights)
+    network = build_as_stored(spec, build_network, adapter, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

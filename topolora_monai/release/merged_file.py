@@ -9,8 +9,9 @@ from torch import nn
 
 import topolora_monai
 from topolora_monai.adapters import load_adapter, merge, read_spec
+from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
-from topolora_monai.errors import AdapterFileError, ConfigError, OutputError
+from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, first_line
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 from topolora_monai.release.network import merged_network
@@ -49,7 +50,7 @@ def write_merged(
     if out.exists() and not overwrite:
         raise OutputError("file exists already", path=out, hint="choose another --out, or give --force")
     spec = read_spec(adapter)
-    network = build_network(**spec.network_settings, weights=weights)
+    network = build_as_stored(spec, build_network, adapter, weights=weights)
     state = merge(load_adapter(network, adapter).network).state_dict()
     header = spec.to_header() | {
         "package_version": topolora_monai.__version__,
@@ -106,7 +107,7 @@ def load_merged(path: str | Path) -> nn.Module:
         raise AdapterFileError(
             "merged network cannot be loaded",
             path=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint=f"the file was edited, or made by another version: {spec.package_version}",
         ) from error
     return network.requires_grad_(False).eval()

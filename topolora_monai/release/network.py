@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from topolora_monai.adapters import AdaptationConfig, adapt, merge
-from topolora_monai.errors import CheckpointError
+from topolora_monai.errors import CheckpointError, first_line
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 
@@ -47,7 +47,7 @@ def load_model(network: nn.Module, path: str | Path) -> nn.Module:
         raise CheckpointError(
             "the bundle's model cannot be loaded",
             path=path,
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="copy the whole bundle again; run it in its folder, or give --bundle_root",
         ) from error
     return network

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from topolora_monai.errors import CheckpointError, ConfigError
+from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.weights import read_checkpoint
 
 __all__ = ["IMAGENET", "fetching", "load_encoder", "read_encoder_weights"]
@@ -88,6 +88,6 @@ def fetching(encoder_name: str) -> Iterator[None]:
     except OSError as error:  # also what huggingface_hub raises without a connection
         raise ConfigError(
             f"pretrained weights of {encoder_name} are neither in the cache nor within reach",
-            found=str(error).splitlines()[0],
+            found=first_line(error),
             hint="give the path of a downloaded file instead of imagenet, or null for random initialisation",
         ) from error
