@@ -6,11 +6,14 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 from PIL import Image, ImageSequence
 
 from tests.bundles.helpers import CONFIGS, run
+from tests.io.test_memory import sparse_scene
 from tests.io.volume_files import marked, nifti_affine, read_itk, write_nifti, write_series
 from topolora_monai.adapters import adapt, preset_config, save_adapter
+from topolora_monai.data import check_items
 from topolora_monai.networks import build_network
 
 rasterio = pytest.importorskip("rasterio")
@@ -125,6 +128,16 @@ def test_scene_keeps_georeference_and_nodata(segmented):
             band = result.read(1)
         assert (band[:, :5] == nodata).all()
         assert (band[:, 5:] != nodata).all()
+
+
+def test_scene_beyond_pillows_limit_is_taken_for_a_scene(tmp_path):
+    sparse_scene(tmp_path / "in.tif")
+    config = ConfigParser(ConfigParser.load_config_file(CONFIGS / "inference.yaml"))
+    config.config.update(input=str(tmp_path / "in.tif"), output_dir=str(tmp_path / "out"))
+    (item,) = config.get_parsed_content("scenes")
+    assert item["name"] == "in"
+    assert config.get_parsed_content("images") == []
+    check_items([item])
 
 
 def test_axis_can_be_chosen(segmented, tmp_path):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from topolora_monai.data.items import SPLITS, Item, Split, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
-from topolora_monai.io import LabelValues, image_size, read_image, read_labels, read_mask
+from topolora_monai.io import ImageData, LabelValues, image_size, read_blocks, read_labels, read_mask
 
 __all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
@@ -71,6 +71,21 @@ class _Seen:
     findings: tuple[Finding, ...] = ()
 
 
+class _Pixels:
+    """What an image holds, from its rows: where it is valid, its least and largest value there, its digest."""
+
+    def __init__(self, blocks: Iterable[ImageData]) -> None:
+        digest, valid = hashlib.sha256(), []
+        self.low, self.high = np.inf, -np.inf
+        for block in blocks:
+            digest.update(block.values.tobytes())
+            valid.append(block.valid)
+            seen = block.values[:, block.valid]
+            self.low, self.high = min(self.low, seen.min(initial=np.inf)), max(self.high, seen.max(initial=-np.inf))
+        self.valid = np.concatenate(valid)
+        self.digest = digest.hexdigest()
+
+
 def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool = False) -> Verification:
     """Open every image and mask of a data set.
 
@@ -121,12 +136,12 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     size = image_size(item.get("image", item.get("label", "")), axis)
     valid = np.ones(size, bool)
     if "image" in item:
-        values, valid, _ = read_image(item["image"], channels, axis, index)
-        content = hashlib.sha256(values.tobytes()).hexdigest()
+        seen = _Pixels(read_blocks(item["image"], channels, axis, index))
+        valid, content = seen.valid, seen.digest
         if not valid.any():
             findings.append(Finding(blank, split, item["image"], "image holds no valid pixel"))
             content = None
-        elif np.ptp(values[:, valid]) == 0:
+        elif seen.low == seen.high:
             findings.append(Finding(blank, split, item["image"], "image is blank: all pixels are equal"))
             content = None
     if "label" not in item:

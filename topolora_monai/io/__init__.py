@@ -1,6 +1,15 @@
 """Files in and out: pictures, rasters, volumes and masks."""
 
-from topolora_monai.io.images import IMAGE_SUFFIXES, ImageData, Kind, image_kind, image_size, read_image
+from topolora_monai.io.images import (
+    IMAGE_SUFFIXES,
+    ImageData,
+    Kind,
+    image_kind,
+    image_size,
+    read_blocks,
+    read_image,
+    require_whole,
+)
 from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, numbered, read_labels, read_mask
 from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, read_picture, write_png
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
@@ -34,11 +43,13 @@ __all__ = [
     "open_picture",
     "open_raster",
     "read_bands",
+    "read_blocks",
     "read_image",
     "read_labels",
     "read_mask",
     "read_picture",
     "read_volume",
+    "require_whole",
     "slice_count",
     "volume_output_name",
     "volume_shape",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
@@ -10,17 +11,33 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
+from topolora_monai.io.memory import SCENE_HINT, require_memory
 
-__all__ = ["PICTURE_SUFFIXES", "open_picture", "read_picture", "write_png"]
+__all__ = ["PICTURE_SUFFIXES", "TiffHeader", "open_picture", "read_picture", "write_png"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")
 """Recognised file name endings, in lower case; each may be followed by ``.gz``."""
 
 _LOSSY_FORMATS = ("JPEG", "MPO")
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
+_PEAK_BYTES = 32
+"""Memory for a pixel while a picture is read: three bytes of Pillow's, twice three float32, and its validity."""
+
+
+class TiffHeader(TiffImagePlugin.TiffImageFile):
+    """The tags of a TIFF of any size.
+
+    Pillow's limit on the size of pictures is one for all of a process, and is left as it is; only ``Image.open``
+    and the decoder of TIFF look at it.
+    """
+
+    def load_prepare(self) -> None:
+        """Make room for the pixels."""
+        self.im = Image.new(self.mode, getattr(self, "_tile_size", self.size), None).im
+        ImageFile.ImageFile.load_prepare(self)
 
 
 def read_picture(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
@@ -84,12 +101,14 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
 def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
     """Open a picture, turning every way it can be broken into one kind of error.
 
+    Pictures that Pillow takes for bombs are decoded if this machine's memory holds them.
+
     Args:
         path: a file of one of :data:`PICTURE_SUFFIXES`.
         decode: read the whole file, so that damage shows; without it, the header alone.
 
     Raises:
-        DataError: if it is missing, empty, damaged or of an unknown format.
+        DataError: if it is missing, empty, damaged, of an unknown format or, where it is to be decoded, too large.
     """
     path = Path(path)
     if not path.is_file():
@@ -100,7 +119,7 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
-            image = Image.open(source)
+            image = _open(source, path, decode)
             if decode:
                 image.load()
     except UnidentifiedImageError as error:
@@ -119,3 +138,29 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
             hint="copy or download it again",
         ) from error
     return image
+
+
+def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> Image.Image:
+    """As ``Image.open``, bounded by memory in place of Pillow's limit."""
+    try:
+        return Image.open(source)
+    except Image.DecompressionBombError:
+        image = _open_large(source)
+        if decode:
+            require_memory(path, image.height, image.width, _PEAK_BYTES, SCENE_HINT)
+        return image
+
+
+def _open_large(source: Path | io.BytesIO) -> Image.Image:
+    """What ``Image.open`` does before it looks at the size."""
+    file = source.open("rb") if isinstance(source, Path) else source
+    file.seek(0)
+    start = file.read(16)
+    for name, (factory, accept) in Image.OPEN.items():
+        if accept is None or accept(start) is not True:
+            continue
+        file.seek(0)
+        with contextlib.suppress(SyntaxError):
+            return (TiffHeader if name == "TIFF" else factory)(file, "")
+    file.close()
+    raise OSError("its size cannot be told")

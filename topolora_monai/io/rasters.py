@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.pictures import TiffHeader
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -22,7 +22,7 @@ __all__ = ["is_raster", "open_raster", "read_band_values", "read_bands"]
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _GEO_TAGS = {33550, 33922, 34264, 34735}
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory of the GeoTIFF standard."""
-_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339
+_SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 277, 339
 _SIGNED_OR_FLOAT = {2, 3}
 _PICTURE_BANDS = (1, 3, 4)
 
@@ -38,13 +38,13 @@ def is_raster(path: str | Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with TiffHeader(path) as image:
                 tags: Any = image.tag_v2
                 if _GEO_TAGS & set(tags):
                     return True
                 formats = tags.get(_SAMPLE_FORMAT, (1,))
                 return bool(_SIGNED_OR_FLOAT & set(formats)) or tags.get(_SAMPLES_PER_PIXEL, 1) not in _PICTURE_BANDS
-    except (OSError, SyntaxError, ValueError, AttributeError):
+    except (OSError, SyntaxError, ValueError):
         return _opens_with_rasterio(path)
 
 
