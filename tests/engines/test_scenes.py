@@ -573,11 +573,13 @@ class TestContinuation:
         assert network.tiles == 0
         assert (tmp_path / "b" / "scene.gpkg").is_file()
 
-    def test_damaged_rows_are_named(self, scene, tmp_path):
+    @pytest.mark.parametrize("damage", ["cut short", "another checksum"])
+    def test_damaged_rows_are_named(self, scene, tmp_path, damage):
         with pytest.raises(StoppedError):
             segment(scene, tmp_path, stop_after(60))
         rows = tmp_path / ".scene.parts" / "rows-000002.npy.gz"
-        rows.write_bytes(rows.read_bytes()[:-100])
+        sound = rows.read_bytes()
+        rows.write_bytes(sound[:-100] if damage == "cut short" else sound[:-8] + bytes(4) + sound[-4:])
         with pytest.raises(OutputError, match=r"damaged: .*\.scene\.parts"):
             segment(scene, tmp_path)
 

@@ -1,10 +1,12 @@
 """Images beyond Pillow's limit: scenes of any size, pictures as far as memory goes, and bombs."""
 
+import gzip
 import struct
 import time
 import tracemalloc
 import zlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +24,8 @@ from topolora_monai.io import (
     read_blocks,
     read_image,
     read_picture,
+    read_volume,
+    streams,
 )
 from topolora_monai.transforms import IntensityScaling
 
@@ -163,6 +167,27 @@ def test_bombs_are_refused_without_taking_the_memory(tmp_path, monkeypatch, name
     assert time.monotonic() - started < 5
     assert tracemalloc.get_traced_memory()[1] < 10**7
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.ppm.gz"])
+def test_streams_that_inflate_without_end_are_refused(tmp_path, monkeypatch, name):
+    start = b"P5 30 20 255\n" if name == "a.ppm.gz" else nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), None).to_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(start + bytes(10**8)))
+    monkeypatch.setattr(streams, "memory_bytes", lambda: 10**7)
+    tracemalloc.start()
+    with pytest.raises(DataError, match="holds more than fits in memory"):
+        read_volume(tmp_path / name) if name == "a.nii.gz" else read_picture(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 3 * 10**7
+    tracemalloc.stop()
+
+
+def test_volume_that_memory_does_not_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 10**9)
+    header = nib.Nifti1Header()
+    header.set_data_shape((512, 512, 900))
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+    with pytest.raises(DataError, match=r"too large[^$]*512 x 512 x 900 pixels"):
+        read_volume(tmp_path / "a.nii.gz")
 
 
 @pytest.mark.filterwarnings("ignore:The given matrix")

@@ -26,6 +26,16 @@ class TestImages:
         packed.write_bytes(gzip.compress(path.read_bytes()))
         assert np.array_equal(read_picture(packed), read_picture(path))
 
+    def test_no_flipped_bit_of_a_gzipped_picture_goes_unnoticed(self, write_image):
+        packed = write_image("a.ppm", COLOUR).with_suffix(".ppm.gz")
+        sound, draw = gzip.compress(packed.with_suffix("").read_bytes()), np.random.default_rng(1)
+        for _ in range(60):
+            damaged = bytearray(sound)
+            damaged[draw.integers(10, len(sound))] ^= 1 << draw.integers(8)  # behind the header, which has no checksum
+            packed.write_bytes(damaged)
+            with pytest.raises(DataError, match=r"damaged.*a\.ppm\.gz"):
+                read_picture(packed)
+
     def test_jpeg_and_gif(self, write_image):
         smooth = np.add.outer(np.arange(10), np.arange(14))[..., None].repeat(3, 2).astype(np.uint8) * 5
         for name in ("a.jpg", "a.gif"):

@@ -114,7 +114,7 @@ def require_whole(path: str | Path, channels: int | None = None) -> None:
     with open_raster(path) as dataset:
         # As read, validated, scaled and masked, float32 each; and one channel sorted as float64 for its percentiles.
         needed = 12 * (channels or dataset.count) + 24
-        require_memory(path, dataset.height, dataset.width, needed, CUT_HINT)
+        require_memory(path, dataset.shape, needed, CUT_HINT)
 
 
 def image_size(path: str | Path, axis: int | None = None) -> tuple[int, int]:

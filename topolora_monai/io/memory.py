@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -35,26 +36,26 @@ def memory_bytes() -> int:
         return total
 
 
-def require_memory(path: str | Path, height: int, width: int, bytes_per_pixel: int, hint: str) -> None:
+def require_memory(path: str | Path, shape: tuple[int, ...], bytes_per_pixel: int, hint: str) -> None:
     """Refuse what cannot be held in memory while it is read, before anything of it is.
 
     Args:
         path: the file.
-        height: in pixels.
-        width: in pixels.
+        shape: in pixels, the columns last.
         bytes_per_pixel: needed at the peak.
         hint: what to do with a larger one.
 
     Raises:
         DataError: if it needs more than this machine has, or has more than 2^31 pixels.
     """
-    needed, there = height * width * bytes_per_pixel, memory_bytes()
-    if needed > there or height * width > _MOST_PIXELS:
+    pixels, there = math.prod(shape), memory_bytes()
+    if pixels * bytes_per_pixel > there or pixels > _MOST_PIXELS:
         raise DataError(
             "image is too large",
             path=path,
             expected=f"at most {min(there // bytes_per_pixel, _MOST_PIXELS) / 1e6:,.0f} megapixels, "
             f"which is what {there / 1e9:.1f} GB of memory hold",
-            found=f"{width:,} x {height:,} pixels (width x height), which need {needed / 1e9:.1f} GB",
+            found=f"{' x '.join(f'{length:,}' for length in reversed(shape))} pixels, the width first, "
+            f"which need {pixels * bytes_per_pixel / 1e9:.1f} GB",
             hint=hint,
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import os
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.memory import SCENE_HINT, require_memory
+from topolora_monai.io.streams import inflated
 
 __all__ = ["PICTURE_SUFFIXES", "TiffHeader", "open_picture", "read_picture", "write_png"]
 
@@ -118,7 +119,7 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
+            source = _unpacked(path) if path.suffix.lower() == ".gz" else path
             image = _open(source, path, decode)
             if decode:
                 image.load()
@@ -130,7 +131,7 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
             found=f"{path.stat().st_size} bytes of something else",
             hint="convert it, or copy it again if it is damaged",
         ) from error
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
         raise DataError(
             "image is damaged or incomplete",
             path=path,
@@ -140,14 +141,21 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
     return image
 
 
+def _unpacked(path: Path) -> io.BytesIO:
+    with path.open("rb") as file:
+        content = io.BytesIO()
+        content.writelines(inflated(file))
+        return content
+
+
 def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> Image.Image:
     """As ``Image.open``, bounded by memory in place of Pillow's limit."""
     try:
-        return Image.open(source)
+        return Image.open(source)  # from the start, wherever it is at
     except Image.DecompressionBombError:
         image = _open_large(source)
         if decode:
-            require_memory(path, image.height, image.width, _PEAK_BYTES, SCENE_HINT)
+            require_memory(path, (image.height, image.width), _PEAK_BYTES, SCENE_HINT)
         return image
 
 
