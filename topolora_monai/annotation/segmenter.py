@@ -207,7 +207,7 @@ class AnnotationSegmenter:
         target = masks[index].copy()
         if prompts.box is not None and not prompts.clicks:
             seen = self._answer_to_box(model, embedding, prompts)[index]
-            target = np.where(allowed, seen, target)
+            target = np.where(allowed, seen & embedding.valid, target)
         evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
         for click in prompts.clicks:
             target = apply_click(

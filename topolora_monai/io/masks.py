@@ -91,7 +91,7 @@ def read_mask(path: str | Path, axis: int | None = None, index: int | None = Non
 
     Accepted: 0/1, 0/255 or 0/any other single value, palette images by index, colour images whose channels
     agree, and JPEG masks, whose compression noise is cut at 127. A mask of zeros is empty, one of a single
-    other value is full.
+    other value is full. NaN is 0.
 
     Args:
         path: a picture, raster or volume.
@@ -116,7 +116,7 @@ def read_mask(path: str | Path, axis: int | None = None, index: int | None = Non
     if values.dtype == bool:
         return values.astype(np.uint8)
     distinct = np.unique(values)
-    if len(distinct) > 2 or (len(distinct) == 2 and distinct[0] != 0) or not valid.all():
+    if len(distinct) > 2 or (len(distinct) == 2 and distinct[0] != 0) or not valid[values != 0].all():
         raise DataError(
             "mask has other values than expected",
             path=path,
@@ -136,7 +136,8 @@ def _stored(
         if axis is None or index is None:
             raise DataError("mask is a volume", path=path, expected="a picture of one slice")
         values = read_slice(path, axis, index)
-        return values, np.isfinite(values)
+        known = np.isfinite(values)
+        return np.where(known, values, 0), known
     if is_raster(path):
         return read_band_values(path)
     values = _colours(path) if coloured else _picture_values(path)

@@ -112,7 +112,7 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_]]
     """Read a raster of class numbers as it is stored.
 
     Returns:
-        First band, shape (H, W), in its own data type, and where it is not nodata.
+        First band, shape (H, W), in its own data type with 0 for NaN, and where it is neither that nor nodata.
 
     Raises:
         DataError: if it has several bands or cannot be read.
@@ -120,7 +120,10 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_]]
     with open_raster(path) as dataset:
         if dataset.count != 1:
             raise DataError("mask has several bands", path=path, expected="1", found=dataset.count)
-        return dataset.read(1), dataset.read_masks(1) > 0
+        values, valid = dataset.read(1), dataset.read_masks(1) > 0
+    missing = ~np.isfinite(values)
+    values[missing] = 0
+    return values, valid & ~missing
 
 
 def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:

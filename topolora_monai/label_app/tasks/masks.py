@@ -42,7 +42,7 @@ def class_numbers(probability: NDArray[np.float32], threshold: float, exclusive:
 
 
 def read_label(path: str | Path) -> NDArray[np.uint8]:
-    """Class numbers of a label file; a mask of 0 and 255 becomes one of 0 and 1.
+    """Class numbers of a label file; a mask of 0 and 255 becomes one of 0 and 1, and NaN is 0.
 
     Returns:
         (H, W) of a picture or of a volume with one slice, else (slices, rows, columns).
@@ -52,6 +52,7 @@ def read_label(path: str | Path) -> NDArray[np.uint8]:
     """
     if image_kind(path) == "volume":
         values = np.asarray(read_volume(path).values)
+        values = np.where(np.isnan(values), 0, values)
         values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
     else:
         values = np.asarray(open_picture(path))
