@@ -25,6 +25,7 @@ _GEO_TAGS = {33550, 33922, 34264, 34735}
 _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 277, 339
 _SIGNED_OR_FLOAT = {2, 3}
 _PICTURE_BANDS = (1, 3, 4)
+_COLOURS = ("red", "green", "blue")
 
 
 def is_raster(path: str | Path) -> bool:
@@ -79,9 +80,11 @@ def open_raster(path: str | Path) -> Iterator[DatasetReader]:
 def read_bands(dataset: DatasetReader, channels: int, **window: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read the bands a network with so many channels looks at, and where they are valid.
 
-    One channel takes the first band, or the luminance of three of 8 bit; three channels take the first three
-    or repeat the only one; other numbers must be matched exactly. Pixels that are nodata, masked or not finite
-    in any of these bands are not valid and read as 0.
+    All bands, where there are as many as channels; else those that are not alpha, or those that the file calls red,
+    green and blue, where these are as many. The only band is repeated to three channels, and three bands of 8 bit are
+    reduced to their luminance where one channel is asked for. Anything else is refused, as nothing says which bands
+    are meant. Pixels that are nodata, masked, transparent or not finite in any of these bands are not valid and read
+    as 0.
 
     Args:
         dataset: an open raster.
@@ -127,20 +130,27 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_]]
 
 
 def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
-    available = dataset.count
-    if channels == 1:
-        return [1, 2, 3] if available in (3, 4) and dataset.dtypes[0] == "uint8" else [1]
-    if channels == 3 and (available == 1 or available >= 3):
-        return [1] if available == 1 else [1, 2, 3]
-    if available != channels:
-        raise DataError(
-            "raster has another number of bands than the network has channels",
-            path=dataset.name,
-            expected=channels,
-            found=available,
-            hint="give a raster with these bands, or train with --in_channels set to its number",
-        )
-    return list(range(1, channels + 1))
+    """Bands that are meant without doubt; which of more would do, only a person can tell."""
+    meanings = [colour.name for colour in dataset.colorinterp]
+    seen = [number for number, meaning in enumerate(meanings, 1) if meaning != "alpha"]
+    colours = [meanings.index(colour) + 1 for colour in _COLOURS if colour in meanings]
+    for bands in (list(dataset.indexes), seen, colours):
+        if len(bands) == channels:
+            return bands
+    if channels == 3 and len(seen) == 1:
+        return seen
+    for bands in (seen, colours):
+        if channels == 1 and len(bands) == 3 and dataset.dtypes[0] == "uint8":
+            return bands
+    chosen = " ".join(f"-b {number}" for number in range(channels, 0, -1))
+    raise DataError(
+        "raster has another number of bands than the network has channels",
+        path=dataset.name,
+        expected=channels,
+        found=f"{dataset.count}, {len(seen)} of them not alpha" if len(seen) < dataset.count else dataset.count,
+        hint="copy the bands that the network was trained on, in their order, for example "
+        f"gdal_translate {chosen} IN.tif OUT.tif, or train with --in_channels {len(seen)}",
+    )
 
 
 def _require_measurements(dataset: DatasetReader) -> None:
