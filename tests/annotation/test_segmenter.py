@@ -78,6 +78,16 @@ def test_nan_voxels_are_background(segmenter, tmp_path, monkeypatch):
     np.testing.assert_array_equal(segmenter.masks(sure)[0][3:28, 8:34], (expected & ~missing)[3:28, 8:34])
 
 
+def test_twelve_bits_in_a_file_of_sixteen_are_told(segmenter, tmp_path, caplog):
+    values = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
+    values[0, 0] = 4095
+    for name, stored in (("dark", values), ("bright", values * 16)):
+        Image.fromarray(stored).save(tmp_path / f"{name}.png")
+        segmenter.automatic(tmp_path / f"{name}.png")
+    (told,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "dark.png is dark: largest value 4,095 of 65,535" in told
+
+
 def with_header(adapter, path, **changes):
     with safe_open(adapter, framework="pt") as file:
         header = json.loads(file.metadata()["topolora_monai"])

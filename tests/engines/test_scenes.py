@@ -221,6 +221,8 @@ class TestChannelsAndScaling:
         image = np.arange(1024).reshape(32, 32).astype(np.uint16) * 64
         seen = self.run_and_see(tmp_path, image, 1, IntensityScaling(), crs=None, transform=None)
         np.testing.assert_allclose(seen[0], image / 65535, atol=1e-6)
+        seen = self.run_and_see(tmp_path, image // 16, 1, IntensityScaling(bits=12), crs=None, transform=None)
+        np.testing.assert_allclose(seen[0], image // 16 / 4095, atol=1e-6)
 
     def test_sixteen_bit_measurement_by_its_limits(self, tmp_path):
         image = 100 + np.arange(1024).reshape(32, 32).astype(np.uint16)

@@ -50,13 +50,13 @@ def sparse_scene(path, dtype="float32", size=HUGE, **profile):
     return path
 
 
-def png(width, height, rows=b""):
-    """A grey PNG that declares a size, whatever it holds."""
+def png(width, height, rows=b"", depth=8, colour=0):
+    """A PNG that declares a size, whatever it holds; by default a grey one."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 

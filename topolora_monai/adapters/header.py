@@ -48,6 +48,7 @@ _OPTIONAL: dict[str, _Check] = {
     "in_channels": _WHOLE,
     "out_channels": _WHOLE,
     "mask_tokens": _WHOLE,
+    "bits": ("a whole number from 8 to 16", lambda value: _is_whole(value) and 8 <= value <= 16),
     "multiclass_head": _TEXT,
     "fit": _TEXT,
     "dataset": _TEXT,

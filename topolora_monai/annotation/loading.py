@@ -22,7 +22,7 @@ def loading_transforms(header: Mapping[str, Any], **label_options: Any) -> Compo
     Raises:
         ConfigError: for settings that are not possible.
     """
-    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range") if header.get(name)}
+    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range", "bits") if header.get(name)}
     scaling = IntensityScaling(**known)
     decibels = scaling.pixel_values != "linear"
     steps: list[Any] = [LoadItem(int(header.get("in_channels") or 3), scaling, **label_options)]

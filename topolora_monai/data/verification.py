@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.items import SPLITS, Item, Split, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
@@ -68,6 +69,8 @@ class _Seen:
     size: tuple[int, int] | None = None
     foreground: float | None = None
     content: str | None = None
+    deep: int | None = None
+    """Largest value of a picture of 16 bit."""
     findings: tuple[Finding, ...] = ()
 
 
@@ -91,7 +94,8 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
 
     Defects: files that are missing, damaged, of other sizes or with other values than they should have; images that
     occur twice, within a split or, which leaks truth into scores, across splits; groups (patients) on both sides; blank
-    images and blank masks. Notes: masks that are nearly all one class, and what is blank where that is legal.
+    images and blank masks. Notes: masks that are nearly all one class, what is blank where that is legal, and pictures
+    of 16 bit that fill fewer.
 
     Args:
         data: an open data set.
@@ -115,7 +119,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
         facts.sizes |= {one.size} if one.size else set()
         facts.foreground += [one.foreground] if one.foreground is not None else []
     findings = [finding for one in seen for finding in one.findings]
-    return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen)])
+    return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen), *_shallow(seen)])
 
 
 def _open(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
@@ -132,12 +136,12 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     axis, index = item.get("axis"), item.get("slice")
     findings: list[Finding] = []
     blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
-    content = None
+    content = deep = None
     size = image_size(item.get("image", item.get("label", "")), axis)
     valid = np.ones(size, bool)
     if "image" in item:
         seen = _Pixels(read_blocks(item["image"], channels, axis, index))
-        valid, content = seen.valid, seen.digest
+        valid, content, deep = seen.valid, seen.digest, item_maximum(item)
         if not valid.any():
             findings.append(Finding(blank, split, item["image"], "image holds no valid pixel"))
             content = None
@@ -145,7 +149,7 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
             findings.append(Finding(blank, split, item["image"], "image is blank: all pixels are equal"))
             content = None
     if "label" not in item:
-        return _Seen(split, item, size, None, content, tuple(findings))
+        return _Seen(split, item, size, None, content, deep, tuple(findings))
     classes, known = read_labels(item["label"], label_values, axis, index)
     valid = valid if known is None else valid & known
     if "fov" in item:
@@ -156,7 +160,7 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
         findings.append(Finding(blank, split, item["label"], message))
     elif max(share, 1 - share) > NEARLY_ALL:
         findings.append(Finding("note", split, item["label"], f"mask is nearly all one class: {share:.2%} foreground"))
-    return _Seen(split, item, size, share, content, tuple(findings))
+    return _Seen(split, item, size, share, content, deep, tuple(findings))
 
 
 def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:
@@ -170,6 +174,21 @@ def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:
             path = first.item["image"]
             where = "twice" if first.split == other.split else f"in {first.split} and {other.split}: scores would leak"
             yield Finding("defect", other.split, other.item["image"], f"same image {where}; first as {path}")
+
+
+def _shallow(seen: Iterable[_Seen]) -> Iterator[Finding]:
+    """Pictures of 16 bit that fill fewer."""
+    deep = [one for one in seen if one.deep is not None]
+    bits = bits_for(one.deep for one in deep if one.split == "training") if deep else 16
+    if bits < 16:
+        brightest = max(deep, key=lambda one: one.deep or 0)
+        yield Finding(
+            "note",
+            brightest.split,
+            brightest.item["image"],
+            f"pictures of 16 bit are dark: largest value {brightest.deep:,} of 65,535; training divides them by "
+            f"{2**bits - 1:,} (bits {bits}) unless it is told another --bits",
+        )
 
 
 def _divided_groups(seen: Sequence[_Seen]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from topolora_monai.io.images import (
     require_whole,
 )
 from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, numbered, read_labels, read_mask
-from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, read_picture, write_png
+from topolora_monai.io.pictures import PICTURE_SUFFIXES, deep_maximum, open_picture, read_picture, write_png
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
 from topolora_monai.io.volumes import (
     VOLUME_SUFFIXES,
@@ -34,6 +34,7 @@ __all__ = [
     "Kind",
     "LabelValues",
     "Labels",
+    "deep_maximum",
     "default_axis",
     "image_kind",
     "image_size",

@@ -53,7 +53,9 @@ def image_kind(path: str | Path) -> Kind:
     return "raster" if is_raster(path) else "picture"
 
 
-def read_image(path: str | Path, channels: int = 3, axis: int | None = None, index: int | None = None) -> ImageData:
+def read_image(
+    path: str | Path, channels: int = 3, axis: int | None = None, index: int | None = None, bits: int = 16
+) -> ImageData:
     """Read a picture, a whole raster, or one slice of a volume.
 
     Args:
@@ -61,6 +63,7 @@ def read_image(path: str | Path, channels: int = 3, axis: int | None = None, ind
         channels: number of channels to give; one band is repeated to three where three are asked for.
         axis: of a volume, the one its slices are taken along.
         index: of the slice.
+        bits: that are filled in pictures of 16 bit, see :func:`~topolora_monai.io.read_picture`.
 
     Raises:
         DataError: if the file is missing, damaged, of an unknown format, too large, or has other channels.
@@ -76,7 +79,7 @@ def read_image(path: str | Path, channels: int = 3, axis: int | None = None, ind
         with open_raster(path) as dataset:
             values, valid = read_bands(dataset, channels)
             return ImageData(values, valid, scaled=dataset.dtypes[0] == "uint8")
-    values = read_picture(path, channels)
+    values = read_picture(path, channels, bits)
     return ImageData(values, np.ones(values.shape[1:], bool), scaled=True)
 
 

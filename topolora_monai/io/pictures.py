@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
+import sys
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +20,19 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.memory import SCENE_HINT, require_memory
 from topolora_monai.io.streams import inflated
 
-__all__ = ["PICTURE_SUFFIXES", "TiffHeader", "open_picture", "read_picture", "write_png"]
+__all__ = ["PICTURE_SUFFIXES", "TiffHeader", "deep_maximum", "open_picture", "read_picture", "write_png"]
+
+_logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")
 """Recognised file name endings, in lower case; each may be followed by ``.gz``."""
 
-_LOSSY_FORMATS = ("JPEG", "MPO")
+_BITS_PER_SAMPLE, _PLANAR = 258, 284
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
+_OTHER_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
+"""Of 16-bit colour Pillow keeps the high byte alone; read in the other order of bytes, that is the low one."""
+_DEEP_COLOURS = ("RGB", "RGBX", "RGBA")
 _PEAK_BYTES = 32
 """Memory for a pixel while a picture is read: three bytes of Pillow's, twice three float32, and its validity."""
 
@@ -41,15 +50,17 @@ class TiffHeader(TiffImagePlugin.TiffImageFile):
         ImageFile.ImageFile.load_prepare(self)
 
 
-def read_picture(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
+def read_picture(path: str | Path, channels: int = 3, bits: int = 16) -> NDArray[np.float32]:
     """Read an image as intensities in [0, 1].
 
     Grey images are repeated to three channels, colour ones reduced to luminance where one channel is asked
-    for, transparency is dropped, and 16-bit values are divided by 65535.
+    for, transparency is dropped. Values of 8 bit are divided by 255, those of 16 bit by 65535, or by less where
+    cameras fill fewer bits; what lies above becomes 1, and a warning names the file.
 
     Args:
         path: a file of one of :data:`PICTURE_SUFFIXES`.
         channels: 1 or 3.
+        bits: that are filled in pictures of 16 bit.
 
     Returns:
         Array of shape (channels, H, W).
@@ -65,19 +76,30 @@ def read_picture(path: str | Path, channels: int = 3) -> NDArray[np.float32]:
         ((3, 2, 4), 1.0)
     """
     image = open_picture(path)
-    if image.mode in _DEEP_MODES:
-        plane = np.asarray(image)
-        if image.mode == "F" or plane.min() < 0 or plane.max() > 65535:
-            raise DataError(
-                "image is neither 8 nor 16 bit",
-                path=path,
-                expected="unsigned integers",
-                found=f"{plane.dtype} values from {plane.min()} to {plane.max()}",
-                hint="convert it to 8 or 16 bit PNG or TIFF",
-            )
-        return np.repeat((plane.astype(np.float32) / 65535)[None], channels, axis=0)
+    deep = _deep_values(path, image)
+    if deep is not None:
+        largest = 2**bits - 1
+        if deep.max(initial=0) > largest:
+            _logger.warning("%s holds values up to %d, which are cut at %d (bits %d)", path, deep.max(), largest, bits)
+        planes: NDArray[np.float32] = np.minimum(deep.astype(np.float32) / largest, 1)
+        if len(planes) == channels:
+            return planes
+        return np.repeat(planes, channels, axis=0) if channels > 1 else np.tensordot(_LUMA, planes, axes=1)[None]
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def deep_maximum(path: str | Path) -> int | None:
+    """Largest value that a picture of 16 bit holds; None for one of 8 bit.
+
+    Raises:
+        DataError: as :func:`read_picture`.
+    """
+    with open_picture(path, decode=False) as image:
+        if image.mode not in _DEEP_MODES and not _is_deep_colour(image):
+            return None
+    deep = _deep_values(path, open_picture(path))
+    return None if deep is None else int(deep.max(initial=0))
 
 
 def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -> None:
@@ -99,7 +121,7 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
         beside.unlink(missing_ok=True)
 
 
-def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
+def open_picture(path: str | Path, decode: bool = True, low_bytes: bool = False) -> Image.Image:
     """Open a picture, turning every way it can be broken into one kind of error.
 
     Pictures that Pillow takes for bombs are decoded if this machine's memory holds them.
@@ -107,6 +129,7 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
     Args:
         path: a file of one of :data:`PICTURE_SUFFIXES`.
         decode: read the whole file, so that damage shows; without it, the header alone.
+        low_bytes: of 16-bit colour, in place of the high ones.
 
     Raises:
         DataError: if it is missing, empty, damaged, of an unknown format or, where it is to be decoded, too large.
@@ -121,6 +144,8 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             source = _unpacked(path) if path.suffix.lower() == ".gz" else path
             image = _open(source, path, decode)
+            if low_bytes:
+                image.tile = [_of_other_byte(tile) for tile in image.tile]
             if decode:
                 image.load()
     except UnidentifiedImageError as error:
@@ -141,6 +166,52 @@ def open_picture(path: str | Path, decode: bool = True) -> Image.Image:
     return image
 
 
+def _deep_values(path: str | Path, image: Image.Image) -> NDArray[Any] | None:
+    """Values of more than 8 bit of an image that is decoded, shape (1, H, W) or (3, H, W); None for other images."""
+    if image.mode in _DEEP_MODES:
+        plane = np.asarray(image)
+        if image.mode == "F" or plane.min() < 0 or plane.max() > 65535:
+            raise DataError(
+                "image is neither 8 nor 16 bit",
+                path=path,
+                expected="unsigned integers",
+                found=f"{plane.dtype} values from {plane.min()} to {plane.max()}",
+                hint="convert it to 8 or 16 bit PNG or TIFF",
+            )
+        return plane[None]
+    with open_picture(path, decode=False) as header:
+        if not _is_deep_colour(header):
+            return None
+        if getattr(header, "tag_v2", {}).get(_PLANAR, 1) != 1:  # of which Pillow mixes the bytes
+            raise DataError(
+                "image holds 16-bit colour in planes of their own",
+                path=path,
+                hint="save it with the colours of a pixel beside one another (tiffcp -p contig IN OUT)",
+            )
+    high, low = (np.asarray(one)[..., :3].transpose(2, 0, 1) for one in (image, open_picture(path, low_bytes=True)))
+    return np.asarray((high.astype(np.uint16) << 8) | low)
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether an image that is not decoded holds 16-bit colour, of which Pillow would give 8."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    tiles: list[Any] = getattr(image, "tile", [])
+    colour, _, depth = _raw_mode(tiles[0]).partition(";") if tiles else ("", "", "")
+    return (colour in _DEEP_COLOURS and depth in _OTHER_BYTE) or (max(bits) > 8 and image.mode in _DEEP_COLOURS)
+
+
+def _raw_mode(tile: Any) -> str:
+    return tile[3] if isinstance(tile[3], str) else str(tile[3][0])
+
+
+def _of_other_byte(tile: Any) -> Any:
+    """A tile's description, with bytes in the other order."""
+    colour, _, depth = _raw_mode(tile).partition(";")
+    mode = f"{colour};{_OTHER_BYTE[depth]}"
+    settings = mode if isinstance(tile[3], str) else (mode, *tile[3][1:])
+    return tile._replace(args=settings) if hasattr(tile, "_replace") else (*tile[:3], settings)
+
+
 def _unpacked(path: Path) -> io.BytesIO:
     with path.open("rb") as file:
         content = io.BytesIO()
@@ -148,7 +219,7 @@ def _unpacked(path: Path) -> io.BytesIO:
         return content
 
 
-def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> Image.Image:
+def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> ImageFile.ImageFile:
     """As ``Image.open``, bounded by memory in place of Pillow's limit."""
     try:
         return Image.open(source)  # from the start, wherever it is at
@@ -159,7 +230,7 @@ def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> Image.Image:
         return image
 
 
-def _open_large(source: Path | io.BytesIO) -> Image.Image:
+def _open_large(source: Path | io.BytesIO) -> ImageFile.ImageFile:
     """What ``Image.open`` does before it looks at the size."""
     file = source.open("rb") if isinstance(source, Path) else source
     file.seek(0)
