@@ -1,4 +1,4 @@
-"""Pictures of everyday formats: 8 and 16 bit, by Pillow."""
+"""Pictures of everyday formats: 8 and 16 bit, by Pillow; and photographs in DICOM."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 _OTHER_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
 """Of 16-bit colour Pillow keeps the high byte alone; read in the other order of bytes, that is the low one."""
 _DEEP_COLOURS = ("RGB", "RGBX", "RGBA")
+_DAMAGE = (OSError, EOFError, SyntaxError, ValueError, RuntimeError)
 _PEAK_BYTES = 32
 """Memory for a pixel while a picture is read: three bytes of Pillow's, twice three float32, and its validity."""
 
@@ -58,7 +59,7 @@ def read_picture(path: str | Path, channels: int = 3, bits: int = 16) -> NDArray
     cameras fill fewer bits; what lies above becomes 1, and a warning names the file.
 
     Args:
-        path: a file of one of :data:`PICTURE_SUFFIXES`.
+        path: a file of one of :data:`PICTURE_SUFFIXES`, or a DICOM photograph.
         channels: 1 or 3.
         bits: that are filled in pictures of 16 bit.
 
@@ -124,10 +125,11 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
 def open_picture(path: str | Path, decode: bool = True, low_bytes: bool = False) -> Image.Image:
     """Open a picture, turning every way it can be broken into one kind of error.
 
-    Pictures that Pillow takes for bombs are decoded if this machine's memory holds them.
+    Pictures that Pillow takes for bombs are decoded if this machine's memory holds them. Photographs in DICOM are
+    pictures in RGB.
 
     Args:
-        path: a file of one of :data:`PICTURE_SUFFIXES`.
+        path: a file of one of :data:`PICTURE_SUFFIXES`, or a DICOM photograph.
         decode: read the whole file, so that damage shows; without it, the header alone.
         low_bytes: of 16-bit colour, in place of the high ones.
 
@@ -140,6 +142,9 @@ def open_picture(path: str | Path, decode: bool = True, low_bytes: bool = False)
     if path.stat().st_size == 0:
         raise DataError("file is empty", path=path, found="0 bytes", hint="copy or download it again")
     try:
+        photograph = _photograph(path)
+        if photograph is not None:
+            return photograph
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             source = _unpacked(path) if path.suffix.lower() == ".gz" else path
@@ -156,7 +161,7 @@ def open_picture(path: str | Path, decode: bool = True, low_bytes: bool = False)
             found=f"{path.stat().st_size} bytes of something else",
             hint="convert it, or copy it again if it is damaged",
         ) from error
-    except (OSError, EOFError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+    except (*_DAMAGE, zlib.error, Image.DecompressionBombError) as error:
         raise DataError(
             "image is damaged or incomplete",
             path=path,
@@ -217,6 +222,16 @@ def _unpacked(path: Path) -> io.BytesIO:
         content = io.BytesIO()
         content.writelines(inflated(file))
         return content
+
+
+def _photograph(path: Path) -> Image.Image | None:
+    """A DICOM file's picture; None of any other file."""
+    from topolora_monai.io.volumes.photographs import (  # noqa: PLC0415 - volumes read pages by this module
+        is_photograph,
+        photograph,
+    )
+
+    return Image.fromarray(photograph(path)) if is_photograph(path) else None
 
 
 def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> ImageFile.ImageFile:
