@@ -22,7 +22,7 @@ def is_photograph(path: Path) -> bool:
 
 
 def photograph(path: Path) -> NDArray[np.uint8]:
-    """Red, green and blue of a photograph, shape (H, W, 3), whatever the file stores: RGB, YBR or a palette.
+    """Red, green and blue of a photograph, shape (H, W, 3), whether the file stores RGB or YBR.
 
     Raises:
         ConfigError: if ITK is not installed.
