@@ -71,6 +71,7 @@ class SceneParts:
         for path in sorted(self.folder.glob("rows-*.npy.gz")):
             with _reading(self.folder), gzip.open(path) as packed:
                 part = np.load(packed, allow_pickle=False)
+                packed.read()  # to the checksum at its end
             yield part
 
     def remove(self) -> None:
