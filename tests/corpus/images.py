@@ -577,7 +577,7 @@ def _other_masks() -> Iterator[Case]:
     yield mask_case("nan-as-background.nii.gz", ".nii.gz", nan_mask, "refuse or read", RIGHT_VOXEL_MASK,
                     (".nii.gz", nifti(VOXELS)), short=True)  # fmt: skip
     inf_mask = nifti(np.where(VOXEL_MASK > 0, np.inf, 0).astype(np.float32))
-    yield mask_case("inf-as-foreground.nii.gz", ".nii.gz", inf_mask, "refuse or read", RIGHT_VOXEL_MASK,
+    yield mask_case("inf-as-foreground.nii.gz", ".nii.gz", inf_mask, "survive", RIGHT_VOXEL_MASK,
                     (".nii.gz", nifti(VOXELS)))  # fmt: skip
     image = (".nii.gz", nifti(VOXELS))
     for name, column in {"mirrored": [-1.0, 1, 3, 1], "finer": [0.5, 0.5, 3, 1]}.items():

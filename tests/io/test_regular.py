@@ -105,6 +105,13 @@ class TestLists:
         with pytest.raises(DataError, match="a named pipe"):
             (read_csv_list if name.endswith("csv") else load_json)(tmp_path / name)
 
+    @pytest.mark.parametrize("name", ["list.json", "list.csv"])
+    def test_a_list_larger_than_any(self, tmp_path, name):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(10**11)  # a hole, which takes no room
+        with pytest.raises(DataError, match=r"too large for a list: .*list\."):
+            open_dataset("folder", tmp_path / name)
+
     @pytest.mark.parametrize("key", ["image", "label", "fov"])
     @pytest.mark.parametrize("file", ["a\0.png", "n" * 5000, "a\ud800.png", "x/" * 3000])
     def test_names_that_cannot_be_are_told_with_list_and_row(self, tmp_path, key, file):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
-from topolora_monai.io.regular import FILE, path_kind, require_file, shortened
+from topolora_monai.io.regular import FILE, path_kind, require_list, shortened
 
 __all__ = ["Place", "category_values", "find_image", "finite_points", "json_files", "load_json"]
 
@@ -37,7 +37,7 @@ def load_json(path: str | Path) -> Any:
     Raises:
         DataError: if it cannot be read, or is not JSON.
     """
-    require_file(path)
+    require_list(path)
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from topolora_monai.data.items import SPLITS, Item, Split, plain_stem
 from topolora_monai.errors import DataError
-from topolora_monai.io.regular import require_file, shortened, unusable_name
+from topolora_monai.io.regular import require_list, shortened, unusable_name
 
 __all__ = ["SPLIT_NAMES", "Listing", "read_csv_list", "read_json_list"]
 
@@ -84,7 +84,7 @@ def read_csv_list(path: Path) -> Listing:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and content of each row."""
-    require_file(path)
+    require_list(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.reader(file, strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from topolora_monai.errors import DataError, TopoLoRAError
 
-__all__ = ["FILE", "FOLDER", "path_kind", "require_file", "shortened", "unusable_name"]
+__all__ = ["FILE", "FOLDER", "path_kind", "require_file", "require_list", "shortened", "unusable_name"]
 
 FILE, FOLDER = "a file", "a folder"
 
@@ -21,6 +21,7 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_LARGEST_LIST = 8 * 2**30  # bytes; the largest public annotation files have 5 GB
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux; elsewhere less is allowed
 _SHOWN = 200
 
@@ -76,6 +77,24 @@ def require_file(
         found=kind,
         hint="give a file" if kind == FOLDER else "write what comes out of it to a file, and give that",
     )
+
+
+def require_list(path: str | Path) -> None:
+    """As :func:`require_file`, for a list or annotations, which are read whole.
+
+    Raises:
+        DataError: also for a file that is larger than any list.
+    """
+    require_file(path)
+    size = Path(path).stat().st_size
+    if size > _LARGEST_LIST:
+        raise DataError(
+            "file is too large for a list",
+            path=path,
+            expected=f"at most {_LARGEST_LIST:,} bytes",
+            found=f"{size:,}",
+            hint="divide it, or check that it is the file you mean",
+        )
 
 
 def unusable_name(path: str) -> str | None:
