@@ -390,7 +390,7 @@ def _base_spec(base: Mapping[str, Any] | None, adapters: Mapping[str, str | Path
             "nothing says which base to build", expected="an adapter, or base settings", hint="give network_name"
         )
     first = read_spec(next(iter(adapters.values())))
-    loading = ("in_channels", "pixel_values", "percentiles", "value_range", "clahe", "despeckle_looks")
+    loading = ("in_channels", "pixel_values", "percentiles", "value_range", "bits", "clahe", "despeckle_looks")
     shared = ("network_name", "image_size", "crop_size", "fit", *loading)
     return ModelSpec(**untrained, **{name: getattr(first, name) for name in shared})
 
