@@ -39,7 +39,7 @@ def load_images(arguments, header):
     from topolora_monai.transforms import GreenClahed, IntensityScaling, LoadItem
 
     data = open_dataset(header["dataset"], arguments.dataset_dir, split_scheme=header.get("split_scheme"))
-    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range") if name in header}
+    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range", "bits") if name in header}
     load = LoadItem(header["in_channels"], IntensityScaling(**known), data.label_values)
     clahe = GreenClahed(keys="image", mask_key="fov") if header.get("clahe") else lambda item: item
     return [clahe(load(item)) for item in data.items("test")[: arguments.images]]

@@ -172,8 +172,9 @@ class TestDamage:
             ("network_name", None), ("network_name", ["vit_t"]), ("base_sha256", "abc"), ("base_sha256", 3),
             ("package_version", 1), ("adaptation", []), ("adaptation", None), ("labels", "vessel"), ("labels", [1]),
             ("image_size", "64"), ("image_size", 0), ("image_size", True), ("image_size", 1.5), ("crop_size", -1),
-            ("fit", 1), ("threshold", "0.5"), ("threshold", 1.5), ("threshold", float("nan")), ("pretrained", 1),
-            ("dataset", {}), ("format", True), ("format", "1"), ("format", None),
+            ("bits", "12"), ("bits", 40), ("fit", 1), ("threshold", "0.5"), ("threshold", 1.5),
+            ("threshold", float("nan")), ("pretrained", 1), ("dataset", {}), ("format", True), ("format", "1"),
+            ("format", None),
         ],
     )  # fmt: skip
     def test_wrong_types_in_the_header_are_named(self, saved, name, value):

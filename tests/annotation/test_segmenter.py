@@ -3,6 +3,7 @@
 import json
 import threading
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -59,6 +60,32 @@ def test_automatic_equals_the_bundles_inferer(segmenter, adapter, tmp_path, size
     assert answer.shape == (1, *size)
     assert expected.std() > 1e-3  # or equality would tell little
     torch.testing.assert_close(answer, torch.as_tensor(expected).as_subclass(torch.Tensor), rtol=0, atol=1e-5)
+
+
+def test_nan_voxels_are_background(segmenter, tmp_path, monkeypatch):
+    values = np.random.default_rng(0).normal(size=(40, 30, 2)).astype(np.float32)
+    values[10:30, 5:25, 1] = np.nan
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    item = {"image": str(tmp_path / "a.nii"), "axis": 0, "slice": 1}
+    missing = np.isnan(values[..., 1].T)
+    automatic = segmenter.automatic(item)
+    assert not automatic[0][torch.from_numpy(missing)].any()
+    assert automatic[0][torch.from_numpy(~missing)].all()
+    monkeypatch.setattr(segmenter, "_answer_to_box", lambda *_: np.ones((1, *missing.shape), bool))
+    sure = segmenter.interactive(item, Prompts.from_lists([], [], box=[8, 3, 33, 27]))
+    expected = np.zeros(missing.shape, bool)
+    expected[3:28, 8:34] = True
+    np.testing.assert_array_equal(segmenter.masks(sure)[0][3:28, 8:34], (expected & ~missing)[3:28, 8:34])
+
+
+def test_twelve_bits_in_a_file_of_sixteen_are_told(segmenter, tmp_path, caplog):
+    values = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
+    values[0, 0] = 4095
+    for name, stored in (("dark", values), ("bright", values * 16)):
+        Image.fromarray(stored).save(tmp_path / f"{name}.png")
+        segmenter.automatic(tmp_path / f"{name}.png")
+    (told,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert "dark.png is dark: largest value 4,095 of 65,535" in told
 
 
 def with_header(adapter, path, **changes):

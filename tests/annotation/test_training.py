@@ -16,7 +16,7 @@ from topolora_monai.adapters import read_adapter_header
 from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.errors import ConfigError, DataError
 
-QUICK = TrainingSettings(epochs=2, crops_per_image=1, batch_size=2, learning_rate=2e-3, validation_fraction=0.2)
+QUICK = TrainingSettings(epochs=2, crops_per_image=2, batch_size=2, learning_rate=2e-3, validation_fraction=0.2)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +42,9 @@ def test_train_evaluate_and_infer_from_elsewhere(options, fake_drive, tmp_path):
     assert record["epochs"] == 2
     assert record["preset"] == "topolora"
     assert record["trainable"] > 100_000
+    recorded = json.loads((output / "split.json").read_text())
+    assert sorted(recorded["test"]) == ["01_test", "02_test"]
+    assert record["images"] == {split: len(recorded[split]) for split in ("training", "validation", "test")}
     assert any((output / "tensorboard").iterdir())
 
     done = run(
@@ -137,12 +141,40 @@ def workflow(**options):
     return created
 
 
-def test_resuming_with_other_settings_is_refused(options):
+def test_resuming_with_other_settings_or_images_is_refused(options):
     options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()} | {"epochs": 1}
     workflow(**options)
     with pytest.raises(Exception) as error:
-        workflow(**options, learning_rate=0.1)
-    assert "other settings" in str(error.getrepr(chain=True))
+        workflow(**options | {"crops_per_image": 2, "train#geometric#4#prob": 0.25}, learning_rate=0.1)
+    said = str(error.getrepr(chain=True))
+    assert "--crops_per_image 2, was 1; --train#geometric#4#prob 0.25, was 0.5" in said
+    assert "learning_rate 0.1, was" not in said  # may change
+    image = next((Path(options["dataset_dir"]) / "training/images").iterdir())
+    with Image.open(image) as picture:
+        picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(image)
+    with pytest.raises(Exception) as error:
+        workflow(**options | {"epochs": 2})
+    assert f"{image.stem} (" in str(error.getrepr(chain=True))
+    assert "other image" in str(error.getrepr(chain=True))
+
+
+def test_ctrl_c_says_how_to_go_on_and_a_second_run_who_is_first(options, tmp_path):
+    options |= {"epochs": 200}
+    start = command("training", CONFIGS / "train.yaml", **options)
+    process = subprocess.Popen(start, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    last = options["output_dir"] / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    second = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert f"process {process.pid} on" in second.stderr
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    epoch = torch.load(last, weights_only=True)["epoch"]
+    assert said.splitlines()[-1] == f"stopped; the same command resumes after epoch {epoch}"
+    assert "Traceback" not in said
 
 
 def test_half_precision_accumulation_and_early_stopping(options):

@@ -6,11 +6,14 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 from PIL import Image, ImageSequence
 
 from tests.bundles.helpers import CONFIGS, run
+from tests.io.test_memory import sparse_scene
 from tests.io.volume_files import marked, nifti_affine, read_itk, write_nifti, write_series
 from topolora_monai.adapters import adapt, preset_config, save_adapter
+from topolora_monai.data import check_items
 from topolora_monai.networks import build_network
 
 rasterio = pytest.importorskip("rasterio")
@@ -149,6 +152,16 @@ def test_scene_of_control_points_keeps_them_and_its_polygons_lie_there(segmented
     west, south, east, north = found["total_bounds"]
     assert (west, east) == pytest.approx((10 + left / 1000, 10 + right / 1000), abs=2e-3)
     assert (south, north) == pytest.approx((50 - bottom / 1000, 50 - top / 1000), abs=1e-2)
+
+
+def test_scene_beyond_pillows_limit_is_taken_for_a_scene(tmp_path):
+    sparse_scene(tmp_path / "in.tif")
+    config = ConfigParser(ConfigParser.load_config_file(CONFIGS / "inference.yaml"))
+    config.config.update(input=str(tmp_path / "in.tif"), output_dir=str(tmp_path / "out"))
+    (item,) = config.get_parsed_content("scenes")
+    assert item["name"] == "in"
+    assert config.get_parsed_content("images") == []
+    check_items([item])
 
 
 def test_axis_can_be_chosen(segmented, tmp_path):

@@ -59,7 +59,7 @@ def test_train_evaluate_infer_and_release(head, folder, tmp_path, capsys, monkey
     monkeypatch.chdir(elsewhere)
     output = tmp_path / "run"
     options = {
-        **SMALL, "epochs": 8, "val_interval": 4, "crops_per_image": 4, "preset": "decoder_only",
+        **SMALL, "epochs": 8, "val_interval": 4, "crops_per_image": 8, "preset": "decoder_only",
         "dataset_name": "folder", "dataset_dir": folder, "classes": CLASSES, "multiclass_head": head,
         "mask_tokens": 5, "cldice_weight": 0.0, "output_dir": output,
     }  # fmt: skip

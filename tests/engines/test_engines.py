@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from monai.inferers import SimpleInferer, SlidingWindowInferer
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from topolora_monai.data import find_images
 from topolora_monai.engines import (
     AutocastInferer,
     FlipInferer,
@@ -26,11 +28,13 @@ from topolora_monai.engines import (
     prepare_batch,
     prepare_output,
     provenance,
+    read_json,
     write_json,
 )
 from topolora_monai.engines.inferers import default_precision
-from topolora_monai.errors import ConfigError, OutputError, TopoLoRAError
+from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError
 from topolora_monai.losses import TopologyLoss
+from topolora_monai.transforms import LoadItem
 
 
 class TestInferers:
@@ -232,6 +236,26 @@ class TestOutput:
             in subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False).stderr
         )
 
+    @pytest.mark.parametrize(("note", "said"), [(None, "stopped"), ("it resumes", "stopped; it resumes")])
+    def test_ctrl_c_is_a_sentence(self, note, said):
+        script = (
+            "from topolora_monai.engines.output import say_if_stopped, speak_plainly\n"
+            "speak_plainly()\n"
+            f"note = {note!r}\n"
+            "note and say_if_stopped(note)\n"
+            "raise KeyboardInterrupt\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.strip()) == (130, said)
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "NaN"])
+    def test_damaged_json_is_named(self, tmp_path, content):
+        (tmp_path / "training.json").write_text(content)
+        with pytest.raises(DataError, match=r"damaged.*training\.json[^$]*evaluate again"):
+            read_json(tmp_path / "training.json", "evaluate again")
+        with pytest.raises(DataError, match="missing"):
+            read_json(tmp_path / "none.json", "evaluate again")
+
 
 class TestPredictionWriter:
     class Engine:
@@ -248,6 +272,30 @@ class TestPredictionWriter:
         assert mask.tolist() == [[0, 255, 0, 255, 255]]
         assert stored.dtype == np.uint16
         assert stored.tolist() == [[0, 16384, math.floor(0.2499 * 65536), 32768, 65535]]
+
+    @pytest.mark.parametrize("threshold", [0.0, 0.5])
+    def test_no_data_is_background(self, tmp_path, threshold):
+        engine = self.Engine(torch.full((1, 2, 3), 0.9))
+        engine.state.batch[0]["fov"] = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]])
+        PredictionWriter(tmp_path, threshold)(engine)
+        valid = np.array([[1, 0, 1], [0, 1, 1]])
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "scan_mask.png")), 255 * valid)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "scan_probability.png")), 58982 * valid)
+
+    @pytest.mark.parametrize(("classes", "activation"), [(1, "sigmoid"), (2, "softmax")])
+    def test_nan_voxels_of_a_volume_are_background(self, tmp_path, classes, activation):
+        values = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+        values[np.random.default_rng(1).random(values.shape) < 0.4] = np.nan
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "scan.nii.gz")
+        writer = PredictionWriter(tmp_path, activation=activation)
+        engine = self.Engine(torch.full((classes, 5, 6), 0.9 / classes))
+        for item in find_images(tmp_path / "scan.nii.gz"):
+            engine.state.batch = [LoadItem(1)(item)]
+            writer(engine)
+        suffix = "_1" if classes > 1 else ""
+        for name, value in (("mask", 1), (f"probability{suffix}", 58982 // classes)):
+            written = np.asarray(nib.load(tmp_path / f"scan_{name}.nii.gz").dataobj)
+            assert np.array_equal(written, np.where(np.isnan(values), 0, value))
 
     def test_one_file_a_class(self, tmp_path):
         PredictionWriter(tmp_path)(self.Engine(torch.rand(2, 4, 4)))

@@ -39,6 +39,19 @@ def test_nodata_is_not_valid_either(tmp_path):
         read_mask(geotiff(tmp_path / "b.tif", stored, nodata=9))
 
 
+def test_nan_is_background(tmp_path):
+    stored = CROSS.astype(np.float32)
+    stored[2, 3] = stored[0, 0] = np.nan
+    expected = CROSS.copy()
+    expected[2, 3] = expected[0, 0] = 0
+    nib.save(nib.Nifti1Image(stored.T[..., None], np.eye(4)), tmp_path / "a.nii")
+    for path, place in ((tmp_path / "a.nii", (0, 0)), (geotiff(tmp_path / "b.tif", stored), (None, None))):
+        np.testing.assert_array_equal(read_mask(path, *place), expected)
+        classes, valid = read_labels(path, {0: 0, 1: 1}, *place)
+        np.testing.assert_array_equal(classes, expected)
+        np.testing.assert_array_equal(valid, np.isfinite(stored))
+
+
 def test_values_beyond_the_encoding_are_listed(tmp_path):
     stored = CROSS.astype(np.int16) * 7
     with pytest.raises(DataError, match=r"expected: -1, 0, 1\n  found:    0, 7"):

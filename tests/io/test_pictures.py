@@ -4,10 +4,12 @@ import gzip
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from tests.io.test_memory import png
 from topolora_monai.errors import DataError
-from topolora_monai.io import read_mask, read_picture, write_png
+from topolora_monai.io import deep_maximum, read_mask, read_picture, write_png
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (10, 14, 3), dtype=np.uint8)
@@ -25,6 +27,48 @@ class TestImages:
         packed = path.with_suffix(".ppm.gz")
         packed.write_bytes(gzip.compress(path.read_bytes()))
         assert np.array_equal(read_picture(packed), read_picture(path))
+
+    def test_no_flipped_bit_of_a_gzipped_picture_goes_unnoticed(self, write_image):
+        packed = write_image("a.ppm", COLOUR).with_suffix(".ppm.gz")
+        sound, draw = gzip.compress(packed.with_suffix("").read_bytes()), np.random.default_rng(1)
+        for _ in range(60):
+            damaged = bytearray(sound)
+            damaged[draw.integers(10, len(sound))] ^= 1 << draw.integers(8)  # behind the header, which has no checksum
+            packed.write_bytes(damaged)
+            with pytest.raises(DataError, match=r"damaged.*a\.ppm\.gz"):
+                read_picture(packed)
+
+    @pytest.mark.parametrize("compression", [None, "deflate"])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_sixteen_bit_colour_keeps_all_its_bits(self, tmp_path, channels, compression, caplog):
+        stored = np.random.default_rng(0).integers(0, 4096, (10, 14, channels)).astype(np.uint16)
+        stored[0, 0] = 4095
+        kind = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+        photometric = "minisblack" if channels == 1 else "rgb"
+        shown = stored[..., 0] if channels == 1 else stored
+        tifffile.imwrite(tmp_path / "a.tif", shown, photometric=photometric, compression=compression, **kind)
+        expected = np.broadcast_to(stored.astype(np.float32).transpose(2, 0, 1)[:3], (3, 10, 14))
+        np.testing.assert_allclose(read_picture(tmp_path / "a.tif"), expected / 65535, rtol=1e-6)
+        np.testing.assert_allclose(read_picture(tmp_path / "a.tif", bits=12), expected / 4095, rtol=1e-6)
+        luminance = np.tensordot([0.299, 0.587, 0.114], expected, 1)
+        np.testing.assert_allclose(read_picture(tmp_path / "a.tif", 1, bits=12)[0], luminance / 4095, rtol=1e-5)
+        assert deep_maximum(tmp_path / "a.tif") == 4095
+        assert not caplog.records
+        np.testing.assert_allclose(read_picture(tmp_path / "a.tif", bits=10), np.minimum(expected / 1023, 1), rtol=1e-6)
+        assert "a.tif holds values up to 4095, which are cut at 1023" in caplog.text
+
+    def test_sixteen_bit_colour_of_png(self, tmp_path):
+        stored = np.random.default_rng(0).integers(0, 4096, (10, 14, 3)).astype(np.uint16)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in stored)
+        (tmp_path / "a.png").write_bytes(png(14, 10, rows, depth=16, colour=2))
+        expected = stored.astype(np.float32).transpose(2, 0, 1)
+        np.testing.assert_allclose(read_picture(tmp_path / "a.png", bits=12), expected / 4095, rtol=1e-6)
+
+    def test_sixteen_bit_colour_in_planes_is_refused(self, tmp_path):
+        stored = np.random.default_rng(0).integers(0, 4096, (3, 10, 14)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig="separate")
+        with pytest.raises(DataError, match=r"planes of their own: .*a\.tif"):
+            read_picture(tmp_path / "a.tif")
 
     def test_jpeg_and_gif(self, write_image):
         smooth = np.add.outer(np.arange(10), np.arange(14))[..., None].repeat(3, 2).astype(np.uint8) * 5

@@ -536,6 +536,40 @@ class TestRefused:
         with pytest.raises(DataError, match=name):
             read_volume(path)
 
+    @pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+    def test_no_flipped_bit_of_a_compressed_volume_goes_unnoticed(self, tmp_path, name):
+        values = (np.arange(20) * 3 + np.random.default_rng(0).integers(0, 40, (12, 24, 20))).astype(np.int16)
+        path = tmp_path / name
+        if name == "a.nii.gz":
+            nib.save(nib.Nifti1Image(values.T, np.eye(4)), path)
+        else:
+            itk = pytest.importorskip("itk")
+            itk.imwrite(itk.image_from_array(values), str(path), compression=True)
+        sound = path.read_bytes()
+        start = max(sound.find(b"\n\n"), sound.find(b"LOCAL\n"), 0)  # behind the text, which has no checksum
+        np.testing.assert_array_equal(read_volume(path).values, values)
+        draw = np.random.default_rng(1)
+        noticed = 0
+        for _ in range(60):
+            damaged = bytearray(sound)
+            damaged[draw.integers(start + 8, len(sound))] ^= 1 << draw.integers(8)
+            path.write_bytes(damaged)
+            try:
+                np.testing.assert_array_equal(read_volume(path).values, values)
+            except DataError as error:
+                assert name in str(error)
+                noticed += 1
+        assert noticed >= 55
+
+    def test_members_and_padding_of_gzip(self, tmp_path):
+        path = write_nifti(tmp_path / "a.nii", marked(), nifti_affine())
+        content, packed = path.read_bytes(), tmp_path / "b.nii.gz"
+        packed.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]) + bytes(100))
+        np.testing.assert_array_equal(read_volume(packed).values, read_volume(path).values)
+        packed.write_bytes(gzip.compress(content) + b"something else")
+        with pytest.raises(DataError, match=r"damaged.*b\.nii\.gz"):
+            read_volume(packed)
+
     def test_nonsense_size_in_a_header(self, tmp_path):
         path = write_nifti(tmp_path / "a.nii", marked(), nifti_affine())
         content = bytearray(path.read_bytes())

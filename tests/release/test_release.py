@@ -210,6 +210,19 @@ class TestRefusals:
             release(write_run(tmp_path / "run"), tmp_path / "out", weights=tmp_path / "other.pt")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["other.pt", "run"]
 
+    @pytest.mark.parametrize("limit", [1_000, 200_000])
+    def test_full_disk_leaves_nothing(self, tmp_path, limit):
+        resource = pytest.importorskip("resource")
+        run_dir = write_run(tmp_path / "run")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(OutputError, match=r"cannot write the bundle(.|\n)*free some space"):
+                release(run_dir, tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
     def test_interrupted_writing_leaves_nothing(self, tmp_path, monkeypatch):
         monkeypatch.setattr("topolora_monai.release.bundle.model_card", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
+import types
+import typing
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -40,17 +41,41 @@ def _checked_targets(targets: Iterable[str], known: tuple[str, ...] = LORA_TARGE
     return chosen
 
 
-def _check_update(title: str, rank: int, alpha: float, dropout: float) -> None:
+_LARGEST = {"rank": 4096, "target_rank": 4096, "experts": 64, "scales": 64}
+"""Beyond these, memory that no machine has; files with settings come from anywhere."""
+
+
+def _check_types(settings: Any) -> None:
+    """Make sure that numbers and switches are some, and no larger than makes sense.
+
+    Raises:
+        ConfigError: for the first that is not.
+    """
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        value = getattr(settings, name)
+        if not (value is None and type(None) in kinds):
+            for kind in {bool, int, float}.intersection(kinds):
+                _check_type(name, value, kind)
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    largest = _LARGEST.get(name, 1_000_000)
+    if kind is bool:
+        words, fits = "true or false", isinstance(value, bool)
+    else:
+        words = f"a {'whole ' if kind is int else ''}number, at most {largest:,}"
+        known = int if kind is int else (int, float)
+        fits = isinstance(value, known) and not isinstance(value, bool) and abs(value) <= largest
+    if not fits:
+        raise ConfigError(f"{name} is not possible", expected=words, found=repr(value)[:100])
+
+
+def _check_update(title: str, rank: int, dropout: float) -> None:
     if rank < 1:
         raise ConfigError(f"{title} rank must be at least 1", found=rank, hint="choose a preset without it for none")
     if not 0.0 <= dropout < 1.0:
         raise ConfigError(f"{title} dropout must be in [0, 1)", found=dropout)
-    _check_alpha(title, alpha)
-
-
-def _check_alpha(title: str, alpha: float) -> None:
-    if not math.isfinite(alpha):
-        raise ConfigError(f"{title} alpha must be a number", found=alpha, hint="the update is scaled by it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +107,9 @@ class LoraSettings:
     use_rslora: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "targets", _checked_targets(self.targets))
-        _check_update("LoRA", self.rank, self.alpha, self.dropout)
+        _check_update("LoRA", self.rank, self.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +150,9 @@ class AdaLoraSettings:
     orthogonality_weight: float = 0.1
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "targets", _checked_targets(self.targets))
-        _check_update("AdaLoRA", self.rank, self.alpha, self.dropout)
+        _check_update("AdaLoRA", self.rank, self.dropout)
         if not 1 <= self.target_rank < self.rank:
             raise ConfigError(
                 "AdaLoRA target_rank does not fit",
@@ -170,8 +197,9 @@ class DecoderLoraSettings:
     use_rslora: bool = False
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "targets", _checked_targets(self.targets, DECODER_TARGETS))
-        _check_update("decoder LoRA", self.rank, self.alpha, self.dropout)
+        _check_update("decoder LoRA", self.rank, self.dropout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,16 +240,18 @@ class ConvLoraSettings:
     last_block: int | None = None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "targets", _checked_targets(self.targets))
         if self.scales is not None:
             object.__setattr__(self, "scales", tuple(self.scales))
+            for scale in self.scales:
+                _check_type("scales", scale, int)
         if self.rank < 0:
             raise ConfigError("Conv-LoRA rank must not be negative", found=self.rank)
-        _check_alpha("Conv-LoRA", self.alpha)
         if self.experts < 1:
             raise ConfigError("Conv-LoRA needs an expert", found=self.experts, hint="choose preset lora_qkv for none")
         scales = self.expert_scales
-        if len(scales) != self.experts or any(scale != int(scale) or scale < 1 for scale in scales):
+        if len(scales) != self.experts or any(scale < 1 for scale in scales):
             raise ConfigError(
                 "Conv-LoRA scales do not fit",
                 expected=f"{self.experts} whole numbers from 1, one an expert",
@@ -283,6 +313,7 @@ class AdaptationConfig:
     base_quantization: BaseQuantization = "none"
 
     def __post_init__(self) -> None:
+        _check_types(self)
         own_weights = self.train_decoder or self.train_encoder or self.train_biases or self.train_norms
         if not (own_weights or self.adds_parameters):
             raise ConfigError("this configuration trains nothing", hint=f"choose a preset: {', '.join(PRESETS)}")

@@ -21,6 +21,7 @@ __all__ = [
     "adapter_state",
     "build_as_stored",
     "check_fit",
+    "describe_model",
     "is_complete",
     "load_adapter",
     "read_adapter_header",
@@ -46,7 +47,7 @@ def adapter_state(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def save_adapter(adaptation: Adaptation, path: str | Path, **properties: Any) -> None:
+def save_adapter(adaptation: Adaptation, path: str | Path, /, **properties: Any) -> None:
     """Write an adapter file beside its place and rename it.
 
     Args:
@@ -60,6 +61,16 @@ def save_adapter(adaptation: Adaptation, path: str | Path, **properties: Any) ->
         AdapterFileError: for a property that no file could be read with.
         OSError: if the file cannot be written; an older one is left as it was.
     """
+    spec = describe_model(adaptation, path, **properties)
+    write_tensors(adapter_state(adaptation.network), path, _HEADER_KEY, spec.to_header())
+
+
+def describe_model(adaptation: Adaptation, path: str | Path, /, **properties: Any) -> ModelSpec:
+    """What :func:`save_adapter` would write of a network, which is worth knowing before it is trained.
+
+    Raises:
+        AdapterFileError: for a property that no file could be read with.
+    """
     header = {
         **getattr(adaptation.network, "settings", {}),
         **properties,
@@ -69,8 +80,7 @@ def save_adapter(adaptation: Adaptation, path: str | Path, **properties: Any) ->
         "base_sha256": adaptation.base_sha256,
         "adaptation": adaptation.config.to_dict(),
     }
-    spec = ModelSpec.from_header(json.loads(json.dumps(header)), path)
-    write_tensors(adapter_state(adaptation.network), path, _HEADER_KEY, spec.to_header())
+    return ModelSpec.from_header(json.loads(json.dumps(header)), path)
 
 
 def read_spec(path: str | Path) -> ModelSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,8 @@ from topolora_monai.annotation.evidence import local_contrast
 from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.prompts import Prompts
 from topolora_monai.annotation.tiling import EncoderRecorder, TileBlend, plain_tensor
-from topolora_monai.data import file_sha256
+from topolora_monai.data import Item, file_sha256
+from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.fields_of_view import field_of_view
 from topolora_monai.engines import (
     AutocastInferer,
@@ -43,6 +45,8 @@ from topolora_monai.networks import build_network, probabilities
 from topolora_monai.weights import fingerprint
 
 __all__ = ["AnnotationSegmenter"]
+
+_logger = logging.getLogger(__name__)
 
 _BASE = AdapterLibrary.BASE
 _RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator
@@ -210,7 +214,7 @@ class AnnotationSegmenter:
         target = masks[index].copy()
         if prompts.box is not None and not prompts.clicks:
             seen = self._answer_to_box(model, embedding, prompts)[index]
-            target = np.where(allowed, seen, target)
+            target = np.where(allowed, seen & embedding.valid, target)
         evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
         for click in prompts.clicks:
             target = apply_click(
@@ -303,6 +307,7 @@ class AnnotationSegmenter:
     @torch.inference_mode()
     def _embed(self, item: Mapping[str, Any], model: _Model) -> ImageEmbedding:
         loaded = model.load(item)
+        _tell_depth(item, model.spec.bits)
         tensor = loaded["image"][None].to(self.device)
         with model.borrow() as network:
             recorder = EncoderRecorder(network)
@@ -394,6 +399,18 @@ def _sharing_copy(network: nn.Module) -> nn.Module:
     """A network of its own modules and the other's parameters and buffers."""
     shared = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
     return copy.deepcopy(network, shared)
+
+
+def _tell_depth(item: Mapping[str, Any], bits: int) -> None:
+    """Say so where a picture of 16 bit is darker than the adapter's images were."""
+    largest = item_maximum(Item(image=item["image"]))
+    if largest is not None and bits_for([largest]) < bits:
+        _logger.warning(
+            "%s is dark: largest value %s of %s; an adapter that was trained on such pictures says so by its bits",
+            item["image"],
+            f"{largest:,}",
+            f"{2**bits - 1:,}",
+        )
 
 
 def _item(image: ImageSource) -> dict[str, Any]:

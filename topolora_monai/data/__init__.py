@@ -2,6 +2,7 @@
 
 from topolora_monai.data.benchmark import Benchmark, Facts, Modality
 from topolora_monai.data.caching import cached
+from topolora_monai.data.depth import picture_bits
 from topolora_monai.data.download import file_sha256
 from topolora_monai.data.drive import Drive
 from topolora_monai.data.folder import Folder
@@ -40,6 +41,7 @@ __all__ = [
     "find_images",
     "open_dataset",
     "overlay",
+    "picture_bits",
     "record_split",
     "verify",
     "without_fov",

@@ -15,8 +15,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
@@ -238,7 +239,7 @@ def _tar_members(path: Path) -> Iterator[_Member]:
         packed = file.read(2) == _GZIP
     with (
         gzip.open(path) if packed else path.open("rb") as raw,
-        tarfile.open(fileobj=cast(IO[bytes], _InPieces(raw)), mode="r:") as archive,
+        tarfile.open(fileobj=cast(Any, _InPieces(raw)), mode="r:") as archive,
     ):
         for info in archive:
             kind = None if info.isreg() or info.isdir() else "a device" if info.isdev() else "a link"
@@ -248,7 +249,7 @@ def _tar_members(path: Path) -> Iterator[_Member]:
 class _InPieces:
     """A file that is never read as a whole, as the headers of a malicious archive would have it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: gzip.GzipFile | BufferedReader) -> None:
         self._file = file
         self.seek, self.tell = file.seek, file.tell
 

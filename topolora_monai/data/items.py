@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from topolora_monai.errors import DataError
-from topolora_monai.io import IMAGE_SUFFIXES, LabelValues, image_size, read_labels, read_mask, size_on_grid
+from topolora_monai.io import (
+    IMAGE_SUFFIXES,
+    LabelValues,
+    image_size,
+    read_labels,
+    read_mask,
+    require_whole,
+    size_on_grid,
+)
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
 
 __all__ = [
@@ -87,6 +95,8 @@ def list_folder(folder: Path, what: str) -> list[Path]:
 def check_items(items: Iterable[Item], label_values: LabelValues | None = None) -> None:
     """Open every file once: readable, masks of known values, of the image's size and place. To run before any epoch.
 
+    Images that have a mask are also checked for fitting in memory, as training and scores take them whole.
+
     Args:
         items: what to check.
         label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
@@ -104,6 +114,8 @@ def check_item(item: Item, label_values: LabelValues | None = None) -> None:
         raise DataError("mask without image", path=item["label"], hint="complete the data set")
     axis, index = item.get("axis"), item.get("slice")
     size = image_size(item["image"], axis)
+    if "label" in item:
+        require_whole(item["image"])
     for key in MASKS:
         if key not in item:
             continue

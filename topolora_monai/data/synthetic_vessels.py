@@ -74,6 +74,7 @@ class SyntheticVessels:
             if self.root.is_dir():
                 _complete(self.root, seed)
                 return
+            self.root.parent.mkdir(parents=True, exist_ok=True)
             with folder_beside(self.root) as beside:
                 _complete(beside, seed)
                 if not self.root.is_dir():  # another process may have been faster

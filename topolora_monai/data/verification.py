@@ -14,16 +14,18 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.items import MASKS, SPLITS, Item, Split, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import (
+    ImageData,
     LabelValues,
     align,
     image_kind,
     image_orientation,
     image_size,
-    read_image,
+    read_blocks,
     read_labels,
     read_mask,
 )
@@ -79,7 +81,24 @@ class _Seen:
     size: tuple[int, int] | None = None
     foreground: float | None = None
     content: str | None = None
+    deep: int | None = None
+    """Largest value of a picture of 16 bit."""
     findings: tuple[Finding, ...] = ()
+
+
+class _Pixels:
+    """What an image holds, from its rows: where it is valid, its least and largest value there, its digest."""
+
+    def __init__(self, blocks: Iterable[ImageData]) -> None:
+        digest, valid = hashlib.sha256(), []
+        self.low, self.high = np.inf, -np.inf
+        for block in blocks:
+            digest.update(block.values.tobytes())
+            valid.append(block.valid)
+            seen = block.values[:, block.valid]
+            self.low, self.high = min(self.low, seen.min(initial=np.inf)), max(self.high, seen.max(initial=-np.inf))
+        self.valid = np.concatenate(valid)
+        self.digest = digest.hexdigest()
 
 
 def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool = False) -> Verification:
@@ -89,7 +108,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
     elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or, which
     leaks truth into scores, across splits; groups (patients) on both sides; blank images and blank masks. Notes: masks
     of which more than half is foreground or nearly all one class, masks that were brought to their image, files that
-    are turned upright by an orientation tag, and what is blank where that is legal.
+    are turned upright by an orientation tag, pictures of 16 bit that fill fewer, and what is blank where that is legal.
 
     Args:
         data: an open data set.
@@ -113,7 +132,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
         facts.sizes |= {one.size} if one.size else set()
         facts.foreground += [one.foreground] if one.foreground is not None else []
     findings = dict.fromkeys(finding for one in seen for finding in one.findings)  # once for all slices of a volume
-    return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen)])
+    return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen), *_shallow(seen)])
 
 
 def _open(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
@@ -130,21 +149,21 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     axis, index = item.get("axis"), item.get("slice")
     findings = list(_orientations(split, item))
     blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
-    content = None
+    content = deep = None
     size = image_size(item.get("image", item.get("label", "")), axis)
     valid = np.ones(size, bool)
     if "image" in item:
         findings += _notes_on_place(split, item)
-        values, valid, _ = read_image(item["image"], channels, axis, index)
-        content = hashlib.sha256(values.tobytes()).hexdigest()
+        seen = _Pixels(read_blocks(item["image"], channels, axis, index))
+        valid, content, deep = seen.valid, seen.digest, item_maximum(item)
         if not valid.any():
             findings.append(Finding(blank, split, item["image"], "image holds no valid pixel"))
             content = None
-        elif np.ptp(values[:, valid]) == 0:
+        elif seen.low == seen.high:
             findings.append(Finding(blank, split, item["image"], "image is blank: all pixels are equal"))
             content = None
     if "label" not in item:
-        return _Seen(split, item, size, None, content, tuple(findings))
+        return _Seen(split, item, size, None, content, deep, tuple(findings))
     classes, known = read_labels(item["label"], label_values, axis, index, like=item.get("image"))
     valid = valid if known is None else valid & known
     if "fov" in item:
@@ -153,7 +172,7 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     message = _about_share(share)
     if message:
         findings.append(Finding(blank if share in (0, 1) else "note", split, item["label"], message))
-    return _Seen(split, item, size, share, content, tuple(findings))
+    return _Seen(split, item, size, share, content, deep, tuple(findings))
 
 
 def _notes_on_place(split: Split, item: Item) -> Iterator[Finding]:
@@ -195,6 +214,21 @@ def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:
             path = first.item["image"]
             where = "twice" if first.split == other.split else f"in {first.split} and {other.split}: scores would leak"
             yield Finding("defect", other.split, other.item["image"], f"same image {where}; first as {path}")
+
+
+def _shallow(seen: Iterable[_Seen]) -> Iterator[Finding]:
+    """Pictures of 16 bit that fill fewer."""
+    deep = [one for one in seen if one.deep is not None]
+    bits = bits_for(one.deep for one in deep if one.split == "training") if deep else 16
+    if bits < 16:
+        brightest = max(deep, key=lambda one: one.deep or 0)
+        yield Finding(
+            "note",
+            brightest.split,
+            brightest.item["image"],
+            f"pictures of 16 bit are dark: largest value {brightest.deep:,} of 65,535; training divides them by "
+            f"{2**bits - 1:,} (bits {bits}) unless it is told another --bits",
+        )
 
 
 def _divided_groups(seen: Sequence[_Seen]) -> Iterator[Finding]:

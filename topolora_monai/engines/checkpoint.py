@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from topolora_monai.adapters import Adaptation, adapter_state, save_adapter
-from topolora_monai.adapters.files import check_fit
+from topolora_monai.adapters.files import check_fit, describe_model
 from topolora_monai.adapters.tensor_files import non_finite
 from topolora_monai.data.items import SPLITS
 from topolora_monai.data.split_record import SPLIT_FILE, SplitRecord, split_changes
@@ -76,6 +76,9 @@ class RunCheckpoint:
         split: the images, as :func:`~topolora_monai.data.record_split` gives them.
         properties: stored in the adapter file for its users.
         resume: take up the folder's last state; False starts over.
+
+    Raises:
+        AdapterFileError: for a property that no adapter file could be read with.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class RunCheckpoint:
         self.recipe = recipe
         self.split = split
         self.properties = properties
+        describe_model(adaptation, self.adapter, **properties)  # or the first validation's work would be lost
         self.resume = resume
         self.best: dict[str, float] = {}
         self.changes: list[dict[str, Any]] = []

@@ -50,6 +50,7 @@ class PredictionWriter:
     ``NAME_mask.png`` holds the number of the most probable class, 0 for the background; where they may overlap, there
     is one ``NAME_mask_K.png`` each. Probabilities are stored as :func:`~topolora_monai.metrics.to_16_bit` gives them,
     and so is ``NAME_uncertainty.png`` when asked for, one for each class that may overlap with others.
+    Where the image holds no data (``fov`` is 0, as of NaN voxels), all of them are 0.
     Slices of a volume are put back together in its geometry: ``NAME_mask.nii.gz`` (0 and 1, or class numbers), or
     ``.tif`` for pages of a TIFF, once its last slice is there.
 
@@ -94,7 +95,9 @@ class PredictionWriter:
             layers = [one[self.key].float()]
             if self.uncertainty is not None and self.uncertainty.latest is not None:
                 layers.append(self.uncertainty.latest.entropy[number].to(layers[0]))
-            planes = to_16_bit(torch.cat(layers)).cpu().numpy().astype(np.uint16)
+            stored = to_16_bit(torch.cat(layers)).cpu().numpy().astype(np.uint16)
+            valid = np.asarray(item["fov"].cpu() > 0) if "fov" in item else np.ones_like(stored[:1], bool)
+            planes = np.concatenate([stored * valid, valid], dtype=np.uint16)
             if "slice" in item:
                 self._collect(planes, len(layers[0]), item)
             else:
@@ -118,14 +121,14 @@ class PredictionWriter:
                 self._write(lambda to, array=array: write_volume(array, like=path, path=to), target)
 
     def _layers(self, planes: NDArray[np.uint16], classes: int, foreground: int) -> Iterator[tuple[str, Any]]:
-        """Files by kind, of the planes of probabilities and, behind them, of uncertainties."""
+        """Files by kind, of the planes of probabilities and, behind them, of uncertainties and of validity."""
         exclusive = classes > 1 and self.activation == "softmax"
-        probabilities, doubts = planes[:classes], planes[classes:]
+        probabilities, doubts, valid = planes[:classes], planes[classes:-1], planes[-1].astype(np.uint8)
         if exclusive:
-            yield "mask", class_indices(probabilities)
+            yield "mask", class_indices(probabilities) * valid
         for suffix, stored in _numbered(probabilities):
             if not exclusive:
-                yield f"mask{suffix}", (stored >= threshold_bin(self.threshold)).astype(np.uint8) * np.uint8(foreground)
+                yield f"mask{suffix}", (stored >= threshold_bin(self.threshold)) * valid * np.uint8(foreground)
             yield f"probability{suffix}", stored
         for suffix, stored in _numbered(doubts):
             yield f"uncertainty{suffix}", stored

@@ -111,7 +111,7 @@ def export_network(
     what, instead = "the graph", "choose another --out"
     with writing(path, what, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, what, instead=instead) as beside:
+    with atomic_write(path, what, instead) as beside:
         beside.touch()  # not every exporter tells a place that cannot be written from a network it does not support
         difference = _write_checked(graph, images, expected, metadata, beside, format, int8)
     return Exported(path, difference)

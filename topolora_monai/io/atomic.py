@@ -22,7 +22,7 @@ __all__ = ["atomic_write", "folder_beside", "remove_leftovers", "writing"]
 _ABANDONED = 24 * 3600.0
 """Seconds after which what an unknown process left is taken for remains."""
 
-_OURS = re.compile(r"\.part-(?P<machine>[0-9a-f]{6})-(?P<process>\d{1,9})-[0-9a-f]{8}(\.\w+)?")
+_OURS = re.compile(r"\.part-(?P<machine>[0-9a-f]{6})-(?P<process>\d{1,9})-[0-9a-f]{8}")
 _OLDER = re.compile(r"\.(part|unpack)-[a-z0-9_]{8}")  # folders of Python's tempfile, as releases before made them
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,22 +31,20 @@ _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
 
 
 @contextlib.contextmanager
-def atomic_write(
-    path: str | Path, what: str | None = None, *, suffix: str = "", instead: str | None = None
-) -> Iterator[Path]:
-    """A place beside ``path`` to write to; what is there at the end gets that name, and nothing after an error.
+def atomic_write(path: str | Path, what: str | None = None, instead: str | None = None) -> Iterator[Path]:
+    """A place beside ``path`` to write to; what is there at the end becomes ``path``, and nothing after an error.
 
-    Every call has a place of its own, so that several processes may write one file: the last one's stays. The first
-    call for a folder in a process removes what killed processes have left there.
+    The place has the file's own name, in a folder of its own: writers that look at the name, or store it, meet the
+    right one, and several processes may write one file, of which the last one's stays. The first call for a folder in
+    a process removes what killed processes have left there.
 
     Args:
         path: the file; an older one is left as it was until the new one is whole.
         what: what is written, such as ``"a volume"``: an ``OSError`` then becomes an ``OutputError`` that says so.
-        suffix: ending of the place's name, for writers that choose the format by it.
         instead: what else to do about such an error, such as ``"choose another --out"``.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if it cannot be written, or its folder is not there.
         OutputError: in its place, with ``what``.
 
     Example:
@@ -60,13 +58,9 @@ def atomic_write(
         ('0.8', 1)
     """
     path = Path(path)
-    with writing(path, what, instead) if what else contextlib.nullcontext():
-        beside = _new_place(path.parent, suffix)
-        try:
-            yield beside
-            os.replace(beside, path)
-        finally:
-            _remove(beside)
+    with writing(path, what, instead) if what else contextlib.nullcontext(), folder_beside(path) as folder:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
 
 
 @contextlib.contextmanager
@@ -76,12 +70,14 @@ def folder_beside(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be made.
     """
-    beside = _new_place(Path(path).parent)
+    parent = Path(path).parent
+    _tidy_once(parent.absolute(), os.getpid())
+    folder = parent / f".part-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        beside.mkdir(parents=True)
-        yield beside
+        folder.mkdir()
+        yield folder
     finally:
-        _remove(beside)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -107,12 +103,7 @@ def remove_leftovers(folder: Path) -> None:
         return
     for name in names:
         if _is_left(folder / name):
-            _remove(folder / name)
-
-
-def _new_place(folder: Path, suffix: str = "") -> Path:
-    _tidy_once(folder.absolute(), os.getpid())
-    return folder / f".part-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}"
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 @functools.cache
@@ -152,14 +143,6 @@ def _runs(process: int) -> bool:
     except (OSError, OverflowError):
         return True  # somebody else's
     return True
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
 
 
 def _advice(error: OSError, instead: str | None) -> str:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from topolora_monai.io.memory import CUT_HINT, require_memory
 from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, orientation_tag, read_picture
 from topolora_monai.io.rasters import is_raster, open_raster, raster_orientation, read_bands
 from topolora_monai.io.volumes import VOLUME_SUFFIXES, is_volume, read_slice, volume_shape
 
-__all__ = ["IMAGE_SUFFIXES", "ImageData", "Kind", "image_kind", "image_orientation", "image_size", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageData",
+    "Kind",
+    "image_kind",
+    "image_orientation",
+    "image_size",
+    "read_blocks",
+    "read_image",
+    "require_whole",
+]
 
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 """Recognised file name endings, in lower case; those of pictures may be followed by ``.gz``."""
+
+_BLOCK_PIXELS = 16_000_000
+_TILE_ROWS = 512
+"""Blocks begin at multiples of this, which are where the tiles of most files begin."""
 
 Kind = Literal["picture", "raster", "volume"]
 
@@ -38,7 +54,9 @@ def image_kind(path: str | Path) -> Kind:
     return "raster" if is_raster(path) else "picture"
 
 
-def read_image(path: str | Path, channels: int = 3, axis: int | None = None, index: int | None = None) -> ImageData:
+def read_image(
+    path: str | Path, channels: int = 3, axis: int | None = None, index: int | None = None, bits: int = 16
+) -> ImageData:
     """Read a picture, a whole raster, or one slice of a volume.
 
     Args:
@@ -46,9 +64,10 @@ def read_image(path: str | Path, channels: int = 3, axis: int | None = None, ind
         channels: number of channels to give; one band is repeated to three where three are asked for.
         axis: of a volume, the one its slices are taken along.
         index: of the slice.
+        bits: that are filled in pictures of 16 bit, see :func:`~topolora_monai.io.read_picture`.
 
     Raises:
-        DataError: if the file is missing, damaged, of an unknown format, or has other channels.
+        DataError: if the file is missing, damaged, of an unknown format, too large, or has other channels.
     """
     kind = image_kind(path)
     if kind == "volume":
@@ -57,10 +76,11 @@ def read_image(path: str | Path, channels: int = 3, axis: int | None = None, ind
         values = np.repeat(np.where(valid, plane, 0).astype(np.float32)[None], channels, axis=0)
         return ImageData(values, valid, scaled=False)
     if kind == "raster":
+        require_whole(path, channels)
         with open_raster(path) as dataset:
             values, valid = read_bands(dataset, channels)
             return ImageData(values, valid, scaled=dataset.dtypes[0] == "uint8")
-    values = read_picture(path, channels)
+    values = read_picture(path, channels, bits)
     return ImageData(values, np.ones(values.shape[1:], bool), scaled=True)
 
 
@@ -78,6 +98,43 @@ def image_orientation(path: str | Path) -> int:
         return raster_orientation(path)
     pages = Path(path).name.lower().endswith((".tif", ".tiff"))
     return orientation_tag(path) if kind == "picture" or pages else 1
+
+
+def read_blocks(
+    path: str | Path, channels: int = 3, axis: int | None = None, index: int | None = None
+) -> Iterator[ImageData]:
+    """What :func:`read_image` reads, a raster's rows some at a time, so that any size fits in memory.
+
+    Raises:
+        DataError: as :func:`read_image`, but for rasters that are too large.
+    """
+    if image_kind(path) != "raster":
+        yield read_image(path, channels, axis, index)
+        return
+    with open_raster(path) as dataset:
+        rows = max(_BLOCK_PIXELS // dataset.width // _TILE_ROWS, 1) * _TILE_ROWS
+        for top in range(0, dataset.height, rows):
+            window = ((top, min(top + rows, dataset.height)), (0, dataset.width))
+            values, valid = read_bands(dataset, channels, window=window)
+            yield ImageData(values, valid, scaled=dataset.dtypes[0] == "uint8")
+
+
+def require_whole(path: str | Path, channels: int | None = None) -> None:
+    """Refuse a raster that is too large to be trained on or scored, which takes whole images; others pass.
+
+    Args:
+        path: an image.
+        channels: that it is read with; by default its bands.
+
+    Raises:
+        DataError: if memory does not hold it, or it cannot be opened.
+    """
+    if image_kind(path) != "raster":
+        return
+    with open_raster(path) as dataset:
+        # As read, validated, scaled and masked, float32 each; and one channel sorted as float64 for its percentiles.
+        needed = 12 * (channels or dataset.count) + 24
+        require_memory(path, dataset.shape, needed, CUT_HINT)
 
 
 def image_size(path: str | Path, axis: int | None = None) -> tuple[int, int]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.pictures import TiffHeader
 from topolora_monai.io.regular import FILE, path_kind, require_file
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ __all__ = ["is_raster", "open_raster", "raster_orientation", "read_band_values",
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _GEO_TAGS = {33550, 33922, 34264, 34735}
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory of the GeoTIFF standard."""
-_ORIENTATION, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 274, 258, 277, 339
+_ORIENTATION, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 274, 277, 339
 _SIGNED_OR_FLOAT = {2, 3}
 _PICTURE_BANDS = (1, 3, 4)
+_COLOURS = ("red", "green", "blue")
 
 
 def is_raster(path: str | Path) -> bool:
@@ -40,13 +42,13 @@ def is_raster(path: str | Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with TiffHeader(path) as image:
                 tags: Any = image.tag_v2
                 if _GEO_TAGS & set(tags):
                     return True
                 formats = tags.get(_SAMPLE_FORMAT, (1,))
                 return bool(_SIGNED_OR_FLOAT & set(formats)) or tags.get(_SAMPLES_PER_PIXEL, 1) not in _PICTURE_BANDS
-    except (OSError, SyntaxError, ValueError, AttributeError):
+    except (OSError, SyntaxError, ValueError):
         return _opens_with_rasterio(path)
 
 
@@ -114,9 +116,11 @@ def _opened(path: str | Path) -> Iterator[DatasetReader]:
 def read_bands(dataset: DatasetReader, channels: int, **window: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read the bands a network with so many channels looks at, and where they are valid.
 
-    One channel takes the first band, or the luminance of three of 8 bit; three channels take the first three
-    or repeat the only one; other numbers must be matched exactly. Pixels that are nodata, masked or not finite
-    in any of these bands are not valid and read as 0.
+    All bands, where there are as many as channels; else those that are not alpha, or those that the file calls red,
+    green and blue, where these are as many. The only band is repeated to three channels, and three bands of 8 bit are
+    reduced to their luminance where one channel is asked for. Anything else is refused, as nothing says which bands
+    are meant. Pixels that are nodata, masked, transparent or not finite in any of these bands are not valid and read
+    as 0.
 
     Args:
         dataset: an open raster.
@@ -147,8 +151,8 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_],
     """Read a raster of class numbers as it is stored.
 
     Returns:
-        First band, shape (H, W), in its own data type; where it is not nodata, which 0 never is in a mask; and the
-        colours (N, 3) that the values show, None where they are grey levels themselves.
+        First band, shape (H, W), in its own data type with 0 for NaN; where it is neither that nor nodata, which 0
+        never is in a mask; and the colours (N, 3) that the values show, None where they are grey levels themselves.
 
     Raises:
         DataError: if it has several bands or cannot be read.
@@ -158,7 +162,10 @@ def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_],
             raise DataError("mask has several bands", path=path, expected="1", found=dataset.count)
         values = dataset.read(1)
         valid = np.ones(values.shape, bool) if dataset.nodata == 0 else dataset.read_masks(1) > 0
-        return values, valid, _colour_table(dataset)
+        shows = _colour_table(dataset)
+    missing = ~np.isfinite(values)
+    values[missing] = 0
+    return values, valid & ~missing, shows
 
 
 def _colour_table(dataset: DatasetReader) -> NDArray[np.int64] | None:
@@ -175,20 +182,27 @@ def _colour_table(dataset: DatasetReader) -> NDArray[np.int64] | None:
 
 
 def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
-    available = dataset.count
-    if channels == 1:
-        return [1, 2, 3] if available in (3, 4) and dataset.dtypes[0] == "uint8" else [1]
-    if channels == 3 and (available == 1 or available >= 3):
-        return [1] if available == 1 else [1, 2, 3]
-    if available != channels:
-        raise DataError(
-            "raster has another number of bands than the network has channels",
-            path=dataset.name,
-            expected=channels,
-            found=available,
-            hint="give a raster with these bands, or train with --in_channels set to its number",
-        )
-    return list(range(1, channels + 1))
+    """Bands that are meant without doubt; which of more would do, only a person can tell."""
+    meanings = [colour.name for colour in dataset.colorinterp]
+    seen = [number for number, meaning in enumerate(meanings, 1) if meaning != "alpha"]
+    colours = [meanings.index(colour) + 1 for colour in _COLOURS if colour in meanings]
+    for bands in (list(dataset.indexes), seen, colours):
+        if len(bands) == channels:
+            return bands
+    if channels == 3 and len(seen) == 1:
+        return seen
+    for bands in (seen, colours):
+        if channels == 1 and len(bands) == 3 and dataset.dtypes[0] == "uint8":
+            return bands
+    chosen = " ".join(f"-b {number}" for number in range(channels, 0, -1))
+    raise DataError(
+        "raster has another number of bands than the network has channels",
+        path=dataset.name,
+        expected=channels,
+        found=f"{dataset.count}, {len(seen)} of them not alpha" if len(seen) < dataset.count else dataset.count,
+        hint="copy the bands that the network was trained on, in their order, for example "
+        f"gdal_translate {chosen} IN.tif OUT.tif, or train with --in_channels {len(seen)}",
+    )
 
 
 def _require_measurements(dataset: DatasetReader) -> None:

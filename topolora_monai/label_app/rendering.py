@@ -10,6 +10,7 @@ from PIL import Image
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.images import image_kind, read_image
+from topolora_monai.io.rasters import open_raster
 from topolora_monai.io.volumes import default_axis, slice_count
 from topolora_monai.label_app.sizes import check_image_size
 from topolora_monai.label_app.tasks.masks import read_label
@@ -68,11 +69,20 @@ def _values(path: str, index: int | None) -> NDArray[np.float32]:
         axis = default_axis(path)
         image = read_image(path, 3, axis, _index(path, axis, index))
     else:
-        image = read_image(path, 3)
+        image = read_image(path, _bands(path))
+    values = image.values[:3] if len(image.values) >= 3 else np.repeat(image.values[:1], 3, axis=0)
     if image.scaled:
-        return image.values
-    low, high = np.percentile(image.values[:, image.valid], (1, 99)) if image.valid.any() else (0, 1)
-    return np.asarray((image.values - low) / max(high - low, 1e-6), np.float32)
+        return values
+    low, high = np.percentile(values[:, image.valid], (1, 99)) if image.valid.any() else (0, 1)
+    return np.asarray((values - low) / max(high - low, 1e-6), np.float32)
+
+
+def _bands(path: str) -> int:
+    """All of a raster, of which the first are shown; three of a picture."""
+    if image_kind(path) != "raster":
+        return 3
+    with open_raster(path) as raster:
+        return int(raster.count)
 
 
 def _index(path: str, axis: int, index: int | None) -> int:

@@ -155,6 +155,7 @@ class ModelSpec:
         pixel_values: of :class:`~topolora_monai.transforms.IntensityScaling`.
         percentiles: likewise.
         value_range: likewise.
+        bits: that pictures of 16 bit fill.
         clahe: whether the green channel is equalised.
         despeckle_looks: of SAR images that the refined Lee filter smooths; None for no filter.
         threshold: foreground is ``probability >= threshold``.
@@ -206,6 +207,7 @@ class ModelSpec:
         _rising("two numbers from 0 to 100, the lower first", 0, 100), (1.0, 99.0)
     )
     value_range: tuple[float, float] | None = _entry(_optional(_rising("two finite numbers, the lower first")), None)
+    bits: int = _entry(_whole(8, 16), 16)
     clahe: bool = _entry(_SWITCH, False)
     despeckle_looks: float | None = _entry(_optional(_POSITIVE), None)
     threshold: float = _entry(_SHARE, 0.5)
@@ -285,7 +287,7 @@ class ModelSpec:
     @property
     def scaling(self) -> IntensityScaling:
         """From the values of rasters and volumes to [0, 1]."""
-        return IntensityScaling(self.pixel_values, self.percentiles, self.value_range)
+        return IntensityScaling(self.pixel_values, self.percentiles, self.value_range, self.bits)
 
     @property
     def exclusive(self) -> bool:

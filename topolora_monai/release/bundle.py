@@ -93,8 +93,7 @@ def _write(
 ) -> None:
     for part in ("configs", "docs", "models/adapters"):
         (folder / part).mkdir(parents=True)
-    with (folder / "models/model.pt").open("wb") as stream:  # by name, torch tells of a full disk by another error
-        torch.save({key: tensor.cpu().contiguous() for key, tensor in state.items()}, stream)
+    _save(state, folder / "models/model.pt")
     (folder / MODEL_FILE).write_text(json.dumps(spec.to_header(), indent=2) + "\n")
     shutil.copy(adapter, folder / "models/adapters" / f"{name}.safetensors")
     config = inference_config(yaml.safe_load((source / "configs/inference.yaml").read_text()), spec)
@@ -109,6 +108,13 @@ def _write(
     shutil.copy(source / "LICENSE", folder)
     (folder / "docs/README.md").write_text(model_card(name, spec, record))
     (folder / "docs/data_license.txt").write_text(_data_licence(spec))
+
+
+def _save(state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        torch.save({key: tensor.cpu().contiguous() for key, tensor in state.items()}, path)
+    except RuntimeError as error:  # as which torch tells of a full disk
+        raise OSError(f"{path.name} cannot be written") from error
 
 
 def _data_licence(spec: ModelSpec) -> str:

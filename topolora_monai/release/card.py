@@ -29,7 +29,11 @@ Segments {foreground} in 2-D images, without prompts. {_verbatim(spec.network_na
 ## Use
     python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER --output_dir masks
 
-Run it in this folder, or give `--bundle_root`. Needs `topolora_monai`; `models/model.pt` holds the whole network.
+Run it in this folder, or give `--bundle_root`. Needs `topolora_monai`; `models/model.pt` holds the whole network and
+`models/model.json` what it is. TorchScript for tiles of {spec.crop_size} px, which raises for images of another size:
+
+    python -m monai.bundle ckpt_export --config_file configs/inference.yaml --use_trace true \\
+        --input_shape "[1, {spec.in_channels}, {spec.crop_size}, {spec.crop_size}]"
 
 ## Data
 {_data(spec, record)}

@@ -25,7 +25,8 @@ class IntensityScaling:
 
     Radar backscatter spans several decades and is scaled in decibels; anything else (CT, MR, optical) as it is.
     The limits are percentiles of each scene, or one range for all scenes where values are calibrated, such as
-    Hounsfield units or sigma nought.
+    Hounsfield units or sigma nought. Pictures have neither unit nor limits of their own: they are divided by the
+    largest value of their bits, when they are read.
 
     Args:
         pixel_values: ``"linear"`` (used as they are), ``"amplitude"`` (20 log10), ``"intensity"`` (power,
@@ -33,9 +34,11 @@ class IntensityScaling:
         percentiles: lower and upper percentile, in [0, 100]; the limits where no ``value_range`` is given.
         value_range: lower and upper limit for every channel and scene, in decibels for ``"amplitude"``,
             ``"intensity"`` and ``"db"``, else in the image's own unit; None takes percentiles.
+        bits: that are filled in pictures of 16 bit, 8 to 16; see :func:`~topolora_monai.io.read_picture`.
 
     Raises:
-        ConfigError: for an unknown kind of values, or a pair that is not two finite numbers in rising order.
+        ConfigError: for an unknown kind of values, a pair that is not two finite numbers in rising order, or another
+            number of bits.
 
     Example:
         >>> amplitude = np.array([[[0.0, 1.0], [10.0, 100.0]]], np.float32)  # no value, 0, 20 and 40 dB
@@ -49,6 +52,7 @@ class IntensityScaling:
     pixel_values: PixelValues = "linear"
     percentiles: tuple[float, float] = (1.0, 99.0)
     value_range: tuple[float, float] | None = None
+    bits: int = 16
 
     def __post_init__(self) -> None:
         if self.pixel_values not in _DECIBELS:
@@ -58,6 +62,8 @@ class IntensityScaling:
             raise ConfigError("percentiles must be in [0, 100]", found=self.percentiles)
         if self.value_range is not None:
             object.__setattr__(self, "value_range", _rising("value_range", self.value_range))
+        if type(self.bits) is not int or not 8 <= self.bits <= 16:
+            raise ConfigError("bits must be a whole number from 8 to 16", found=repr(self.bits))
 
     def limits(self, values: ArrayLike, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Lower and upper limit of each channel of one scene.

@@ -44,7 +44,7 @@ class LoadItem(Transform):
     Args:
         channels: of the image.
         scaling: for rasters and volumes, whose values have units; its limits are taken from the whole scene or
-            volume, never from a crop or a slice.
+            volume, never from a crop or a slice. Of pictures it says how many bits are filled.
         label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
         label_channels: K, to have a channel for each foreground class, which transforms of masks can work on one by
             one; None for class numbers.
@@ -68,7 +68,7 @@ class LoadItem(Transform):
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Load one item."""
         axis, index = data.get("axis"), data.get("slice")
-        image = read_image(data["image"], self.channels, axis, index)
+        image = read_image(data["image"], self.channels, axis, index, self.scaling.bits)
         limits = self._limits(data["image"], image)
         values = image.values if limits is None else self.scaling.apply(image.values, limits)
         valid = image.valid

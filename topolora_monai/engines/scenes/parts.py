@@ -43,8 +43,9 @@ class SceneParts:
         if self.folder.exists():
             _logger.warning("%s belongs to another source or other settings: starting over", self.folder)
             self.remove()
-        with written_whole(self._settings) as beside:
+        with writing(self._settings):
             self.folder.mkdir()
+        with written_whole(self._settings) as beside:
             beside.write_text(settings)
 
     def finished(self, bands: int) -> int:
@@ -70,6 +71,7 @@ class SceneParts:
         for path in sorted(self.folder.glob("rows-*.npy.gz")):
             with _reading(self.folder), gzip.open(path) as packed:
                 part = np.load(packed, allow_pickle=False)
+                packed.read()  # to the checksum at its end
             yield part
 
     def remove(self) -> None:

@@ -53,7 +53,7 @@ def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: s
     """
     from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - an optional dependency
 
-    with written_whole(path, suffix=".gpkg") as beside, warnings.catch_warnings():
+    with written_whole(path) as beside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         for layer, (mask, value) in layers.items():
             try:

@@ -35,6 +35,8 @@ class Scene:
         """
         if self.depth:
             return np.tile([0.0, 1.0], (self.channels, 1))
+        if scaling.value_range is not None:
+            return scaling.limits(np.empty((self.channels, 0)))
         import rasterio  # noqa: PLC0415 - an optional dependency
 
         step = max(1.0, math.sqrt(self.grid.height * self.grid.width / _LIMITS_PIXELS))

@@ -79,7 +79,7 @@ class TileReader:
         top, bottom = grid.source_rows(band, self.margin)
         values, valid = read_bands(self.source, self.scene.channels, window=((top, bottom), (0, grid.width)))
         if self.scene.depth == 16:
-            values /= 65535
+            values = np.minimum(values / (2**self.scaling.bits - 1), 1)
         elif self.scene.depth is None:
             values = self.scaling.apply(values, self.limits)
         values[:, ~valid] = 0

@@ -47,12 +47,12 @@ def three_axes(path: Path, size: tuple[int, ...]) -> tuple[int, int, int]:
     return int(slices), int(rows), int(columns)
 
 
-def not_grey(path: Path, found: object) -> DataError:
-    """The error for colour, complex numbers and vectors."""
+def not_grey(path: Path, found: object, hint: str | None = None) -> DataError:
+    """The error for colour, complex numbers and vectors, with other advice where it fits better."""
     return DataError(
         "volume is not grey",
         path=path,
         expected="one real value per voxel",
         found=found,
-        hint="save one channel to a file of its own",
+        hint=hint or "save one channel to a file of its own",
     )

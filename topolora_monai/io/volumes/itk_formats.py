@@ -11,12 +11,13 @@ from monai.data.image_reader import ITKReader
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.volumes.dicom import series_files
+from topolora_monai.io.volumes.dicom import has_dicom_magic, series_files
 from topolora_monai.io.volumes.header import Header, not_grey, three_axes
 from topolora_monai.io.volumes.optional_itk import require_itk
 
 __all__ = ["itk_header", "itk_values", "nifti_like_itk"]
 
+_COLOUR_HINT = "save each frame that you want segmented to a PNG or TIFF of its own, or take one photograph a file"
 _UNEVEN = 0.1
 """Largest deviation of a DICOM slice from even spacing, as a fraction of it; positions are rounded in files."""
 _KEYS_OF_PLACE = ("NRRD_space", "0020|0032")
@@ -121,7 +122,11 @@ def _axes_of_image(path: Path, files: list[str]) -> int:
     first.SetFileName(files[0])
     first.ReadImageInformation()
     if first.GetNumberOfComponents() != 1:
-        raise not_grey(path, f"{first.GetNumberOfComponents()} values per voxel")
+        raise not_grey(
+            path,
+            f"{first.GetNumberOfComponents()} values per voxel",
+            _COLOUR_HINT if has_dicom_magic(Path(files[0])) else None,
+        )
     size = tuple(first.GetDimensions(axis) for axis in range(first.GetNumberOfDimensions()))
     three_axes(path, (*size, len(files)) if size[-1] != 1 and len(files) > 1 else size)
     return len(size)

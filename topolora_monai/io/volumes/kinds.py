@@ -9,6 +9,7 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
 from topolora_monai.io.volumes.dicom import has_dicom_magic, looks_like_dicom
 from topolora_monai.io.volumes.nifti import NIFTI_SUFFIXES
+from topolora_monai.io.volumes.photographs import is_photograph
 from topolora_monai.io.volumes.tiff import TIFF_SUFFIXES, has_several_pages
 
 __all__ = ["VOLUME_SUFFIXES", "VolumeKind", "is_volume", "volume_kind"]
@@ -24,7 +25,7 @@ def is_volume(path: str | Path) -> bool:
     """Whether a path is a volume: a NIfTI, NRRD, MetaImage or DICOM file, a DICOM folder, or a TIFF of several pages.
 
     Only names and headers are looked at. A TIFF's overviews and transparency masks are no pages. Animated GIFs
-    are no volumes.
+    are no volumes, nor are DICOM photographs: one frame in colour.
 
     Args:
         path: a file or folder, which need not be readable.
@@ -35,11 +36,11 @@ def is_volume(path: str | Path) -> bool:
     """
     path = Path(path)
     if path_kind(path) == FOLDER:
-        return any(looks_like_dicom(file) for file in path.iterdir())
+        return any(looks_like_dicom(file) and not is_photograph(file) for file in path.iterdir())
     name = path.name.lower()
     if name.endswith(TIFF_SUFFIXES):
         return has_several_pages(path)
-    return name.endswith(VOLUME_SUFFIXES) or has_dicom_magic(path)
+    return (name.endswith(VOLUME_SUFFIXES) or has_dicom_magic(path)) and not is_photograph(path)
 
 
 def volume_kind(path: Path) -> VolumeKind:

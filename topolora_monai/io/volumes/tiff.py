@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.pictures import open_picture, page_size, palette_colours, shows_zero_as_white
+from topolora_monai.io.pictures import TiffHeader, open_picture, page_size, palette_colours, shows_zero_as_white
 from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.io.volumes.damage import DAMAGE
 from topolora_monai.io.volumes.header import Header, not_grey
@@ -33,15 +33,15 @@ def has_several_pages(path: Path) -> bool:
     if path_kind(path) != FILE:
         return False
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), TiffHeader(path) as image:
             warnings.simplefilter("ignore")
-            if image.format != "TIFF" or not getattr(image, "is_animated", False):
+            if not image.is_animated:
                 return False
             try:
                 return len(list(islice(_pages(image), 2))) > 1
             except DAMAGE:
                 return True  # the next page is announced and broken, and must not go unnoticed
-    except (*DAMAGE, Image.DecompressionBombError):
+    except DAMAGE:
         return False  # the readers of pictures and rasters say what is wrong
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from topolora_monai.io.memory import require_memory
+from topolora_monai.io.volumes.checksums import check_stream
 from topolora_monai.io.volumes.damage import decoding
 from topolora_monai.io.volumes.geometry import volume_shape
 from topolora_monai.io.volumes.itk_formats import itk_values
@@ -16,6 +18,9 @@ from topolora_monai.io.volumes.nifti import nifti_values
 from topolora_monai.io.volumes.tiff import tiff_values
 
 __all__ = ["Volume", "read_volume"]
+
+_PEAK_BYTES = 20
+"""Memory for a voxel while a volume is read: as stored and rescaled, eight bytes each, and as float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +49,8 @@ def read_volume(path: str | Path) -> Volume:
 
     Raises:
         ConfigError: if ITK is needed and not installed.
-        DataError: if it is missing, empty or damaged, is no volume, is in colour, has more than three axes, or is
-            a folder of several DICOM series or of one that has gaps.
+        DataError: if it is missing, empty, damaged or too large, is no volume, is in colour, has more than three
+            axes, or is a folder of several DICOM series or of one that has gaps.
 
     Example:
         >>> import tempfile
@@ -59,6 +64,8 @@ def read_volume(path: str | Path) -> Volume:
     path = Path(path)
     kind = volume_kind(path)
     shape = volume_shape(path)
+    require_memory(path, shape, _PEAK_BYTES, "cut it into several, or reduce it")
     with decoding(path):
+        check_stream(path)
         values = {"nifti": nifti_values, "itk": itk_values, "tiff": tiff_values}[kind](path)
         return Volume(np.array(values.reshape(shape), dtype=np.float32, order="C"), path, kind)

@@ -44,7 +44,7 @@ def class_numbers(probability: NDArray[np.float32], threshold: float, exclusive:
 
 
 def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
-    """Class numbers of a label file, upright; a mask of 0 and 255 becomes one of 0 and 1.
+    """Class numbers of a label file, upright; a mask of 0 and 255 becomes one of 0 and 1, and NaN 0.
 
     A palette of black and white alone is such a mask, too, in whatever order; of others the indices count.
 
@@ -61,6 +61,7 @@ def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
     bring = align(path, like).bring
     if image_kind(path) == "volume":
         values = bring(np.asarray(read_volume(path).values))
+        values = np.where(np.isnan(values), 0, values)
         values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
     else:
         values = _picture_numbers(path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = Tru
     runs = open_runs(folders)
     out = Path(out).absolute()
     _check(out)
-    with writing(out, "the report", "choose another --out"), folder_beside(out / _FILES) as beside:
+    with writing(out, "the report", "choose another --out"), _folder_in(out) as beside:
         (beside / _FILES).mkdir()
         pictures = _all_pictures(runs, beside)
         content = build_content(runs, pictures)
@@ -58,6 +59,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = Tru
         with atomic_write(out / _PAGE) as page_beside:
             page_beside.write_text(page, encoding="utf-8")
     return out / _PAGE
+
+
+@contextlib.contextmanager
+def _folder_in(out: Path) -> Iterator[Path]:
+    out.mkdir(parents=True, exist_ok=True)
+    with folder_beside(out / _FILES) as beside:
+        yield beside
 
 
 def _check(out: Path) -> None:

@@ -1,0 +1,30 @@
+"""Every module imports where the system has no POSIX modules, as on Windows."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import importlib, pkgutil, sys
+blocked = ("resource", "fcntl", "termios")
+sys.modules.update(dict.fromkeys(blocked))
+import topolora_monai
+seen = 0
+for module in pkgutil.walk_packages(topolora_monai.__path__, "topolora_monai.", onerror=lambda name: None):
+    if module.name.startswith(("topolora_monai.label_app", "topolora_monai.cli.__main__")):
+        continue
+    try:
+        importlib.import_module(module.name)
+        seen += 1
+    except ModuleNotFoundError as error:  # an extra may be missing
+        if error.name in blocked:
+            print(module.name, "needs", error.name)
+print(seen)
+"""
+
+
+def test_without_posix_modules():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *needing, seen = done.stdout.splitlines()
+    assert not needing
+    assert int(seen) > 100

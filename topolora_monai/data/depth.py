@@ -1,0 +1,71 @@
+"""How many bits a data set's pictures of 16 bit fill."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from topolora_monai.data.items import Item
+from topolora_monai.errors import ConfigError
+from topolora_monai.io import deep_maximum, image_kind
+
+__all__ = ["bits_for", "item_maximum", "picture_bits"]
+
+_logger = logging.getLogger(__name__)
+
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Of cameras and scanners; 8 where pictures were saved with room to spare."""
+
+
+def picture_bits(items: Sequence[Item], bits: int | Literal["auto"] = "auto") -> int:
+    """Bits that pictures of 16 bit fill, so that 12 bits of a camera do not come out nearly black.
+
+    Args:
+        items: of the training split, so that nothing is learned from others.
+        bits: ``"auto"`` takes the least of 8, 10, 12, 14 and 16 that holds every value; a number stands.
+
+    Returns:
+        16 where there is no such picture.
+
+    Raises:
+        ConfigError: for another word.
+        DataError: for a picture that cannot be read.
+
+    Example:
+        >>> picture_bits([], 12), picture_bits([])
+        (12, 16)
+    """
+    if bits != "auto":
+        if not isinstance(bits, int):
+            raise ConfigError("unknown bits", expected="auto, or a whole number from 8 to 16", found=repr(bits))
+        return bits
+    found = bits_for(item_maximum(item) for item in items)
+    if found < 16:
+        _logger.info(
+            "pictures of 16 bit hold no value above %s: they are divided by it instead of by 65,535 "
+            "(bits %d; give --bits 16 if they were meant to be so dark)",
+            f"{2**found - 1:,}",
+            found,
+        )
+    return found
+
+
+def bits_for(maxima: Iterable[int | None]) -> int:
+    """The least depth that holds values; 16 where there are none.
+
+    Example:
+        >>> bits_for([4000, None]), bits_for([1023, 4096]), bits_for([None])
+        (12, 14, 16)
+    """
+    largest = max((maximum for maximum in maxima if maximum is not None), default=65535)
+    return next(depth for depth in _DEPTHS if largest < 2**depth)
+
+
+def item_maximum(item: Item) -> int | None:
+    """Largest value of an image that is a picture of 16 bit; None for any other.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    return deep_maximum(item["image"]) if image_kind(item["image"]) == "picture" else None
