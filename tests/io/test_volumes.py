@@ -580,6 +580,16 @@ class TestRefused:
         with pytest.raises(DataError, match=r"damaged.*b\.nii\.gz"):
             read_volume(packed)
 
+    @pytest.mark.parametrize("field", ["srow_x", "pixdim"])
+    def test_place_that_is_no_number(self, tmp_path, field):
+        image = nib.Nifti1Image(marked().T, nifti_affine())
+        image.header["sform_code"], image.header["qform_code"] = field == "srow_x", 0
+        image.header[field][1] = np.nan
+        content = image.header.binaryblock + bytes(4) + marked().tobytes()
+        (tmp_path / "a.nii").write_bytes(content)
+        with pytest.raises(DataError, match=r"no number: .*a\.nii"):
+            volume_shape(tmp_path / "a.nii")
+
     def test_nonsense_size_in_a_header(self, tmp_path):
         path = write_nifti(tmp_path / "a.nii", marked(), nifti_affine())
         content = bytearray(path.read_bytes())
