@@ -2,7 +2,7 @@
 
     python scripts/broken_inputs.py [--only archive/] [--seconds 20] [--jobs 1]
 
-Prints a table of counts and every fault, and exits with 1 if there is one. Needs the ``dev`` extras. Takes about ten
+Prints a table of counts and every fault, and exits with 1 if there is one. Needs the ``dev`` extras. Takes a few
 minutes; files are made in the system's temporary folder, small ones, and each is gone before the next.
 """
 

@@ -23,6 +23,8 @@ MEMORY = 3 << 30
 """Address space that a case may take beyond that of the process, in bytes."""
 RESIDENT = 2 << 30
 """Memory in use, beyond that before, from which on a verdict is MEMORY whatever was answered."""
+MACHINE = 1 << 29
+"""Memory that the package is told the machine has."""
 DISK = 1 << 29
 """Size that no written file may exceed."""
 
@@ -162,12 +164,10 @@ def _warm_up() -> None:
 
 def _be_a_small_machine() -> None:
     """Have the package believe that it runs in a container, since memory is its only limit for a user's own files."""
-    try:
-        from topolora_monai.io import memory
-    except ImportError:
-        return
+    from topolora_monai.io import memory
+
     stated = Path("memory.max").absolute()
-    stated.write_text(str(RESIDENT))
+    stated.write_text(str(MACHINE))
     memory._CGROUP = stated
 
 
@@ -180,9 +180,9 @@ def serve() -> None:
     import torch
 
     torch.set_num_threads(1)
-    _warm_up()
     base = Path(sys.argv[1])
     os.chdir(base)
+    _warm_up()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name = json.loads(line)

@@ -188,6 +188,8 @@ def test_volume_that_memory_does_not_hold_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
     with pytest.raises(DataError, match=r"too large[^$]*512 x 512 x 900 pixels"):
         read_volume(tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match="too large"):
+        find_images(tmp_path)  # before there is an item for each slice
 
 
 @pytest.mark.filterwarnings("ignore:The given matrix")

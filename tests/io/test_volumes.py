@@ -18,6 +18,7 @@ from tests.io.volume_files import (
     SHAPE,
     SLOPE,
     dicom,
+    element,
     itk_image,
     marked,
     nifti_affine,
@@ -217,6 +218,15 @@ class TestDicom:
         (folder / "IM1").write_bytes(b"")
         with pytest.raises(DataError, match=r"(?s)no whole DICOM series.*IM1"):
             read_volume(folder)
+
+    @pytest.mark.parametrize("rows", [SHAPE[1] * 10, 65535])
+    def test_header_that_announces_more_rows_than_there_are(self, tmp_path, rows):
+        content = dicom(marked()[0], position((0, 0, 0), rotation()))
+        announced = element(0x00280010, "US", SHAPE[1])
+        path = tmp_path / "a.dcm"
+        path.write_bytes(content.replace(announced, element(0x00280010, "US", rows)))
+        with pytest.raises(DataError, match=r"shorter than its pixels: .*a\.dcm"):
+            read_volume(path)  # GDCM itself gives zeros
 
     def test_missing_slice(self, tmp_path):
         folder = write_series(tmp_path / "series", marked())
@@ -569,6 +579,16 @@ class TestRefused:
         packed.write_bytes(gzip.compress(content) + b"something else")
         with pytest.raises(DataError, match=r"damaged.*b\.nii\.gz"):
             read_volume(packed)
+
+    @pytest.mark.parametrize("field", ["srow_x", "pixdim"])
+    def test_place_that_is_no_number(self, tmp_path, field):
+        image = nib.Nifti1Image(marked().T, nifti_affine())
+        image.header["sform_code"], image.header["qform_code"] = field == "srow_x", 0
+        image.header[field][1] = np.nan
+        content = image.header.binaryblock + bytes(4) + marked().tobytes()
+        (tmp_path / "a.nii").write_bytes(content)
+        with pytest.raises(DataError, match=r"no number: .*a\.nii"):
+            volume_shape(tmp_path / "a.nii")
 
     def test_nonsense_size_in_a_header(self, tmp_path):
         path = write_nifti(tmp_path / "a.nii", marked(), nifti_affine())

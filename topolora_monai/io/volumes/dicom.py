@@ -8,7 +8,12 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.regular import FILE, path_kind, require_file
 from topolora_monai.io.volumes.optional_itk import require_itk
 
-__all__ = ["has_dicom_magic", "looks_like_dicom", "series_files"]
+__all__ = ["has_dicom_magic", "looks_like_dicom", "require_pixels", "series_files"]
+
+_TRANSFER_SYNTAX = b"\2\0\x10\0UI"
+"""Tag and type of the element that says how pixels are coded; it comes first, and always in this byte order."""
+_UNCOMPRESSED = (b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.2")
+_MOST_META = 1 << 16
 
 
 def has_dicom_magic(path: Path) -> bool:
@@ -20,6 +25,32 @@ def has_dicom_magic(path: Path) -> bool:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
+
+
+def require_pixels(path: Path, size: int) -> None:
+    """Make sure that a DICOM file without compression is long enough for its pixels; GDCM would fill in zeros.
+
+    Args:
+        path: the file.
+        size: of the pixels that its header announces, in bytes.
+
+    Raises:
+        DataError: if it is shorter than that.
+    """
+    with path.open("rb") as file:
+        head = file.read(_MOST_META)
+    at = head.find(_TRANSFER_SYNTAX, 132)
+    length = int.from_bytes(head[at + 6 : at + 8], "little")
+    syntax = head[at + 8 : at + 8 + length].rstrip(b"\0 ")
+    found = path.stat().st_size
+    if at >= 0 and syntax in _UNCOMPRESSED and found < size:
+        raise DataError(
+            "DICOM file is shorter than its pixels",
+            path=path,
+            expected=f"at least {size:,} bytes of pixels, as its header announces",
+            found=f"a file of {found:,} bytes",
+            hint="copy it again",
+        )
 
 
 def looks_like_dicom(path: Path) -> bool:

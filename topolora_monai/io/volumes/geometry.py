@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError
+from topolora_monai.io.memory import require_memory
 from topolora_monai.io.volumes.damage import decoding
 from topolora_monai.io.volumes.header import Header
 from topolora_monai.io.volumes.itk_formats import itk_header
@@ -19,6 +20,8 @@ from topolora_monai.io.volumes.tiff import tiff_header
 
 __all__ = ["default_axis", "slice_count", "volume_affine", "volume_shape"]
 
+_PEAK_BYTES = 20
+"""Memory for a voxel while a volume is read: as stored and rescaled, eight bytes each, and as float32."""
 _COARSER = 1.001
 """Ratio above which two spacings differ by more than the rounding of headers."""
 
@@ -82,4 +85,7 @@ def _header(path: Path) -> Header:
 @functools.lru_cache(maxsize=256)
 def _header_in_state(path: Path, kind: VolumeKind, state: object) -> Header:
     with decoding(path):
-        return {"nifti": nifti_header, "itk": itk_header, "tiff": tiff_header}[kind](path)
+        header = {"nifti": nifti_header, "itk": itk_header, "tiff": tiff_header}[kind](path)
+    # Here, since a damaged header may announce a million slices, each of which would be an item.
+    require_memory(path, header.shape, _PEAK_BYTES, "copy it again if this is not its size; else cut or reduce it")
+    return header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from monai.data.image_reader import ITKReader
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.volumes.dicom import has_dicom_magic, series_files
+from topolora_monai.io.volumes.dicom import has_dicom_magic, require_pixels, series_files
 from topolora_monai.io.volumes.header import Header, not_grey, three_axes
 from topolora_monai.io.volumes.optional_itk import require_itk
 
@@ -128,5 +129,9 @@ def _axes_of_image(path: Path, files: list[str]) -> int:
             _COLOUR_HINT if has_dicom_magic(Path(files[0])) else None,
         )
     size = tuple(first.GetDimensions(axis) for axis in range(first.GetNumberOfDimensions()))
+    if has_dicom_magic(Path(files[0])):
+        bits = int(first.GetMetaDataDictionary()["0028|0100"])
+        for file in files:
+            require_pixels(Path(file), math.prod(size) * bits // 8)
     three_axes(path, (*size, len(files)) if size[-1] != 1 and len(files) > 1 else size)
     return len(size)

@@ -11,6 +11,7 @@ import numpy as np
 from monai.data.image_reader import NibabelReader
 from numpy.typing import NDArray
 
+from topolora_monai.errors import DataError
 from topolora_monai.io.volumes.header import Header, not_grey, three_axes
 
 __all__ = ["NIFTI_SUFFIXES", "nifti_header", "nifti_like", "nifti_values", "write_nifti"]
@@ -20,8 +21,20 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 def nifti_header(path: Path) -> Header:
-    """Shape, voxel size and, where a code says that one is meant, place."""
+    """Shape, voxel size and, where a code says that one is meant, place.
+
+    Raises:
+        DataError: if size or place are no numbers.
+    """
     image = _open(path)
+    if not np.isfinite(image.affine).all():
+        raise DataError(
+            "volume has a size or a place that is no number",
+            path=path,
+            expected="finite numbers in pixdim, sform and qform",
+            found=f"affine {np.asarray(image.affine).round(3).tolist()}",
+            hint="the header is damaged: export it again, or copy the header of the image it belongs to",
+        )
     column, row, between = (float(size) for size in nib.affines.voxel_sizes(image.affine))
     placed = image.header["qform_code"] or image.header["sform_code"]
     affine = np.asarray(image.affine, np.float64)[:, [2, 1, 0, 3]] if placed else None

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.io.memory import require_memory
 from topolora_monai.io.volumes.checksums import check_stream
 from topolora_monai.io.volumes.damage import decoding
 from topolora_monai.io.volumes.geometry import volume_shape
@@ -18,9 +17,6 @@ from topolora_monai.io.volumes.nifti import nifti_values
 from topolora_monai.io.volumes.tiff import tiff_values
 
 __all__ = ["Volume", "read_volume"]
-
-_PEAK_BYTES = 20
-"""Memory for a voxel while a volume is read: as stored and rescaled, eight bytes each, and as float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +60,6 @@ def read_volume(path: str | Path) -> Volume:
     path = Path(path)
     kind = volume_kind(path)
     shape = volume_shape(path)
-    require_memory(path, shape, _PEAK_BYTES, "cut it into several, or reduce it")
     with decoding(path):
         check_stream(path)
         values = {"nifti": nifti_values, "itk": itk_values, "tiff": tiff_values}[kind](path)
