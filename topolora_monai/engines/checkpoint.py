@@ -308,6 +308,7 @@ class RunCheckpoint:
             "validation": self.best,
             "changes": self.changes,
             "images": {split: len(self.split[split]) for split in SPLITS},
+            "split": self.split,
             **self._provenance,
             "peak_memory_bytes": provenance()["peak_memory_bytes"],
         }

@@ -198,6 +198,7 @@ def write_summary(
         temperature: what the logits were divided by.
     """
     record = run_record(output_dir)
+    record.pop("split", None)  # which stays with the run
     if record:
         record["evaluation_command"] = provenance()["command"]
     else:
