@@ -45,6 +45,7 @@ def test_train_evaluate_and_infer_from_elsewhere(options, fake_drive, tmp_path):
     recorded = json.loads((output / "split.json").read_text())
     assert sorted(recorded["test"]) == ["01_test", "02_test"]
     assert record["images"] == {split: len(recorded[split]) for split in ("training", "validation", "test")}
+    assert record["split"] == recorded
     assert any((output / "tensorboard").iterdir())
 
     done = run(
@@ -55,6 +56,7 @@ def test_train_evaluate_and_infer_from_elsewhere(options, fake_drive, tmp_path):
     for key in ("dataset", "protocol", "network_name", "preset", "seed", "command", "commit", "hardware", "seconds",
                 "peak_memory_bytes", "trainable", "validation", "test"):  # fmt: skip
         assert key in summary, key
+    assert "split" not in summary
     with (output / "evaluation/per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["01_test", "02_test"]

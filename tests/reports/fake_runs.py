@@ -46,7 +46,8 @@ def write_fake_run(folder, names, seed=0, pictures=True, shift=0.0, tensorboard=
         writer.writerows(rows)
     record = {"dataset": "drive", "network_name": "vit_t", "seed": seed, "seconds": 3725.0, "trainable": 4115328,
               "commit": "abc123", "hardware": "a processor", "adaptation": {"lora": {"rank": 16}}}  # fmt: skip
-    (folder / "training.json").write_text(json.dumps(record))
+    split = {"training": {"a": {"image": 64 * "0"}}}
+    (folder / "training.json").write_text(json.dumps(record | {"split": split}))
     if further:
         record |= {"temperature": 1.25, "threshold_by": "cldice"}
     (evaluation / "summary.json").write_text(

@@ -38,7 +38,7 @@ _KNOWN_FACTS = {
     "evaluation_command": "Evaluation command",
     "base_sha256": "SHA-256 of the base weights",
 }
-_SCORES = ("validation", "test")  # they have tables of their own
+_NOT_FACTS = ("validation", "test", "split")  # scores have tables of their own, a split is as long as its data set
 _CALIBRATION = ("average_precision", "expected_calibration_error", "brier")
 
 
@@ -90,7 +90,7 @@ def known_number(value: Any) -> float | None:
 
 def _record(run: Run) -> dict[str, Any]:
     """What the run's files say, scores left out but for a line about validation and the threshold of the test."""
-    flat = _flat({key: value for key, value in run.record.items() if key not in _SCORES})
+    flat = _flat({key: value for key, value in run.record.items() if key not in _NOT_FACTS})
     threshold = known_number(run.record.get("test", {}).get("threshold"))
     return {"validation": _shown_scores(run.record.get("validation", {})), "threshold": threshold} | flat
 
