@@ -171,8 +171,8 @@ def test_a_range_without_layers_is_refused():
     [
         ({"lora_rank": 0}, "rank"),
         ({"lora_dropout": 1.0}, "dropout"),
-        ({"lora_alpha": float("nan")}, "LoRA alpha"),
-        ({"lora_alpha": float("inf")}, "LoRA alpha"),
+        ({"lora_alpha": float("nan")}, "alpha is not possible"),
+        ({"lora_alpha": float("inf")}, "alpha is not possible"),
         ({"lora_targets": ["mpl"]}, "target"),
         ({"lora_depth": 3}, "unknown adaptation setting"),
         ({"colour": 3}, "unknown adaptation setting"),

@@ -134,7 +134,7 @@ class TestSyntheticVessels:
 
     def test_drawn_for_the_process_where_the_cache_cannot_be_written(self, tmp_path, monkeypatch):
         def quick(rng, size=512):
-            return tuple(np.full((16, 16, 3)[:n], 7, np.uint8) for n in (3, 2, 2))
+            return tuple(np.full((16, 16, 3)[:n], 255, np.uint8) for n in (3, 2, 2))
 
         monkeypatch.setattr("topolora_monai.data.synthetic_vessels.draw_sample", quick)
         (tmp_path / "taken").touch()

@@ -12,6 +12,7 @@ from tests.bundles.helpers import CONFIGS
 from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.data import open_dataset, picture_bits, verify
 from topolora_monai.errors import ConfigError
+from topolora_monai.model.spec import ModelSpec
 from topolora_monai.transforms import IntensityScaling, LoadItem
 
 
@@ -25,7 +26,9 @@ def write_folder(root, largest):
             values = draw.integers(0, largest + 1, (40, 40)).astype(np.uint16)
             values[0, 0] = largest if split != "test" else min(4 * largest, 65535)
             Image.fromarray(values).save(root / split / "images" / f"{name}.png")
-            Image.fromarray((values > largest / 2).astype(np.uint8) * 255).save(root / split / "masks" / f"{name}.png")
+            Image.fromarray((values > largest * 0.7).astype(np.uint8) * 255).save(
+                root / split / "masks" / f"{name}.png"
+            )
     return root
 
 
@@ -56,10 +59,12 @@ def test_training_inference_and_annotation_scale_alike(tmp_path):
     )
     train.config.update(dataset_name="folder", dataset_dir=str(root))
     scaling = train.get_parsed_content("scaling")
-    header = {"bits": scaling.bits, "pixel_values": "linear", "percentiles": [1.0, 99.0], "value_range": None}
-    infer.config.update(header=header, in_channels=3, input=path)
+    spec = ModelSpec(
+        network_name="vit_t", base_sha256=64 * "0", adaptation={}, package_version="1.0", bits=scaling.bits
+    )
+    infer.config.update(spec=spec, input=path)
     expected = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / np.float32(4095)).expand(3, -1, -1)
-    loads = [train.get_parsed_content("load_item"), infer.get_parsed_content("load_item"), loading_transforms(header)]
+    loads = [train.get_parsed_content("load_item"), infer.get_parsed_content("load_item"), loading_transforms(spec)]
     for load in loads:
         torch.testing.assert_close(load({"image": path})["image"], expected)
     dark = LoadItem(3)({"image": path})["image"]  # as an adapter without the entry was trained

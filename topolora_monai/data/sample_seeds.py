@@ -18,7 +18,7 @@ class SampleSeeds(Dataset[Any]):
     Worker processes that outlive an epoch learn of the next by shared memory.
 
     Args:
-        data: has the MONAI transforms it applies as ``transform``.
+        data: if it applies transforms, they are its ``transform``, as MONAI has it.
         seed: of the run.
 
     Example:
@@ -49,8 +49,9 @@ class SampleSeeds(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         key = f"{self.seed} {int(self._epoch)} {index}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        if isinstance(self.data.transform, Randomizable):
-            self.data.transform.set_random_state(seed=seed)
+        transform = getattr(self.data, "transform", None)
+        if isinstance(transform, Randomizable):
+            transform.set_random_state(seed=seed)
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global stream
             torch.default_generator.manual_seed(seed)  # the GPU's stream is left alone
             return self.data[index]
