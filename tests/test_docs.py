@@ -79,8 +79,7 @@ def test_topology_commands_run_as_printed(tmp_path, fake_drive):
 def test_knobs_and_scores_of_topology_are_those_of_the_bundle():
     losses = set(re.findall(r"`(\w+_weight)`", TOPOLOGY))
     knobs = yaml.safe_load((BUNDLE / "configs/train.yaml").read_text())
-    assert losses == {name for name in knobs if name.endswith("_weight")} - {"conv_lora_balance_weight",
-                                                                            "adalora_orthogonality_weight"}  # fmt: skip
+    assert losses == {name for name in knobs if name.endswith("_weight")} - {"conv_lora_balance_weight"}
     table = TOPOLOGY.partition("## Scores")[2].partition("Foreground pixels")[0]
     named = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE))))
     assert named >= set(IMAGE_SCORES)

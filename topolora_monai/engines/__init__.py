@@ -21,7 +21,6 @@ from topolora_monai.engines.handlers import (
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
 from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
-from topolora_monai.engines.rank_allocation import RankAllocation
 from topolora_monai.engines.recipe import Recipe
 from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.scenes import SceneSegmenter
@@ -42,7 +41,6 @@ __all__ = [
     "LossRamp",
     "NonFiniteGuard",
     "PredictionWriter",
-    "RankAllocation",
     "Recipe",
     "RiskCoverage",
     "RunCheckpoint",
