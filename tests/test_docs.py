@@ -65,7 +65,7 @@ def test_topology_commands_run_as_printed(tmp_path, fake_drive):
             words[at] = placed.get(name, name) + slash + rest
     for words, more in zip(
         workflows,
-        (SMALL | {"dataset_name": "drive", "dataset_dir": fake_drive, "allow_partial": True},
+        (SMALL | {"dataset_name": "drive", "dataset_dir": fake_drive, "data#allow_partial": True},
          {"dataset_dir": fake_drive, "precision": "fp32"}, {"precision": "fp32"}), strict=True,
     ):  # fmt: skip
         done = subprocess.run([sys.executable, *words[1:], *flatten(more)], cwd=BUNDLE, capture_output=True, text=True,

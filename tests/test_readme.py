@@ -16,7 +16,7 @@ from tests.data.fakes import draw
 from topolora_monai.networks import build_network
 
 README = (ROOT / "README.md").read_text()
-SMALL = {"image_size": 64, "crop_size": 32, "epochs": 1, "crops_per_image": 1, "precision": "fp32", "overlap": 0.0}
+SMALL = {"image_size": 64, "crop_size": 32, "epochs": 1, "crops_per_image": 1, "precision": "fp32"}
 AFTER_A_RUN = ("release", "report", "compare")
 
 
@@ -70,7 +70,7 @@ def test_python_example_runs():
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/data.md", "docs/methods.md", "docs/export.md"),
     *("docs/topology.md", "docs/label.md"),
-    *("bundles/topolora_sam_segmentation/docs/README.md", "bundles/conv_lora_sam_segmentation/docs/README.md"),
+    "bundles/topolora_sam_segmentation/docs/README.md",
 ]
 
 

@@ -27,19 +27,19 @@ from topolora_monai.networks import build_network
 IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 COMBINATIONS = {
-    "late DoRA in topolora": ("topolora", {"lora_first_block": -2, "lora_use_dora": True}),
+    "late DoRA in topolora": ("topolora", {"lora": {"first_block": -2, "use_dora": True}}),
     "every addition": ("topolora_conv", {"train_decoder": False, "decoder_lora": True}),
     "rsDoRA in the decoder": (
         "lora_decoder",
-        {"lora": False, "decoder_lora_use_dora": True, "decoder_lora_use_rslora": True},
+        {"lora": False, "decoder_lora": {"use_dora": True, "use_rslora": True}},
     ),
 }
 MERGEABLE = {
-    "lora": ("lora", {"lora_targets": ["mlp", "qkv", "proj"]}),
+    "lora": ("lora", {"lora": {"targets": ["mlp", "qkv", "proj"]}}),
     "dora": ("dora", {}),
     "rslora": ("rslora", {}),
     "lora_decoder": ("lora_decoder", {}),
-    "dora in the decoder": ("lora_decoder", {"decoder_lora_use_dora": True, "lora": False}),
+    "dora in the decoder": ("lora_decoder", {"decoder_lora": {"use_dora": True}, "lora": False}),
 }
 
 
@@ -128,7 +128,9 @@ class TestWhatTrains:
         assert layers == {f"mask_decoder.transformer.{place}" for place in places}
 
     def test_decoder_targets_choose(self):
-        names = adapt(network(), preset_config("lora_decoder", lora=False, decoder_lora_targets=["mlp"])).trainable()
+        names = adapt(
+            network(), preset_config("lora_decoder", lora=False, decoder_lora={"targets": ["mlp"]})
+        ).trainable()
         assert {key.split(".lora_")[0].rpartition(".")[0][-3:] for key in names} == {"mlp"}
 
 
@@ -152,13 +154,15 @@ class TestLateBlocks:
 
     @pytest.mark.parametrize("name", ["vit_tiny_test", "vit_t", "sam2_t"])
     def test_blocks_before_the_first_keep_nothing(self, name):
-        kept = {first: self.saved_bytes(preset_config("lora_late", lora_first_block=first), name) for first in (0, -1)}
+        kept = {
+            first: self.saved_bytes(preset_config("lora_late", lora={"first_block": first}), name) for first in (0, -1)
+        }
         decoder = self.saved_bytes(preset_config("decoder_only"), name)
         blocks = {"vit_tiny_test": 4, "vit_t": 10, "sam2_t": 12}[name]
         assert kept[-1] - decoder < (kept[0] - decoder) / blocks * 1.5
 
     def test_gradient_enters_at_the_first_adapted_block(self):
-        net = adapt(network(), preset_config("topolora", lora_first_block=-2, lora_use_dora=True)).network.train()
+        net = adapt(network(), preset_config("topolora", lora={"first_block": -2, "use_dora": True})).network.train()
         seen = []
         for block in net.image_encoder.blocks:
             block.register_forward_hook(lambda _module, _inputs, out: seen.append(out.requires_grad))
@@ -205,14 +209,14 @@ class TestSettings:
         ("preset", "options", "message"),
         [
             ("topolora", {"decoder_lora": True}, "trains whole and by LoRA"),
-            ("conv_lora", {"lora": True, "lora_targets": ["qkv"]}, "LoRA and Conv-LoRA adapt the same linears"),
-            ("lora", {"decoder_lora_rank": 4}, "has no decoder LoRA(.|\n)*add it with decoder_lora true"),
-            ("lora", {"lora": False, "lora_rank": 4}, "has no LoRA"),
-            ("lora", {"lora": "yes"}, "true or false"),
-            ("lora_decoder", {"decoder_lora_targets": ["qkv"]}, "unknown LoRA target"),
-            ("lora_decoder", {"decoder_lora_rank": 0}, "decoder LoRA rank"),
-            ("lora_decoder", {"decoder_lora_alpha": float("nan")}, "decoder LoRA alpha"),
-            ("conv_lora", {"conv_lora_alpha": float("inf")}, "Conv-LoRA alpha"),
+            ("conv_lora", {"lora": {"targets": ["qkv"]}}, "LoRA and Conv-LoRA adapt the same linears"),
+            ("lora", {"decoder_lora": {"rank": 4}}, "trains whole and by LoRA"),
+            ("lora", {"lora": {"rnak": 4}}, "unknown adaptation setting"),
+            ("lora", {"lora": "yes"}, "true, false or its settings"),
+            ("lora_decoder", {"decoder_lora": {"targets": ["qkv"]}}, "unknown LoRA target"),
+            ("lora_decoder", {"decoder_lora": {"rank": 0}}, "decoder LoRA rank"),
+            ("lora_decoder", {"decoder_lora": {"alpha": float("nan")}}, "decoder LoRA alpha"),
+            ("conv_lora", {"conv_lora": {"alpha": float("inf")}}, "Conv-LoRA alpha"),
             ("lora", {"lora": False, "train_decoder": False}, "trains nothing"),
         ],
     )
@@ -254,8 +258,8 @@ class TestSummaries:
     @pytest.mark.parametrize(
         ("preset", "settings"),
         [
-            ("lora", {"lora_rank": 3}),
-            ("conv_lora", {"conv_lora_rank": 3}),
+            ("lora", {"lora": {"rank": 3}}),
+            ("conv_lora", {"conv_lora": {"rank": 3}}),
         ],
     )
     def test_command_sets_the_rank_of_the_method(self, preset, settings, capsys):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tests.bundles.helpers import CONFIGS
 from topolora_monai.annotation.loading import loading_transforms
-from topolora_monai.data import open_dataset, picture_bits, verify
+from topolora_monai.data import open_dataset, verify
+from topolora_monai.data.depth import picture_bits
 from topolora_monai.errors import ConfigError
 from topolora_monai.transforms import IntensityScaling, LoadItem
 
@@ -62,7 +63,7 @@ def test_training_inference_and_annotation_scale_alike(tmp_path):
     header = {"bits": scaling.bits, "pixel_values": "linear", "percentiles": [1.0, 99.0], "value_range": None}
     infer.config.update(header=header, in_channels=3, input=path)
     expected = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / np.float32(4095)).expand(3, -1, -1)
-    loads = [train.get_parsed_content("load_item"), infer.get_parsed_content("load_item"), loading_transforms(header)]
+    loads = [train.get_parsed_content("loading")[0], infer.get_parsed_content("load_item"), loading_transforms(header)]
     for load in loads:
         torch.testing.assert_close(load({"image": path})["image"], expected)
     dark = LoadItem(3)({"image": path})["image"]  # as an adapter without the entry was trained

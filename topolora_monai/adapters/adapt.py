@@ -194,7 +194,7 @@ def _conv_lora_config(settings: ConvLoraSettings, names: list[str]) -> ConvLoraC
     )
 
 
-def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings, prefix: str) -> list[str]:
+def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings, method: str) -> list[str]:
     """Full names of the linears to adapt; transformer blocks are numbered in order of depth."""
     names = list(_targets(encoder, settings))
     if not names:
@@ -202,7 +202,7 @@ def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings,
             "LoRA matches no layer of this image encoder",
             expected=f"{settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
             found="none",
-            hint=f"check {prefix}_first_block, {prefix}_last_block and {prefix}_targets",
+            hint=f"check first_block, last_block and targets of {method}",
         )
     return names
 

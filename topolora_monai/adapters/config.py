@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from topolora_monai.errors import ConfigError, unknown_choice
@@ -191,7 +191,7 @@ class ConvLoraSettings:
                 "Conv-LoRA scales do not fit",
                 expected=f"{self.experts} whole numbers from 1, one an expert",
                 found=scales,
-                hint="set conv_lora_experts and conv_lora_scales together",
+                hint="set experts and scales together",
             )
         if not 1 <= self.top_k <= self.experts:
             raise ConfigError("Conv-LoRA top_k does not fit", expected=f"1 to {self.experts}", found=self.top_k)
@@ -314,20 +314,18 @@ class Method(NamedTuple):
     Args:
         title: its name in messages.
         settings: class of its settings.
-        preset: the simplest preset that has it.
     """
 
     title: str
     settings: type[Any]
-    preset: str
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method("LoRA", LoraSettings, "lora"),
-    "conv_lora": Method("Conv-LoRA", ConvLoraSettings, "conv_lora"),
-    "decoder_lora": Method("decoder LoRA", DecoderLoraSettings, "lora_decoder"),
+    "lora": Method("LoRA", LoraSettings),
+    "conv_lora": Method("Conv-LoRA", ConvLoraSettings),
+    "decoder_lora": Method("decoder LoRA", DecoderLoraSettings),
 }
-"""Field of :class:`AdaptationConfig`, also the prefix of its settings, to the method."""
+"""Field of :class:`AdaptationConfig` to the method."""
 
 
 class Preset(NamedTuple):
@@ -383,51 +381,42 @@ PRESETS: dict[str, Preset] = {
 
 ``topolora`` is arXiv 2601.02273 but for its convolution adapter, which starts as a no-op and normalises each pixel
 instead of the batch (``conv_adapter_norm="batch"`` gives BatchNorm). ``conv_lora`` is arXiv 2401.17868, as published
-but for the gate (``conv_lora_gate="published"`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper
+but for the gate (``conv_lora={"gate": "published"}`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper
 compares with.
 ``topolora_conv`` is the union of both papers, each at its own place: LoRA on the MLPs, Conv-LoRA on the fused
 queries, keys and values, the spatial adapter on the embedding, and the decoder.
 """
 
 
-def preset_config(preset: str, **overrides: Any) -> AdaptationConfig:
+def preset_config(preset: str, **changes: Any) -> AdaptationConfig:
     """Configuration of a preset, with single settings replaced and methods added or taken away.
 
     Args:
         preset: one of :data:`PRESETS`.
-        **overrides: fields of :class:`AdaptationConfig`, where True adds a method of :data:`METHODS` with its
-            defaults and False takes it away; settings of a method, with its name and an underscore before
-            them (``lora_rank``, ``decoder_lora_rank``). None leaves the preset's value; ``"true"`` and
-            ``"false"`` count as what they say.
+        **changes: fields of :class:`AdaptationConfig`. A method of :data:`METHODS` takes a mapping of its settings,
+            which adds it where the preset has none; True adds it with its defaults, False takes it away. None and
+            an empty mapping leave the preset's; ``"true"`` and ``"false"`` count as what they say.
 
     Raises:
-        ConfigError: for an unknown preset or setting, or a setting of a method that is not there.
+        ConfigError: for an unknown preset or setting, or an impossible value.
 
     Example:
-        >>> preset_config("topolora", lora_rank=4).lora.rank
+        >>> preset_config("topolora", lora={"rank": 4}).lora.rank
         4
-        >>> mixed = preset_config("topolora", train_decoder=False, decoder_lora=True, lora_use_dora=True)
+        >>> mixed = preset_config("topolora", train_decoder=False, decoder_lora=True, lora={"use_dora": True})
         >>> mixed.lora.use_dora, mixed.conv_adapter, mixed.decoder_lora.rank
         (True, True, 8)
     """
     if preset not in PRESETS:
         raise unknown_choice("preset", preset, PRESETS)
-    given = {key: _plain(value) for key, value in overrides.items() if value is not None}
     fields = dict(PRESETS[preset].fields)
-    for name, method in METHODS.items():
-        if name in given:
-            fields[name] = _switched(name, given.pop(name), fields.get(name))
-        prefix = f"{name}_"
-        changes = {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
-        if changes and fields.get(name) is None:
-            raise ConfigError(
-                f"preset {preset} has no {method.title} to set {sorted(changes)} on",
-                hint=f"use preset {method.preset}, or add it with {name} true",
-            )
-        if changes:
-            fields[name] = _replace(fields[name], changes)
-    _check_known(AdaptationConfig, given)
-    return AdaptationConfig(**{"preset": preset, **fields, **given})
+    for name, value in changes.items():
+        if name in METHODS and value is not None:
+            fields[name] = _method(name, _plain(value), fields.get(name))
+        elif value is not None:
+            fields[name] = _plain(value)
+    _check_known(AdaptationConfig, fields)
+    return AdaptationConfig(**{"preset": preset, **fields})
 
 
 def _plain(value: Any) -> Any:
@@ -435,22 +424,22 @@ def _plain(value: Any) -> Any:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _switched(name: str, wanted: Any, present: Any) -> Any:
+def _method(name: str, wanted: Any, present: Any) -> Any:
     """Settings of a method that is asked for or not, given those of the preset."""
     settings = METHODS[name].settings
-    if isinstance(wanted, settings):
-        return wanted
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"{name} adds or takes away a method", expected="true or false", found=repr(wanted))
-    return (present or settings()) if wanted else None
+    if isinstance(wanted, bool):
+        return (present or settings()) if wanted else None
+    if not isinstance(wanted, Mapping):
+        raise ConfigError(
+            f"{name} adds or takes away a method", expected="true, false or its settings", found=repr(wanted)
+        )
+    if not wanted:
+        return present
+    _check_known(settings, wanted)
+    return dataclasses.replace(present or settings(), **{key: _plain(value) for key, value in wanted.items()})
 
 
-def _replace(instance: Any, changes: dict[str, Any]) -> Any:
-    _check_known(type(instance), changes)
-    return dataclasses.replace(instance, **changes)
-
-
-def _check_known(settings: type[Any], changes: dict[str, Any]) -> None:
+def _check_known(settings: type[Any], changes: Mapping[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(settings)}
     unknown = sorted(changes.keys() - known)
     if unknown:

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from topolora_monai.data.items import Item
 from topolora_monai.errors import ConfigError
 from topolora_monai.io import deep_maximum, image_kind
+from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["bits_for", "item_maximum", "picture_bits"]
+__all__ = ["bits_for", "fitted_scaling", "item_maximum", "picture_bits"]
 
 _logger = logging.getLogger(__name__)
 
 _DEPTHS = (8, 10, 12, 14, 16)
 """Of cameras and scanners; 8 where pictures were saved with room to spare."""
+
+
+def fitted_scaling(items: Sequence[Item], bits: int | Literal["auto"] = "auto", **settings: Any) -> IntensityScaling:
+    """Scaling that fits a training split.
+
+    Args:
+        items: of that split.
+        bits: as of :func:`picture_bits`.
+        **settings: the other arguments of :class:`~topolora_monai.transforms.IntensityScaling`.
+
+    Raises:
+        ConfigError, DataError: as both.
+
+    Example:
+        >>> fitted_scaling([], pixel_values="db").bits
+        16
+    """
+    return IntensityScaling(bits=picture_bits(items, bits), **settings)
 
 
 def picture_bits(items: Sequence[Item], bits: int | Literal["auto"] = "auto") -> int:
@@ -44,7 +63,7 @@ def picture_bits(items: Sequence[Item], bits: int | Literal["auto"] = "auto") ->
     if found < 16:
         _logger.info(
             "pictures of 16 bit hold no value above %s: they are divided by it instead of by 65,535 "
-            "(bits %d; give --bits 16 if they were meant to be so dark)",
+            "(bits %d; give --scaling#bits 16 if they were meant to be so dark)",
             f"{2**found - 1:,}",
             found,
         )
