@@ -1,14 +1,11 @@
 """The methods beside plain LoRA: what each trains, stores, merges and saves in memory, and their combinations."""
 
-import importlib.util
 import json
-import re
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
 from topolora_monai.adapters import (
     PRESETS,
     AdaptationConfig,
@@ -238,14 +235,6 @@ class TestSummaries:
         left = merge(adaptation.network).state_dict().keys() - network().state_dict().keys()
         places = [{name.split(".lora_")[0] for name in names if ".lora_" in name} for names in (left, added)]
         assert summary.mergeable == ("fully" if not left else "no" if places[0] == places[1] else "partly")
-
-    def test_table_of_the_page_is_that_of_the_registry(self):
-        specification = importlib.util.spec_from_file_location("methods_table", ROOT / "scripts/methods_table.py")
-        script = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(script)
-        text = (ROOT / "docs/methods.md").read_text()
-        assert script.page(text, json.loads(script.MEASURED.read_text())) == text
-        assert re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]* \| [\d,]+ \|", text, flags=re.MULTILINE) == list(PRESETS)
 
     def test_command_lists_every_preset(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "200")
