@@ -48,7 +48,16 @@ def test_overlays_hold_what_differs_alone(name):
         assert place in own or base.get(parent or place) is not None, place
 
 
-@pytest.mark.parametrize(("name", "closest"), [("epocs", "epochs"), ("data_dir", "dataset_dir"), ("sede", "seed")])
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("epocs", "epochs"),
+        ("data_dir", "dataset_dir"),
+        ("sede", "seed"),
+        ("model#maks_tokens", "model#mask_tokens"),
+        ("train#cache_dri", "train#cache_dir"),
+    ],
+)
 def test_misspelt_ones_are_refused_with_the_closest(name, closest):
     assert f"did you mean --{closest}?" in refusal(**{name: 3})
 

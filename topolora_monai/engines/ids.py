@@ -59,13 +59,15 @@ _READ_BY_MONAI = {ConfigParser.meta_key, *DEFAULT_MLFLOW_SETTINGS["configs"]}
 
 
 def check_ids(file: str = "train.yaml") -> None:
-    """Refuse top-level ids that nothing reads; to be called by a configuration, in its ``initialize``.
+    """Refuse ids that nothing reads; to be called by a configuration, in its ``initialize``.
 
-    Known are those of the bundle's file, which one may leave unread by overriding what reads them, those that anything
-    in the configuration refers to, and lists of expressions, which can be run.
+    Looked at are top-level ids and those of plain mappings among them; a part checks its own. Known are those of the
+    bundle's file, which one may leave unread by overriding what reads them, those that anything in the configuration
+    refers to, and lists of expressions, which can be run.
 
     Args:
-        file: the configuration's name, beside which the workflow's other files lie.
+        file: the configuration's name, which lies beside the workflow's first file; where it does not, ids that have
+            moved are still refused.
 
     Raises:
         ConfigError: for the first other id; says how it is spelt now, or names the closest.
@@ -73,19 +75,40 @@ def check_ids(file: str = "train.yaml") -> None:
     workflow: ConfigWorkflow = caller(ConfigWorkflow)
     config: dict[str, Any] = workflow.parser.get()
     path = workflow.config_root_path / file
-    stated = ConfigParser.load_config_file(path) if path.is_file() else config
-    known = {*stated, *_READ_BY_MONAI, *(name.split(ID_SEP_KEY)[0] for name in _references(config))}
-    for name, content in config.items():
-        if name in known or _can_be_run(content):
+    stated = (
+        ConfigParser.load_config_file(path) if path.is_file() else {k: v for k, v in config.items() if k not in MOVED}
+    )
+    read = {part for name in _references(config) for part in _prefixes(name)}
+    for name, known in _unstated(config, stated):
+        if name in read or name in _READ_BY_MONAI:
             continue
         if name in MOVED:
             raise ConfigError(f"{name} is now --{MOVED[name]}", found=f"--{name}", hint="give it by its new name")
-        close = difflib.get_close_matches(name, stated, n=1)
+        close = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"nothing reads the setting {name}",
             found=f"--{name}",
-            hint=f"did you mean --{close[0]}?" if close else f"{path.name} has the settings that there are",
+            hint=f"did you mean --{close[0]}?" if close else f"{file} has the settings that there are",
         )
+
+
+def _unstated(config: Mapping[str, Any], stated: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Ids that the file does not have and that cannot be run, each with those that it has at that place."""
+    for name, content in config.items():
+        if name not in stated:
+            if not _can_be_run(content):
+                yield f"{at}{name}", [f"{at}{other}" for other in stated]
+        elif not at and _is_plain_mapping(content) and _is_plain_mapping(stated[name]):
+            yield from _unstated(content, stated[name], f"{name}#")
+
+
+def _is_plain_mapping(content: Any) -> bool:
+    return isinstance(content, Mapping) and "_target_" not in content
+
+
+def _prefixes(reference: str) -> Iterator[str]:
+    keys = reference.split(ID_SEP_KEY)
+    return ("#".join(keys[: length + 1]) for length in range(len(keys)))
 
 
 def _references(config: Any) -> Iterator[str]:
