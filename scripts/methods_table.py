@@ -40,7 +40,6 @@ def measure(preset: str, network_name: str, image_size: int, steps: int) -> dict
     import torch
 
     from topolora_monai.adapters import adapt, balance_loss, preset_config
-    from topolora_monai.engines.rank_allocation import orthogonality_loss
     from topolora_monai.networks import build_network
 
     torch.set_num_threads(1)
@@ -53,7 +52,7 @@ def measure(preset: str, network_name: str, image_size: int, steps: int) -> dict
     for _ in range(WARM_UP + steps):
         start = time.process_time()
         optimizer.zero_grad()
-        loss = network(image).square().mean() + balance_loss(network) + orthogonality_loss(network)
+        loss = network(image).square().mean() + balance_loss(network)
         loss.backward()
         optimizer.step()
         seconds.append(time.process_time() - start)

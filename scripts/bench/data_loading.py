@@ -29,11 +29,10 @@ def parse_arguments() -> argparse.Namespace:
 def configured(arguments: argparse.Namespace, **overrides) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(CONFIG)
-    parser.config["dataset_name"] = arguments.dataset_name
-    parser.config["dataset_dir"] = arguments.dataset_dir
-    parser.config["allow_partial"] = arguments.dataset_name not in ("synthetic_vessels", "folder")
-    parser.config["network_name"] = arguments.network_name
-    parser.config.update(overrides)
+    parser.update({name: getattr(arguments, name) for name in ("dataset_name", "dataset_dir", "network_name")})
+    if arguments.dataset_name not in ("synthetic_vessels", "folder"):
+        parser["data#allow_partial"] = True
+    parser.update(overrides)
     parser.parse()
     return parser
 
@@ -71,7 +70,9 @@ def main() -> None:
     arguments = parse_arguments()
     speeds = {
         "loader, images cached": loader_speed(configured(arguments), arguments.epochs),
-        "loader, images read each time": loader_speed(configured(arguments, cache_rate=0.0), arguments.epochs),
+        "loader, images read each time": loader_speed(
+            configured(arguments, **{"train#cache_rate": 0.0}), arguments.epochs
+        ),
         f"{arguments.network_name} training step": training_speed(configured(arguments), arguments.steps),
     }
     consumed = speeds[f"{arguments.network_name} training step"]

@@ -26,7 +26,7 @@ def network(name="vit_tiny_test"):
 
 
 def everything():
-    return preset_config("topolora", lora_targets=("mlp", "qkv", "proj"), lora_rank=4)
+    return preset_config("topolora", lora={"targets": ("mlp", "qkv", "proj"), "rank": 4})
 
 
 def break_zero_init(adapted):
@@ -51,7 +51,7 @@ def logits(net, image=IMAGE):
 def test_published_counts_on_vit_b(rank, expected):
     with torch.device("meta"):
         base = build_network("vit_b")
-    adaptation = adapt(base.to_empty(device="cpu"), preset_config("topolora", lora_rank=rank))
+    adaptation = adapt(base.to_empty(device="cpu"), preset_config("topolora", lora={"rank": rank}))
     assert adaptation.published_trainable_count == expected
     idle = 132_612 + 419_424  # IoU head and hyper-networks 1 to 3
     assert adaptation.trainable_count == expected - idle
@@ -76,11 +76,11 @@ def test_every_preset_starts_as_an_exact_no_op(preset, name):
     assert torch.equal(logits(adapt(network(name), preset_config(preset)).network), base_logits(name))
 
 
-@pytest.mark.parametrize("options", [{}, {"lora_use_dora": True}, {"lora_use_rslora": True}])
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}])
 @pytest.mark.parametrize("name", ["vit_tiny_test", "vit_t"])
 def test_merged_equals_unmerged_and_disabled_equals_base(name, options):
     base = logits(network(name))
-    config = preset_config("lora", lora_targets=("mlp", "qkv", "proj"), lora_rank=4, **options)
+    config = preset_config("lora", lora={"targets": ("mlp", "qkv", "proj"), "rank": 4, **options})
     adapted = adapt(network(name), config).network
     break_zero_init(adapted)
     unmerged = logits(adapted)
@@ -169,11 +169,11 @@ def test_a_range_without_layers_is_refused():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"lora_rank": 0}, "rank"),
-        ({"lora_dropout": 1.0}, "dropout"),
-        ({"lora_alpha": float("nan")}, "alpha is not possible"),
-        ({"lora_alpha": float("inf")}, "alpha is not possible"),
-        ({"lora_targets": ["mpl"]}, "target"),
+        ({"lora": {"rank": 0}}, "rank"),
+        ({"lora": {"dropout": 1.0}}, "dropout"),
+        ({"lora": {"alpha": float("nan")}}, "alpha is not possible"),
+        ({"lora": {"alpha": float("inf")}}, "alpha is not possible"),
+        ({"lora": {"targets": ["mpl"]}}, "target"),
         ({"lora_depth": 3}, "unknown adaptation setting"),
         ({"colour": 3}, "unknown adaptation setting"),
         ({"conv_adapter_norm": "group"}, "conv_adapter_norm"),
@@ -189,9 +189,11 @@ def test_unknown_preset_suggests_a_known_one():
         preset_config("topolorra")
 
 
-def test_lora_setting_on_a_preset_without_lora_is_refused():
-    with pytest.raises(ConfigError, match="no LoRA"):
-        preset_config("decoder_only", lora_rank=4)
+def test_settings_of_a_method_add_it_and_none_leave_the_preset_s():
+    assert preset_config("decoder_only", lora={"rank": 4}).lora == LoraSettings(rank=4)
+    assert preset_config("lora_late", lora={"rank": 4}).lora == LoraSettings(rank=4, first_block=-4)
+    assert preset_config("decoder_only", lora={}).lora is None
+    assert preset_config("lora_late", lora={}) == preset_config("lora_late")
 
 
 def test_training_nothing_is_refused():

@@ -229,7 +229,7 @@ class TestDiff:
 
     def test_settings_tensors_and_keys(self, file, tmp_path, capsys):
         other = tmp_path / "b.safetensors"
-        write(other, "lora", seed=1, lora_rank=4)
+        write(other, "lora", seed=1, lora={"rank": 4})
         edit(other, lambda state, _: state["mask_decoder.iou_token.weight"].mul_(2))
         assert main(["adapter", "diff", str(file), str(other)]) == 1
         shown = capsys.readouterr().out

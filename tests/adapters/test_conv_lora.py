@@ -178,7 +178,7 @@ def test_rank_zero_passes_the_base_layer_on():
     x = torch.randn(2, 5, 6, 10)
     assert torch.equal(module(x), module.base_layer(x))
     assert {name for name, _ in module.named_parameters()} == {"base_layer.weight", "base_layer.bias"}
-    config = preset_config("conv_lora", conv_lora_rank=0)
+    config = preset_config("conv_lora", conv_lora={"rank": 0})
     assert not any("lora" in name for name in adapt(build_network("vit_tiny_test"), config).trainable())
     with pytest.raises(ConfigError, match="trains nothing"):
         AdaptationConfig(conv_lora=ConvLoraSettings(rank=0))
@@ -393,7 +393,7 @@ class TestTraining:
         def step(checkpointed):
             net = build_network(name, image_size=SIZE, activation_checkpointing=checkpointed)
             torch.manual_seed(0)
-            adaptation = adapt(net, preset_config("conv_lora", conv_lora_experts=3))
+            adaptation = adapt(net, preset_config("conv_lora", conv_lora={"experts": 3}))
             awake(adaptation.network).train()
             torch.manual_seed(4)
             loss = adaptation.network(IMAGE).square().mean()
@@ -446,9 +446,7 @@ class TestFilesAndPeft:
 
     @pytest.mark.parametrize("preset", ["conv_lora", "topolora_conv"])
     def test_adapter_file_gives_the_same_logits(self, preset, tmp_path):
-        adaptation = self.adapted(
-            preset, conv_lora_experts=2, conv_lora_scales=[1, 5], conv_lora_top_k=2, conv_lora_gate="published"
-        )
+        adaptation = self.adapted(preset, conv_lora={"experts": 2, "scales": [1, 5], "top_k": 2, "gate": "published"})
         save_adapter(adaptation, tmp_path / "adapter.safetensors")
         fresh = build_network("vit_tiny_test", image_size=SIZE)
         assert (logits(fresh) - logits(adaptation.network)).abs().max() > 1e-3
@@ -556,17 +554,16 @@ class TestExport:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"conv_lora_rank": -1}, "rank"),
-        ({"conv_lora_experts": 0}, "needs an expert"),
-        ({"conv_lora_scales": (1, 2)}, "scales do not fit"),
-        ({"conv_lora_experts": 2, "conv_lora_scales": (0, 1)}, "scales do not fit"),
-        ({"conv_lora_top_k": 9}, "top_k"),
-        ({"conv_lora_gate": "soft"}, "gate"),
-        ({"conv_lora_balance_weight": -1.0}, "balance_weight"),
-        ({"conv_lora_targets": ("q",)}, "target"),
+        ({"conv_lora": {"rank": -1}}, "rank"),
+        ({"conv_lora": {"experts": 0}}, "needs an expert"),
+        ({"conv_lora": {"scales": (1, 2)}}, "scales do not fit"),
+        ({"conv_lora": {"experts": 2, "scales": (0, 1)}}, "scales do not fit"),
+        ({"conv_lora": {"top_k": 9}}, "top_k"),
+        ({"conv_lora": {"gate": "soft"}}, "gate"),
+        ({"conv_lora": {"balance_weight": -1.0}}, "balance_weight"),
+        ({"conv_lora": {"targets": ("q",)}}, "target"),
         ({"conv_lora_depth": 3}, "unknown adaptation setting"),
-        ({"lora_rank": 3}, "no LoRA"),
-        ({"conv_lora_first_block": 40}, "no layer"),
+        ({"conv_lora": {"first_block": 40}}, "no layer"),
     ],
 )
 def test_impossible_settings_are_refused(overrides, message):
@@ -576,16 +573,11 @@ def test_impossible_settings_are_refused(overrides, message):
 
 def test_two_methods_on_one_linear_are_refused():
     with pytest.raises(ConfigError, match="same linears"):
-        preset_config("topolora_conv", conv_lora_targets=("mlp",))
-
-
-def test_conv_lora_setting_on_a_preset_without_it_is_refused():
-    with pytest.raises(ConfigError, match="no Conv-LoRA"):
-        preset_config("topolora", conv_lora_rank=4)
+        preset_config("topolora_conv", conv_lora={"targets": ("mlp",)})
 
 
 def test_configuration_survives_json():
-    config = preset_config("topolora_conv", conv_lora_experts=2, conv_lora_scales=(1, 4))
+    config = preset_config("topolora_conv", conv_lora={"experts": 2, "scales": (1, 4)})
     assert AdaptationConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     older = {key: value for key, value in preset_config("topolora").to_dict().items() if key != "conv_lora"}
     assert AdaptationConfig.from_dict(older) == preset_config("topolora")

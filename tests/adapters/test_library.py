@@ -15,8 +15,8 @@ IMAGE = torch.rand(2, 3, 50, 70, generator=torch.Generator().manual_seed(3))
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # kernels differ with the place of tensors in memory; adapters by over 1e-3
 # name: preset, its settings, settings of the network
 ADAPTERS = {
-    "lora": ("lora", {"lora_rank": 2, "train_decoder": False}, {"image_size": 64}),
-    "late": ("lora", {"lora_rank": 4, "lora_targets": ("qkv",), "lora_first_block": 2}, {"image_size": 128}),
+    "lora": ("lora", {"lora": {"rank": 2}, "train_decoder": False}, {"image_size": 64}),
+    "late": ("lora", {"lora": {"rank": 4, "targets": ("qkv",), "first_block": 2}}, {"image_size": 128}),
     "topolora": ("topolora", {"conv_adapter_norm": "batch"}, {"image_size": 64, "fit": "squash"}),
     "conv_lora": ("conv_lora", {}, {"image_size": 96}),
     "decoder": ("decoder_only", {}, {"image_size": 64}),

@@ -37,7 +37,7 @@ def adapter(tmp_path_factory, samples):
     """An adapter file, trained for a few steps on the first four samples."""
     torch.manual_seed(0)
     network = build_network("vit_tiny_test", image_size=128)
-    adaptation = adapt(network, preset_config("topolora", lora_rank=4, lora_dropout=0.1))
+    adaptation = adapt(network, preset_config("topolora", lora={"rank": 4, "dropout": 0.1}))
     images, masks = zip(*[(np.array(Image.open(i)), np.array(Image.open(m))) for i, m in samples[:4]], strict=True)
     image = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
     mask = (torch.from_numpy(np.stack(masks))[:, None] > 0).float()

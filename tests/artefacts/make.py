@@ -27,7 +27,7 @@ CASES = {
     "conv_lora": ("vit_tiny_test", AdaptationConfig(conv_lora=MIXED)),
     "conv_lora_published": ("small", AdaptationConfig(conv_lora=ConvLoraSettings(gate="published", experts=2))),
     "adapter_only": ("small", preset_config("adapter_only")),
-    "topolora_batch_norm": ("small", preset_config("topolora", conv_adapter_norm="batch", lora_rank=4)),
+    "topolora_batch_norm": ("small", preset_config("topolora", conv_adapter_norm="batch", lora={"rank": 4})),
 }
 
 

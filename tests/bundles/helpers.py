@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from monai.bundle import ConfigParser
+
 BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
 CONFIGS = BUNDLE / "configs"
 
@@ -14,8 +16,21 @@ SMALL = {
     "epochs": 2,
     "crops_per_image": 1,
     "precision": "fp32",
-    "overlap": 0.0,
+    "validate#inferer#inferer#overlap": 0.0,
 }
+
+
+def files(*names: str) -> str:
+    """Several configurations of the bundle, as one gives them to MONAI."""
+    return str([str(CONFIGS / name) for name in names])
+
+
+def parsed(*names: str, **options) -> ConfigParser:
+    """These configurations with overrides, small enough for a test."""
+    parser = ConfigParser()
+    parser.read_config([CONFIGS / name for name in names])
+    parser.update(SMALL | options)
+    return parser
 
 
 def flatten(options: dict) -> list[str]:

@@ -19,8 +19,8 @@ def trained(tmp_path_factory):
     """Adapter with dropout, whose threshold is chosen by clDice."""
     folder = tmp_path_factory.mktemp("decisions")
     options = {
-        **SMALL, "dataset_name": "drive", "dataset_dir": write_fake_drive(folder / "DRIVE"), "allow_partial": True,
-        "output_dir": folder / "run", "threshold_by": "cldice", "preset": "lora", "lora_dropout": 0.3,
+        **SMALL, "dataset_name": "drive", "dataset_dir": write_fake_drive(folder / "DRIVE"), "data#allow_partial": True,
+        "output_dir": folder / "run", "threshold_by": "cldice", "preset": "lora", "adaptation#config#lora#dropout": 0.3,
     }  # fmt: skip
     done = run("training", CONFIGS / "train.yaml", folder, **options)
     assert done.returncode == 0, done.stderr

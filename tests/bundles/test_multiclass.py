@@ -61,7 +61,7 @@ def test_train_evaluate_infer_and_release(head, folder, tmp_path, capsys, monkey
     options = {
         **SMALL, "epochs": 8, "val_interval": 4, "crops_per_image": 8, "preset": "decoder_only",
         "dataset_name": "folder", "dataset_dir": folder, "classes": CLASSES, "multiclass_head": head,
-        "mask_tokens": 5, "cldice_weight": 0.0, "output_dir": output,
+        "model#mask_tokens": 5, "topology_loss#weights#cldice": 0.0, "output_dir": output,
     }  # fmt: skip
     finished("train.yaml", **options)
     header = read_adapter_header(output / "adapter.safetensors")
@@ -137,7 +137,7 @@ def mask_for_applications(bundle, image):
 def test_public_data_set_of_several_classes(tmp_path):
     root = draw("trans10k", tmp_path / "trans10k", every=1000)
     options = {**SMALL, "epochs": 1, "preset": "decoder_only", "dataset_name": "trans10k", "dataset_dir": root,
-               "allow_partial": True, "output_dir": tmp_path / "run"}  # fmt: skip
+               "data#allow_partial": True, "output_dir": tmp_path / "run"}  # fmt: skip
     finished("train.yaml", **options)
     record = json.loads((tmp_path / "run/training.json").read_text())
     assert record["labels"] == ["background", "things", "stuff"]
@@ -170,7 +170,7 @@ def test_from_the_command_line_with_classes_that_overlap(folder, tmp_path):
     ("wrong", "message"),
     [
         ({}, "mask has other values than expected"),
-        ({"classes": CLASSES, "out_channels": 1}, "another number of classes"),
+        ({"classes": CLASSES, "model#out_channels": 1}, "another number of classes"),
         ({"classes": CLASSES, "multiclass_head": "token_set", "activation": "sigmoid"}, "exclude one another"),
     ],
 )

@@ -134,7 +134,7 @@ class TestSplitSchemes:
     def test_option_of_another_data_set_is_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="drive has no folds") as error:
             open_dataset("drive", touch("drive", tmp_path), folds=5)
-        assert "leave --folds out" in str(error.value)
+        assert "leave folds out" in str(error.value)
 
     def test_chase_keeps_children_together(self, tmp_path):
         root = touch("chase_db1", tmp_path)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tests.bundles.helpers import CONFIGS
 from topolora_monai.annotation.loading import loading_transforms
-from topolora_monai.data import open_dataset, picture_bits, verify
+from topolora_monai.data import open_dataset, verify
+from topolora_monai.data.depth import picture_bits
 from topolora_monai.errors import ConfigError
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.transforms import IntensityScaling, LoadItem
@@ -64,7 +65,7 @@ def test_training_inference_and_annotation_scale_alike(tmp_path):
     )
     infer.config.update(spec=spec, input=path)
     expected = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / np.float32(4095)).expand(3, -1, -1)
-    loads = [train.get_parsed_content("load_item"), infer.get_parsed_content("load_item"), loading_transforms(spec)]
+    loads = [train.get_parsed_content("loading")[0], infer.get_parsed_content("load_item"), loading_transforms(spec)]
     for load in loads:
         torch.testing.assert_close(load({"image": path})["image"], expected)
     dark = LoadItem(3)({"image": path})["image"]  # as an adapter without the entry was trained

@@ -42,9 +42,9 @@ def test_verification_passes(name, folder, real_data, tmp_path, capsys, monkeypa
 def test_bundle_runs_by_name_alone(name, folder, real_data, tmp_path):
     """Two epochs, evaluation and inference; large crops through a small network, so that it takes a minute."""
     root, output = real_data(folder), tmp_path / "run"
-    sizes = SMALL | {"crop_size": 256, "overlap": 0.0, "batch_size": 8 if name in ("kvasir_seg", "sos") else 2}
-    sizes["skeleton_iterations"] = 2  # most of a step of so small a network
-    partial = {} if name in COMPLETE else {"allow_partial": True}
+    sizes = SMALL | {"crop_size": 256, "batch_size": 8 if name in ("kvasir_seg", "sos") else 2}
+    sizes["topology_loss#iterations"] = 2  # most of a step of so small a network
+    partial = {} if name in COMPLETE else {"data#allow_partial": True}
     done = run("training", CONFIGS / "train.yaml", tmp_path, dataset_name=name, dataset_dir=root, output_dir=output,
                **sizes, **partial)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def test_sea_and_land_with_simulated_images(real_data, tmp_path):
         Image.fromarray(amplitude).save(root / "JPEGImages" / f"{path.stem}.jpg")
     output = tmp_path / "run"
     done = run("training", CONFIGS / "train.yaml", tmp_path, dataset_name="sl_ssdd", dataset_dir=root,
-               output_dir=output, allow_partial=True, **SMALL | {"crop_size": 128, "overlap": 0.0, "epochs": 6},
+               output_dir=output, **SMALL | {"crop_size": 128, "epochs": 6, "data#allow_partial": True},
                learning_rate=2e-3)  # fmt: skip
     assert done.returncode == 0, done.stderr
     done = run("evaluating", CONFIGS / "evaluate.yaml", tmp_path, dataset_dir=root, output_dir=output, overlap=0.0,

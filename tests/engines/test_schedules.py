@@ -22,7 +22,7 @@ def rates(name, steps, **options):
 
 def test_cosine_by_hand():
     expected = [0.0, 0.1] + [0.1 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
-    assert rates("cosine", 10, total_iterations=10, warmup_iterations=2) == pytest.approx(expected)
+    assert rates("cosine", 10, total_iterations=10, warmup_fraction=0.2) == pytest.approx(expected)
 
 
 def test_polynomial_is_torch_s():
@@ -38,7 +38,7 @@ def test_polynomial_is_torch_s():
 
 def test_polynomial_after_a_warm_up():
     expected = [0.0, 0.05, 0.1, 0.15] + [0.2 * (1 - i / 6) ** 2 for i in range(6)] + [0.0]
-    assert rates("polynomial", 11, total_iterations=10, warmup_iterations=4, power=2) == pytest.approx(expected)
+    assert rates("polynomial", 11, total_iterations=10, warmup_fraction=0.4, power=2) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["cosine", "polynomial"])

@@ -62,7 +62,7 @@ def test_bands_that_nobody_named_are_refused(tmp_path, bands, dtype, channels):
     path = write(tmp_path / "a.tif", ramp(bands, dtype), photometric="minisblack")
     with pytest.raises(DataError, match=rf"expected: {channels}\n  found:    {bands}\n.*gdal_translate -b {channels} "):
         read_image(path, channels)
-    with pytest.raises(DataError, match=f"train with --in_channels {bands}$"):
+    with pytest.raises(DataError, match=f"train with --model#in_channels {bands}$"):
         read_image(path, channels)
 
 

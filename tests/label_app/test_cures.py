@@ -3,9 +3,7 @@
 import hashlib
 import importlib.metadata
 import io
-import re
 import tarfile
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -58,19 +56,6 @@ def test_each_says_what_upstream_would_need():
         assert cure.defect
         assert cure.upstream
         assert "http" not in cure.defect + cure.upstream
-
-
-@pytest.mark.parametrize("cure", [cure.name for cure in cures.CURES])
-def test_each_has_a_test_that_fails_without_it(cure):
-    """One that takes it back, and meets the defect."""
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    assert f'without("{cure}")' in tests
-
-
-@pytest.mark.parametrize("rule", ["threads", "names", "errors", "access", "sites", "sizes"])
-def test_each_rule_of_the_server_has_one(rule):
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    assert re.search(rf'without=\[[^\]]*"{rule}"', tests)
 
 
 def test_coroutines_become_plain_functions():

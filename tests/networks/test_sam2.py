@@ -317,7 +317,7 @@ class TestContract:
 class TestAdaptation:
     @pytest.mark.parametrize("targets", ["mlp", "qkv", "proj"])
     def test_lora_finds_the_linears_of_every_block(self, targets):
-        adaptation = adapt(build_network("sam2_t", image_size=64), preset_config("lora", lora_targets=[targets]))
+        adaptation = adapt(build_network("sam2_t", image_size=64), preset_config("lora", lora={"targets": [targets]}))
         adapted = {name.split(".lora_")[0] for name in adaptation.trainable() if ".lora_" in name}
         assert len(adapted) == (24 if targets == "mlp" else 12)
 

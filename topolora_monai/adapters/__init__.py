@@ -11,7 +11,6 @@ from topolora_monai.adapters.comparison import AdapterComparison, GroupCompariso
 from topolora_monai.adapters.config import (
     METHODS,
     PRESETS,
-    AdaLoraSettings,
     AdaptationConfig,
     ConvLoraSettings,
     DecoderLoraSettings,
@@ -28,7 +27,6 @@ from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 __all__ = [
     "METHODS",
     "PRESETS",
-    "AdaLoraSettings",
     "Adaptation",
     "AdaptationConfig",
     "AdapterComparison",

@@ -6,21 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 
 import torch
-from peft import AdaLoraConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from segment_anything.modeling.common import LayerNorm2d
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from topolora_monai.adapters.config import (
-    AdaLoraSettings,
-    AdaptationConfig,
-    ConvLoraSettings,
-    DecoderLoraSettings,
-    LoraSettings,
-)
+from topolora_monai.adapters.config import AdaptationConfig, ConvLoraSettings, DecoderLoraSettings, LoraSettings
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear
-from topolora_monai.adapters.quantization import dequantize_linears, quantize_linears, stored_elements
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 from topolora_monai.errors import ConfigError
 from topolora_monai.weights import fingerprint
@@ -66,7 +57,7 @@ class Adaptation:
     @property
     def total_count(self) -> int:
         """Number of parameters, adapters included."""
-        return sum(stored_elements(p) for p in self.network.parameters())
+        return sum(p.numel() for p in self.network.parameters())
 
     @property
     def trainable_count(self) -> int:
@@ -103,8 +94,8 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
         The network with its provenance.
 
     Raises:
-        ConfigError: if the network is adapted already or can only be trained whole, a block range matches
-            no layer, or the library that a quantised base needs is not installed.
+        ConfigError: if the network is adapted already or can only be trained whole, or a block range matches
+            no layer.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -132,7 +123,6 @@ def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if _has_parts(network):
-            quantize_linears(network.get_submodule("image_encoder"), config.base_quantization)
             _inject(network, config)
         if config.conv_adapter:
             channels: int = network.get_submodule("prompt_encoder").embed_dim  # type: ignore[assignment]
@@ -142,10 +132,9 @@ def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None
 
 
 def merge(network: nn.Module) -> nn.Module:
-    """Fold LoRA, DoRA, rsLoRA and AdaLoRA into the weights they adapt and remove PEFT's wrappers, in place.
+    """Fold LoRA, DoRA and rsLoRA into the weights they adapt and remove PEFT's wrappers, in place.
 
-    Conv-LoRA and the conv adapter are not linear and stay as modules. A quantised base becomes float32 again,
-    with the values it was rounded to.
+    Conv-LoRA and the conv adapter are not linear and stay as modules.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -154,7 +143,6 @@ def merge(network: nn.Module) -> nn.Module:
         >>> any("lora" in name for name in merge(network).state_dict())
         False
     """
-    dequantize_linears(network)
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer) and not isinstance(module, ConvLoraLinear):
             module.merge(safe_merge=True)
@@ -171,8 +159,6 @@ def _inject(network: nn.Module, config: AdaptationConfig) -> None:
         _inject_by_peft(
             encoder, _conv_lora_config(config.conv_lora, _target_names(encoder, config.conv_lora, "conv_lora"))
         )
-    if config.adalora is not None:
-        _inject_by_peft(encoder, _adalora_config(config.adalora, _target_names(encoder, config.adalora, "adalora")))
     if config.decoder_lora is not None:
         decoder = network.get_submodule("mask_decoder")
         _inject_by_peft(decoder, _lora_config(config.decoder_lora, _decoder_target_names(decoder, config.decoder_lora)))
@@ -208,20 +194,7 @@ def _conv_lora_config(settings: ConvLoraSettings, names: list[str]) -> ConvLoraC
     )
 
 
-def _adalora_config(settings: AdaLoraSettings, names: list[str]) -> AdaLoraConfig:
-    return AdaLoraConfig(
-        init_r=settings.rank,
-        target_r=settings.target_rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=names,
-        total_step=1,  # unknown here, and without meaning: the engine's handler plans the run
-    )
-
-
-def _target_names(
-    encoder: nn.Module, settings: LoraSettings | ConvLoraSettings | AdaLoraSettings, prefix: str
-) -> list[str]:
+def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings, method: str) -> list[str]:
     """Full names of the linears to adapt; transformer blocks are numbered in order of depth."""
     names = list(_targets(encoder, settings))
     if not names:
@@ -229,12 +202,12 @@ def _target_names(
             "LoRA matches no layer of this image encoder",
             expected=f"{settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
             found="none",
-            hint=f"check {prefix}_first_block, {prefix}_last_block and {prefix}_targets",
+            hint=f"check first_block, last_block and targets of {method}",
         )
     return names
 
 
-def _targets(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings | AdaLoraSettings) -> Iterator[str]:
+def _targets(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings) -> Iterator[str]:
     suffixes = tuple(name for target in settings.targets for name in _LINEAR_NAMES[target])
     blocks = [name for name, module in encoder.named_modules() if hasattr(module, "attn") and hasattr(module, "mlp")]
     for block in blocks[settings.first_block : settings.last_block]:
@@ -261,28 +234,13 @@ def _unfreeze(network: nn.Module, config: AdaptationConfig) -> None:
     for name, parameter in network.named_parameters():
         if ".lora_" in name or name.startswith(_OWN_PARTS):
             parameter.requires_grad_(True)
-    encoder = network.get_submodule("image_encoder")
     if config.train_encoder:
-        encoder.requires_grad_(True)
-    if config.train_biases:
-        for parameter in _biases(encoder):
-            parameter.requires_grad_(True)
-    if config.train_norms:
-        for module in encoder.modules():
-            if isinstance(module, nn.LayerNorm | LayerNorm2d):
-                module.requires_grad_(True)
+        network.get_submodule("image_encoder").requires_grad_(True)
     if config.train_decoder:
         network.get_submodule("mask_decoder").requires_grad_(True)
         if config.freeze_unused:
             for module in _unused(network):
                 module.requires_grad_(False)
-
-
-def _biases(encoder: nn.Module) -> Iterator[nn.Parameter]:
-    for module in encoder.modules():
-        bias = module._parameters.get("bias")
-        if bias is not None and not isinstance(module, _BatchNorm):
-            yield bias
 
 
 def _unused(network: nn.Module) -> list[nn.Module]:

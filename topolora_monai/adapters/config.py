@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from topolora_monai.errors import ConfigError, unknown_choice
@@ -14,9 +13,7 @@ from topolora_monai.errors import ConfigError, unknown_choice
 __all__ = [
     "METHODS",
     "PRESETS",
-    "AdaLoraSettings",
     "AdaptationConfig",
-    "BaseQuantization",
     "ConvLoraSettings",
     "DecoderLoraSettings",
     "Gate",
@@ -28,7 +25,6 @@ __all__ = [
 
 Normalization = Literal["layer", "batch"]
 Gate = Literal["learned", "published"]
-BaseQuantization = Literal["none", "8bit", "4bit"]
 
 LORA_TARGETS = ("mlp", "qkv", "proj")
 DECODER_TARGETS = ("attention", "mlp")
@@ -41,11 +37,11 @@ def _checked_targets(targets: Iterable[str], known: tuple[str, ...] = LORA_TARGE
     return chosen
 
 
-_LARGEST = {"rank": 4096, "target_rank": 4096, "experts": 64, "scales": 64}
+_LARGEST = {"rank": 4096, "experts": 64, "scales": 64}
 """Beyond these, memory that no machine has; files with settings come from anywhere."""
 
 
-def _check_types(settings: Any) -> None:
+def _check_types(settings: Any, title: str = "") -> None:
     """Make sure that numbers and switches are some, and no larger than makes sense.
 
     Raises:
@@ -56,11 +52,11 @@ def _check_types(settings: Any) -> None:
         value = getattr(settings, name)
         if not (value is None and type(None) in kinds):
             for kind in {bool, int, float}.intersection(kinds):
-                _check_type(name, value, kind)
+                _check_type(f"{title} {name}".strip(), value, kind)
 
 
 def _check_type(name: str, value: Any, kind: type) -> None:
-    largest = _LARGEST.get(name, 1_000_000)
+    largest = _LARGEST.get(name.rpartition(" ")[2], 1_000_000)
     if kind is bool:
         words, fits = "true or false", isinstance(value, bool)
     else:
@@ -107,70 +103,9 @@ class LoraSettings:
     use_rslora: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        _check_types(self, "LoRA")
         object.__setattr__(self, "targets", _checked_targets(self.targets))
         _check_update("LoRA", self.rank, self.dropout)
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaLoraSettings:
-    """Low-rank updates that share out a budget of ranks (AdaLoRA, ICLR 2023, arXiv 2303.10512), by PEFT.
-
-    Every linear starts with ``rank``; while training, the directions that matter least are set to zero until
-    ``target_rank`` a linear are left on average. Training needs
-    :class:`~topolora_monai.engines.RankAllocation`, without which all ranks stay.
-
-    Args:
-        targets: which linears of each transformer block: ``"mlp"`` (both layers), ``"qkv"``, ``"proj"``.
-        rank: rank of each update at the start.
-        target_rank: mean rank at the end, from 1 and below ``rank``.
-        alpha: the update is scaled by alpha / rank.
-        dropout: on the input of the update, in [0, 1).
-        first_block: index of the first adapted transformer block; negative counts from the end.
-        last_block: index after the last adapted block; None adapts to the end.
-        initial_fraction: of the training steps, before ranks are taken away, in [0, 1).
-        final_fraction: of the training steps, after the last are taken away, in [0, 1).
-        interval: training steps from one sharing out to the next.
-        orthogonality_weight: weight of the loss that keeps the directions of an update orthogonal.
-
-    Raises:
-        ConfigError: for an impossible value.
-    """
-
-    targets: tuple[str, ...] = ("mlp",)
-    rank: int = 12
-    target_rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    first_block: int = 0
-    last_block: int | None = None
-    initial_fraction: float = 0.1
-    final_fraction: float = 0.3
-    interval: int = 10
-    orthogonality_weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        _check_types(self)
-        object.__setattr__(self, "targets", _checked_targets(self.targets))
-        _check_update("AdaLoRA", self.rank, self.dropout)
-        if not 1 <= self.target_rank < self.rank:
-            raise ConfigError(
-                "AdaLoRA target_rank does not fit",
-                expected=f"1 to {self.rank - 1}",
-                found=self.target_rank,
-                hint="set adalora_rank and adalora_target_rank together",
-            )
-        fractions = (self.initial_fraction, self.final_fraction)
-        if min(fractions) < 0 or sum(fractions) >= 1:
-            raise ConfigError(
-                "AdaLoRA has no time to share out ranks",
-                expected="initial_fraction and final_fraction of at least 0, together below 1",
-                found=fractions,
-            )
-        if self.interval < 1:
-            raise ConfigError("AdaLoRA interval must be at least 1", found=self.interval)
-        if not self.orthogonality_weight >= 0:
-            raise ConfigError("AdaLoRA orthogonality_weight must not be negative", found=self.orthogonality_weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +132,7 @@ class DecoderLoraSettings:
     use_rslora: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        _check_types(self, "decoder LoRA")
         object.__setattr__(self, "targets", _checked_targets(self.targets, DECODER_TARGETS))
         _check_update("decoder LoRA", self.rank, self.dropout)
 
@@ -240,12 +175,12 @@ class ConvLoraSettings:
     last_block: int | None = None
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        _check_types(self, "Conv-LoRA")
         object.__setattr__(self, "targets", _checked_targets(self.targets))
         if self.scales is not None:
             object.__setattr__(self, "scales", tuple(self.scales))
             for scale in self.scales:
-                _check_type("scales", scale, int)
+                _check_type("Conv-LoRA scales", scale, int)
         if self.rank < 0:
             raise ConfigError("Conv-LoRA rank must not be negative", found=self.rank)
         if self.experts < 1:
@@ -256,7 +191,7 @@ class ConvLoraSettings:
                 "Conv-LoRA scales do not fit",
                 expected=f"{self.experts} whole numbers from 1, one an expert",
                 found=scales,
-                hint="set conv_lora_experts and conv_lora_scales together",
+                hint="set experts and scales together",
             )
         if not 1 <= self.top_k <= self.experts:
             raise ConfigError("Conv-LoRA top_k does not fit", expected=f"1 to {self.experts}", found=self.top_k)
@@ -271,6 +206,10 @@ class ConvLoraSettings:
         return self.scales if self.scales is not None else tuple(range(1, self.experts + 1))
 
 
+_FORMER = {"adalora": None, "train_biases": False, "train_norms": False, "base_quantization": "none"}
+"""Fields of methods that were taken out, with the value by which a file says that it does not use them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AdaptationConfig:
     """Which parts of a segmenter train; everything else is frozen.
@@ -278,20 +217,13 @@ class AdaptationConfig:
     Args:
         preset: name this configuration started from, for reports.
         lora: low-rank updates in the image encoder, or None.
-        conv_lora: low-rank updates mixed by convolutions, or None.
-        adalora: low-rank updates that share out their ranks, or None. These three take different linears.
+        conv_lora: low-rank updates mixed by convolutions, or None; on other linears than ``lora``.
         decoder_lora: low-rank updates in the mask decoder, or None.
         conv_adapter: put a spatial convolution adapter between image encoder and mask decoder.
         conv_adapter_norm: ``"layer"`` normalises each pixel and so does not depend on the batch;
             ``"batch"`` is the published BatchNorm.
         train_decoder: train the mask decoder.
         train_encoder: train the image encoder itself.
-        train_biases: train the image encoder's biases (BitFit, arXiv 2106.10199), but those of BatchNorm,
-            whose stored statistics would move with them.
-        train_norms: train scale and shift of the image encoder's LayerNorms (arXiv 2312.11420); BatchNorm
-            stays as it is.
-        base_quantization: keep the image encoder's linears, which stay frozen, in ``"8bit"`` or ``"4bit"``, by
-            bitsandbytes.
         freeze_unused: keep parts that no gradient can reach (IoU head, hyper-networks 1 to 3) frozen.
 
     Raises:
@@ -306,45 +238,26 @@ class AdaptationConfig:
     train_decoder: bool = False
     train_encoder: bool = False
     freeze_unused: bool = True
-    adalora: AdaLoraSettings | None = None
     decoder_lora: DecoderLoraSettings | None = None
-    train_biases: bool = False
-    train_norms: bool = False
-    base_quantization: BaseQuantization = "none"
 
     def __post_init__(self) -> None:
         _check_types(self)
-        own_weights = self.train_decoder or self.train_encoder or self.train_biases or self.train_norms
-        if not (own_weights or self.adds_parameters):
+        if not (self.train_decoder or self.train_encoder or self.adds_parameters):
             raise ConfigError("this configuration trains nothing", hint=f"choose a preset: {', '.join(PRESETS)}")
         self._check_sharing()
         if self.conv_adapter_norm not in ("layer", "batch"):
             raise ConfigError(
                 "unknown conv_adapter_norm", expected='"layer" or "batch"', found=repr(self.conv_adapter_norm)
             )
-        if self.base_quantization not in ("none", "8bit", "4bit"):
-            raise ConfigError(
-                "unknown base_quantization", expected='"none", "8bit" or "4bit"', found=repr(self.base_quantization)
-            )
-        if self.base_quantization != "none" and self.train_encoder:
-            raise ConfigError(
-                "a quantised image encoder cannot train", hint="set base_quantization none, or train_encoder false"
-            )
-        if self.base_quantization == "8bit" and self.lora is not None and self.lora.use_dora:
-            raise ConfigError(  # PEFT reads the weights in a way that leaves the layer without its scales
-                "DoRA does not work over an 8-bit base", hint="set base_quantization 4bit, or lora_use_dora false"
-            )
 
     def _check_sharing(self) -> None:
-        placed = [name for name in ("lora", "conv_lora", "adalora") if getattr(self, name) is not None]
-        for first, second in itertools.combinations(placed, 2):
-            shared = sorted(set(getattr(self, first).targets) & set(getattr(self, second).targets))
-            if shared:
-                raise ConfigError(
-                    f"{METHODS[first].title} and {METHODS[second].title} adapt the same linears",
-                    found=", ".join(shared),
-                    hint=f"set {first}_targets or {second}_targets, or {first} false",
-                )
+        shared = set(self.lora.targets) & set(self.conv_lora.targets) if self.lora and self.conv_lora else set()
+        if shared:
+            raise ConfigError(
+                "LoRA and Conv-LoRA adapt the same linears",
+                found=", ".join(sorted(shared)),
+                hint="set targets of lora or conv_lora, or one of them to false",
+            )
         if self.decoder_lora is not None and self.train_decoder:
             raise ConfigError(
                 "the mask decoder trains whole and by LoRA", hint="set train_decoder false, or decoder_lora false"
@@ -354,7 +267,7 @@ class AdaptationConfig:
     def adds_parameters(self) -> bool:
         """Whether anything is added to the network."""
         conv_lora = self.conv_lora is not None and self.conv_lora.rank > 0
-        return bool(self.lora or conv_lora or self.adalora or self.decoder_lora or self.conv_adapter)
+        return bool(self.lora or conv_lora or self.decoder_lora or self.conv_adapter)
 
     @property
     def trains_whole(self) -> bool:
@@ -367,7 +280,7 @@ class AdaptationConfig:
         stays = self.conv_adapter or (self.conv_lora is not None and self.conv_lora.rank > 0)
         if not stays:
             return "fully"
-        return "partly" if self.lora or self.adalora or self.decoder_lora else "no"
+        return "partly" if self.lora or self.decoder_lora else "no"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, as stored in adapter files."""
@@ -378,8 +291,16 @@ class AdaptationConfig:
         """Inverse of :meth:`to_dict`; fields that an older version did not have take their defaults.
 
         Raises:
-            ConfigError: for fields this version does not know.
+            ConfigError: for fields this version does not know, or methods that it no longer has.
         """
+        used = [name for name, unused in _FORMER.items() if values.get(name, unused) != unused]
+        if used:
+            raise ConfigError(
+                "this adapter was trained by a method that topolora_monai no longer has",
+                found=", ".join(used),
+                hint="versions of topolora_monai before the release of 0.1.0 read it",
+            )
+        values = {name: value for name, value in values.items() if name not in _FORMER}
         try:
             given = {name: values[name] for name in METHODS if values.get(name) is not None}
             return cls(**values | {name: METHODS[name].settings(**fields) for name, fields in given.items()})
@@ -393,21 +314,18 @@ class Method(NamedTuple):
     Args:
         title: its name in messages.
         settings: class of its settings.
-        preset: the simplest preset that has it.
     """
 
     title: str
     settings: type[Any]
-    preset: str
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method("LoRA", LoraSettings, "lora"),
-    "conv_lora": Method("Conv-LoRA", ConvLoraSettings, "conv_lora"),
-    "adalora": Method("AdaLoRA", AdaLoraSettings, "adalora"),
-    "decoder_lora": Method("decoder LoRA", DecoderLoraSettings, "lora_decoder"),
+    "lora": Method("LoRA", LoraSettings),
+    "conv_lora": Method("Conv-LoRA", ConvLoraSettings),
+    "decoder_lora": Method("decoder LoRA", DecoderLoraSettings),
 }
-"""Field of :class:`AdaptationConfig`, also the prefix of its settings, to the method."""
+"""Field of :class:`AdaptationConfig` to the method."""
 
 
 class Preset(NamedTuple):
@@ -447,7 +365,6 @@ PRESETS: dict[str, Preset] = {
     ),
     "dora": Preset("DoRA on the MLPs, decoder", "2402.09353", {"lora": LoraSettings(use_dora=True)} | _DECODER),
     "rslora": Preset("rsLoRA on the MLPs, decoder", "2312.03732", {"lora": LoraSettings(use_rslora=True)} | _DECODER),
-    "adalora": Preset("AdaLoRA on the MLPs, decoder", "2303.10512", {"adalora": AdaLoraSettings()} | _DECODER),
     "conv_lora": Preset(
         "Conv-LoRA on queries, keys and values, decoder", "2401.17868", {"conv_lora": ConvLoraSettings()} | _DECODER
     ),
@@ -456,8 +373,6 @@ PRESETS: dict[str, Preset] = {
         "",
         {"lora": _LORA, "conv_lora": ConvLoraSettings(), "conv_adapter": True} | _DECODER,
     ),
-    "bitfit": Preset("the image encoder's biases, decoder", "2106.10199", {"train_biases": True} | _DECODER),
-    "layernorm": Preset("the image encoder's LayerNorms, decoder", "2312.11420", {"train_norms": True} | _DECODER),
     "adapter_only": Preset("spatial convolution adapter", "2601.02273", {"conv_adapter": True}),
     "decoder_only": Preset("decoder", "", _DECODER),
     "full": Preset("image encoder and decoder", "", {"train_encoder": True} | _DECODER),
@@ -466,51 +381,42 @@ PRESETS: dict[str, Preset] = {
 
 ``topolora`` is arXiv 2601.02273 but for its convolution adapter, which starts as a no-op and normalises each pixel
 instead of the batch (``conv_adapter_norm="batch"`` gives BatchNorm). ``conv_lora`` is arXiv 2401.17868, as published
-but for the gate (``conv_lora_gate="published"`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper
+but for the gate (``conv_lora={"gate": "published"}`` gives that, too), and ``lora_qkv`` the plain LoRA that its paper
 compares with.
 ``topolora_conv`` is the union of both papers, each at its own place: LoRA on the MLPs, Conv-LoRA on the fused
 queries, keys and values, the spatial adapter on the embedding, and the decoder.
 """
 
 
-def preset_config(preset: str, **overrides: Any) -> AdaptationConfig:
+def preset_config(preset: str, **changes: Any) -> AdaptationConfig:
     """Configuration of a preset, with single settings replaced and methods added or taken away.
 
     Args:
         preset: one of :data:`PRESETS`.
-        **overrides: fields of :class:`AdaptationConfig`, where True adds a method of :data:`METHODS` with its
-            defaults and False takes it away; settings of a method, with its name and an underscore before
-            them (``lora_rank``, ``decoder_lora_rank``). None leaves the preset's value; ``"true"`` and
-            ``"false"`` count as what they say.
+        **changes: fields of :class:`AdaptationConfig`. A method of :data:`METHODS` takes a mapping of its settings,
+            which adds it where the preset has none; True adds it with its defaults, False takes it away. None and
+            an empty mapping leave the preset's; ``"true"`` and ``"false"`` count as what they say.
 
     Raises:
-        ConfigError: for an unknown preset or setting, or a setting of a method that is not there.
+        ConfigError: for an unknown preset or setting, or an impossible value.
 
     Example:
-        >>> preset_config("topolora", lora_rank=4).lora.rank
+        >>> preset_config("topolora", lora={"rank": 4}).lora.rank
         4
-        >>> mixed = preset_config("topolora", train_decoder=False, decoder_lora=True, lora_use_dora=True)
+        >>> mixed = preset_config("topolora", train_decoder=False, decoder_lora=True, lora={"use_dora": True})
         >>> mixed.lora.use_dora, mixed.conv_adapter, mixed.decoder_lora.rank
         (True, True, 8)
     """
     if preset not in PRESETS:
         raise unknown_choice("preset", preset, PRESETS)
-    given = {key: _plain(value) for key, value in overrides.items() if value is not None}
     fields = dict(PRESETS[preset].fields)
-    for name, method in METHODS.items():
-        if name in given:
-            fields[name] = _switched(name, given.pop(name), fields.get(name))
-        prefix = f"{name}_"
-        changes = {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
-        if changes and fields.get(name) is None:
-            raise ConfigError(
-                f"preset {preset} has no {method.title} to set {sorted(changes)} on",
-                hint=f"use preset {method.preset}, or add it with {name} true",
-            )
-        if changes:
-            fields[name] = _replace(fields[name], changes)
-    _check_known(AdaptationConfig, given)
-    return AdaptationConfig(**{"preset": preset, **fields, **given})
+    for name, value in changes.items():
+        if name in METHODS and value is not None:
+            fields[name] = _method(name, _plain(value), fields.get(name))
+        elif value is not None:
+            fields[name] = _plain(value)
+    _check_known(AdaptationConfig, fields)
+    return AdaptationConfig(**{"preset": preset, **fields})
 
 
 def _plain(value: Any) -> Any:
@@ -518,22 +424,22 @@ def _plain(value: Any) -> Any:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _switched(name: str, wanted: Any, present: Any) -> Any:
+def _method(name: str, wanted: Any, present: Any) -> Any:
     """Settings of a method that is asked for or not, given those of the preset."""
     settings = METHODS[name].settings
-    if isinstance(wanted, settings):
-        return wanted
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"{name} adds or takes away a method", expected="true or false", found=repr(wanted))
-    return (present or settings()) if wanted else None
+    if isinstance(wanted, bool):
+        return (present or settings()) if wanted else None
+    if not isinstance(wanted, Mapping):
+        raise ConfigError(
+            f"{name} adds or takes away a method", expected="true, false or its settings", found=repr(wanted)
+        )
+    if not wanted:
+        return present
+    _check_known(settings, wanted)
+    return dataclasses.replace(present or settings(), **{key: _plain(value) for key, value in wanted.items()})
 
 
-def _replace(instance: Any, changes: dict[str, Any]) -> Any:
-    _check_known(type(instance), changes)
-    return dataclasses.replace(instance, **changes)
-
-
-def _check_known(settings: type[Any], changes: dict[str, Any]) -> None:
+def _check_known(settings: type[Any], changes: Mapping[str, Any]) -> None:
     known = {field.name for field in dataclasses.fields(settings)}
     unknown = sorted(changes.keys() - known)
     if unknown:

@@ -311,7 +311,7 @@ class _Run:
         parameters = list(self.adaptation.trainable().values())
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=1e-4)
         total = settings.epochs * len(self._training)
-        schedule = lr_schedule(optimizer, "cosine", total, total // 10)
+        schedule = lr_schedule(optimizer, "cosine", total, 0.1)
         exclusive = self.spec.exclusive
         loss = TopologyLoss(
             {"ce" if exclusive else "bce": 1.0, "dice": 1.0, "cldice": 0.5},

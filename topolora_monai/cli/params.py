@@ -51,7 +51,7 @@ def _params(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rank(preset: str, rank: int | None) -> dict[str, int]:
+def _rank(preset: str, rank: int | None) -> dict[str, dict[str, int]]:
     """The override that sets the rank of the method a preset has."""
     from topolora_monai.adapters import METHODS, preset_config  # noqa: PLC0415
 
@@ -61,11 +61,7 @@ def _rank(preset: str, rank: int | None) -> dict[str, int]:
     present = [name for name in METHODS if getattr(config, name) is not None]
     if not present:
         raise ConfigError(f"preset {preset} has no rank to set", hint="leave --rank out, or choose another preset")
-    changes = {f"{present[0]}_rank": rank}
-    if present[0] == "adalora":  # it starts with more ranks than it keeps, in the proportion of the preset
-        assert config.adalora is not None
-        changes["adalora_target_rank"] = max(1, rank * config.adalora.target_rank // config.adalora.rank)
-    return changes
+    return {present[0]: {"rank": rank}}
 
 
 def _published_note(config: AdaptationConfig, counts: dict[str, int]) -> str:

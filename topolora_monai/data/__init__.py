@@ -2,7 +2,7 @@
 
 from topolora_monai.data.benchmark import Benchmark, Facts, Modality
 from topolora_monai.data.caching import cached
-from topolora_monai.data.depth import picture_bits
+from topolora_monai.data.depth import fitted_scaling
 from topolora_monai.data.download import file_sha256
 from topolora_monai.data.drive import Drive
 from topolora_monai.data.folder import Folder
@@ -39,9 +39,9 @@ __all__ = [
     "expand_slices",
     "file_sha256",
     "find_images",
+    "fitted_scaling",
     "open_dataset",
     "overlay",
-    "picture_bits",
     "record_split",
     "verify",
     "without_fov",

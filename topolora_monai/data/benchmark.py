@@ -177,7 +177,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
                 path=self.root,
                 expected=_counted(expected),
                 found=_counted(found),
-                hint="complete it, or accept a part with --allow_partial true: every result then says so",
+                hint="complete it, or accept a part by --allow_partial, in training --data#allow_partial true",
             )
         self.partial = f"{sum(found.values())} of {sum(expected.values())} images"
         if min(found.values()) == 0:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from topolora_monai.data.items import Item
+from topolora_monai.errors import ConfigError
 from topolora_monai.io import deep_maximum, image_kind
+from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["bits_for", "item_maximum", "picture_bits"]
+__all__ = ["bits_for", "fitted_scaling", "item_maximum", "picture_bits"]
 
 _logger = logging.getLogger(__name__)
 
@@ -16,31 +19,55 @@ _DEPTHS = (8, 10, 12, 14, 16)
 """Of cameras and scanners; 8 where pictures were saved with room to spare."""
 
 
-def picture_bits(items: Sequence[Item]) -> int:
+def fitted_scaling(items: Sequence[Item], bits: int | Literal["auto"] = "auto", **settings: Any) -> IntensityScaling:
+    """Scaling that fits a training split.
+
+    Args:
+        items: of that split.
+        bits: as of :func:`picture_bits`.
+        **settings: the other arguments of :class:`~topolora_monai.transforms.IntensityScaling`.
+
+    Raises:
+        ConfigError, DataError: as both.
+
+    Example:
+        >>> fitted_scaling([], pixel_values="db").bits
+        16
+    """
+    return IntensityScaling(bits=picture_bits(items, bits), **settings)
+
+
+def picture_bits(items: Sequence[Item], bits: int | Literal["auto"] = "auto") -> int:
     """Bits that pictures of 16 bit fill, so that 12 bits of a camera do not come out nearly black.
 
     Args:
         items: of the training split, so that nothing is learned from others.
+        bits: ``"auto"`` takes the least of 8, 10, 12, 14 and 16 that holds every value; a number stands.
 
     Returns:
-        The least of 8, 10, 12, 14 and 16 that holds every value; 16 where there is no such picture.
+        16 where there is no such picture.
 
     Raises:
+        ConfigError: for another word.
         DataError: for a picture that cannot be read.
 
     Example:
-        >>> picture_bits([])
-        16
+        >>> picture_bits([], 12), picture_bits([])
+        (12, 16)
     """
-    bits = bits_for(item_maximum(item) for item in items)
-    if bits < 16:
+    if bits != "auto":
+        if not isinstance(bits, int):
+            raise ConfigError("unknown bits", expected="auto, or a whole number from 8 to 16", found=repr(bits))
+        return bits
+    found = bits_for(item_maximum(item) for item in items)
+    if found < 16:
         _logger.info(
             "pictures of 16 bit hold no value above %s: they are divided by it instead of by 65,535 "
-            "(bits %d; give --bits 16 if they were meant to be so dark)",
-            f"{2**bits - 1:,}",
-            bits,
+            "(bits %d; give --scaling#bits 16 if they were meant to be so dark)",
+            f"{2**found - 1:,}",
+            found,
         )
-    return bits
+    return found
 
 
 def bits_for(maxima: Iterable[int | None]) -> int:

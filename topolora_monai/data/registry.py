@@ -28,6 +28,7 @@ from topolora_monai.data.trans10k import Trans10k
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.io import LabelValues
 from topolora_monai.io.places import in_cache
+from topolora_monai.parsing import parse_bool
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["BENCHMARKS", "DATASET_NAMES", "SegmentationData", "open_dataset"]
@@ -108,11 +109,13 @@ def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None, **opt
     if not dataset_dir and kind is not SyntheticVessels:
         raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")
     given = {name: value for name, value in options.items() if value is not None}
+    if "allow_partial" in given:
+        given["allow_partial"] = parse_bool(given["allow_partial"])
     known = inspect.signature(kind).parameters
     for name, value in given.items():
         if name not in known:
             raise ConfigError(
-                f"{dataset_name} has no {name}", found=repr(value), hint=f"leave --{name} out for this data set"
+                f"{dataset_name} has no {name}", found=repr(value), hint=f"leave {name} out for this data set"
             )
     opened: SegmentationData = (
         kind(dataset_dir, **given)

@@ -227,7 +227,7 @@ def _shallow(seen: Iterable[_Seen]) -> Iterator[Finding]:
             brightest.split,
             brightest.item["image"],
             f"pictures of 16 bit are dark: largest value {brightest.deep:,} of 65,535; training divides them by "
-            f"{2**bits - 1:,} (bits {bits}) unless it is told another --bits",
+            f"{2**bits - 1:,} (bits {bits}) unless it is told another --scaling#bits",
         )
 
 

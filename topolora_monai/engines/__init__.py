@@ -18,18 +18,21 @@ from topolora_monai.engines.handlers import (
     NonFiniteGuard,
     TimeLeft,
 )
+from topolora_monai.engines.ids import check_ids
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
 from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
-from topolora_monai.engines.rank_allocation import RankAllocation
 from topolora_monai.engines.recipe import Recipe
 from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
-from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by, flag
+from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by
 from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
 from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
 from topolora_monai.io.json_files import read_json, write_json
+from topolora_monai.parsing import parse_bool
+
+flag = parse_bool  # its name in evaluate.yaml and inference.yaml
 
 __all__ = [
     "AutocastInferer",
@@ -42,7 +45,6 @@ __all__ = [
     "LossRamp",
     "NonFiniteGuard",
     "PredictionWriter",
-    "RankAllocation",
     "Recipe",
     "RiskCoverage",
     "RunCheckpoint",
@@ -60,6 +62,7 @@ __all__ = [
     "check_apart",
     "check_classes",
     "check_finite",
+    "check_ids",
     "check_settings",
     "check_threshold_by",
     "default_precision",
@@ -67,6 +70,7 @@ __all__ = [
     "image_names",
     "lock_output",
     "lr_schedule",
+    "parse_bool",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",

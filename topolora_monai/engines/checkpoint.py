@@ -29,6 +29,7 @@ from topolora_monai.engines.recipe import Change, Recipe
 from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError, first_line
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
+from topolora_monai.parsing import parse_bool
 
 __all__ = ["RunCheckpoint"]
 
@@ -71,7 +72,7 @@ class RunCheckpoint:
         dice: its metric, which chooses the best state, its threshold and its temperature.
         cldice: a further metric of the evaluator, which chooses the threshold instead.
         calibrate: store the temperature that makes probabilities mean what they say, and the threshold with it.
-        settings: what ``training.json`` says about the run.
+        settings: what ``training.json`` says about the run beside the properties.
         recipe: what shapes the result; a folder with a run of another recipe is not resumed.
         split: the images, as :func:`~topolora_monai.data.record_split` gives them.
         properties: stored in the adapter file for its users.
@@ -104,13 +105,13 @@ class RunCheckpoint:
         self.evaluator = evaluator
         self.dice = dice
         self.cldice = cldice
-        self.calibrate = calibrate
-        self.settings = json.loads(json.dumps(settings | {"base_sha256": adaptation.base_sha256}))
+        self.calibrate = parse_bool(calibrate)
+        self.settings = json.loads(json.dumps({**properties, **settings, "base_sha256": adaptation.base_sha256}))
         self.recipe = recipe
         self.split = split
         self.properties = properties
         describe_model(adaptation, self.adapter, **properties)  # or the first validation's work would be lost
-        self.resume = resume
+        self.resume = parse_bool(resume)
         self.best: dict[str, float] = {}
         self.changes: list[dict[str, Any]] = []
         self._provenance = provenance()  # of the code that trains, whatever is committed meanwhile

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser
+from monai.bundle.utils import ID_SEP_KEY
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["Change", "Recipe"]
+__all__ = ["Change", "Recipe", "caller"]
+
+_Kind = TypeVar("_Kind")
 
 Settings = dict[str, dict[str, Any]]
 """By id: its ``text`` in the configuration and, of a top-level id, the plain ``value`` that came of it."""
@@ -26,11 +29,10 @@ _SECTIONS = ("imports", "initialize", "run", "training", "finalize", ConfigParse
 class Recipe:
     """Everything a configuration says, files, overlays and overrides together, but for what is named here.
 
-    To be built by that configuration, as a component of it: MONAI hands the configuration to nobody, so it is looked
-    for among the callers.
+    To be built by that configuration, as a component of it.
 
     Args:
-        elsewhere: top-level ids that say where things are, or how fast they are done; not compared.
+        elsewhere: ids that say where things are, or how fast they are done; not compared, nor what is in them.
         may_change: top-level ids that a run may be taken up with other values of, since they matter only for the
             epochs to come.
 
@@ -45,8 +47,8 @@ class Recipe:
     """
 
     def __init__(self, elsewhere: Sequence[str] = (), may_change: Sequence[str] = ()) -> None:
-        self._parser = _calling_parser(sys._getframe())
-        self._left_out = {*elsewhere, *_SECTIONS}
+        self._parser: ConfigParser = caller(ConfigParser)
+        self._left_out = (*(part.replace(ID_SEP_KEY, "#") for part in elsewhere), *_SECTIONS)
         self.may_change = tuple(may_change)
 
     def settings(self) -> Settings:
@@ -57,13 +59,15 @@ class Recipe:
         values = self._parser.ref_resolver.resolved_content
         found: Settings = {}
         for name, text in _leaves(self._parser.get()):
-            if name.partition("#")[0] in self._left_out:
-                continue
-            found[name] = {"text": _plain_text(text)}
+            if not self._is_left_out(name):
+                found[name] = {"text": _plain_text(text)}
         for name in self._parser.get():
-            if name not in self._left_out and _is_plain(values.get(name, ...)):
+            if not self._is_left_out(name) and _is_plain(values.get(name, ...)):
                 found.setdefault(name, {"text": _plain_text(self._parser[name])})["value"] = _normal(values[name])
         return found
+
+    def _is_left_out(self, name: str) -> bool:
+        return any(name == part or name.startswith(f"{part}#") for part in self._left_out)
 
     def compare(self, before: Settings, now: Settings) -> tuple[dict[str, Change], dict[str, Change]]:
         """Settings that differ: those that must not, and those that may.
@@ -89,13 +93,19 @@ class Recipe:
         return refused, allowed
 
 
-def _calling_parser(frame: FrameType | None) -> ConfigParser:
+def caller(kind: type[_Kind]) -> _Kind:
+    """What of a kind is at work: MONAI hands the configuration to nobody, so it is looked for among the callers.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigParser):
+        if isinstance(owner, kind):
             return owner
         frame = frame.f_back
-    raise ConfigError("a recipe is part of a configuration", hint="name it as a _target_ in one that MONAI resolves")
+    raise ConfigError("this is part of a configuration", hint="name it in one that MONAI resolves")
 
 
 def _leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

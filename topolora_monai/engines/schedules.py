@@ -17,7 +17,7 @@ _SCHEDULES = ("cosine", "polynomial")
 
 
 def lr_schedule(
-    optimizer: Optimizer, schedule: str, total_iterations: int, warmup_iterations: int = 0, power: float = 0.9
+    optimizer: Optimizer, schedule: str, total_iterations: int, warmup_fraction: float = 0.0, power: float = 0.9
 ) -> LambdaLR:
     """Linear warm-up from 0, then decay to 0 at the end of training.
 
@@ -28,7 +28,7 @@ def lr_schedule(
         optimizer: whose rates are set.
         schedule: ``"cosine"``, MONAI's ``WarmupCosineSchedule``, or ``"polynomial"``, (1 - t) ** power.
         total_iterations: length of training, in steps of the optimiser.
-        warmup_iterations: how many of them the warm-up takes.
+        warmup_fraction: how much of it the warm-up takes, in [0, 1].
         power: of the polynomial.
 
     Raises:
@@ -46,6 +46,7 @@ def lr_schedule(
     """
     if schedule not in _SCHEDULES:
         raise unknown_choice("schedule", schedule, _SCHEDULES)
+    warmup_iterations = int(warmup_fraction * total_iterations)
     if schedule == "cosine":
         cosine: LambdaLR = WarmupCosineSchedule(optimizer, warmup_iterations, total_iterations)
         return cosine

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.networks.registry import MulticlassHead
 
-__all__ = ["check_classes", "check_settings", "check_threshold_by", "flag"]
-
-_PROTOCOLS = ("native", "published")
+__all__ = ["check_classes", "check_settings", "check_threshold_by"]
 
 
-def check_settings(protocol: str, **positive: float) -> None:
+def check_settings(**positive: float) -> None:
     """Check a recipe's numbers.
 
     Args:
-        protocol: ``"native"`` or ``"published"``.
         **positive: numbers by their name on the command line; all must be greater than 0.
 
     Raises:
         ConfigError: for the first that is not possible.
 
     Example:
-        >>> check_settings("native", epochs=3, learning_rate=1e-4)
+        >>> check_settings(epochs=3, learning_rate=1e-4)
     """
-    if protocol not in _PROTOCOLS:
-        raise ConfigError("unknown protocol", expected=" or ".join(_PROTOCOLS), found=repr(protocol))
     for name, value in positive.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise ConfigError(
@@ -49,23 +43,6 @@ def check_threshold_by(name: str) -> str:
     if name not in ("dice", "cldice"):
         raise unknown_choice("threshold_by", name, ("dice", "cldice"))
     return name
-
-
-def flag(value: Any) -> bool:
-    """A switch as YAML or MONAI's command line gives it, which passes ``true`` and ``false`` on as words.
-
-    Raises:
-        ConfigError: for anything that is neither.
-
-    Example:
-        >>> flag("false"), flag(True)
-        (False, True)
-    """
-    known = {"true": True, "false": False}
-    word = str(value).lower()
-    if word not in known:
-        raise ConfigError("a switch is neither on nor off", expected="true or false", found=repr(value))
-    return known[word]
 
 
 def check_classes(
@@ -98,7 +75,7 @@ def check_classes(
             "the network has another number of classes than the data",
             expected=f"out_channels {len(classes) - 1}, for {', '.join(classes[1:])}",
             found=f"out_channels {out_channels}",
-            hint="leave --out_channels out, and give --classes if the masks hold others than the data set's",
+            hint="leave out_channels out, and give --classes if the masks hold others than the data set's",
         )
     if multiclass_head == "token_set" and out_channels > 1 and activation != "softmax":
         raise ConfigError(

@@ -58,7 +58,7 @@ def tracker_names(trackers: Any) -> tuple[str, ...]:
                 "unknown tracker",
                 expected=f"some of {', '.join(_TRACKERS)}",
                 found=repr(name),
-                hint="give --trackers names parted by commas, or [] for none",
+                hint="give names parted by commas, or [] for none",
             )
     return chosen
 
@@ -252,7 +252,7 @@ class _MLflowRun:
                 "MLflow cannot be used",
                 expected="the address of a database or server, as sqlite:///PATH/mlflow.db or http://HOST:PORT",
                 found=f"{uri}: {first_line(error)}",
-                hint="give another --mlflow_uri, or leave mlflow out of --trackers",
+                hint="give another mlflow_uri, or leave mlflow out of the trackers",
             ) from error
 
     def handler(self, **settings: Any) -> MLFlowHandler:

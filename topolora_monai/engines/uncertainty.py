@@ -221,7 +221,7 @@ def _adapter_dropouts(network: Any) -> list[nn.Module]:
     if not found:
         raise ConfigError(
             "Monte Carlo dropout needs an adapter with dropout",
-            expected="LoRA, AdaLoRA or decoder LoRA trained with dropout above 0, not merged",
+            expected="LoRA or decoder LoRA trained with dropout above 0, not merged",
             found="a network without",
             hint="train with lora_dropout above 0, or set passes to 0 and use mirrored images",
         )

@@ -201,7 +201,7 @@ def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
         expected=channels,
         found=f"{dataset.count}, {len(seen)} of them not alpha" if len(seen) < dataset.count else dataset.count,
         hint="copy the bands that the network was trained on, in their order, for example "
-        f"gdal_translate {chosen} IN.tif OUT.tif, or train with --in_channels {len(seen)}",
+        f"gdal_translate {chosen} IN.tif OUT.tif, or train with --model#in_channels {len(seen)}",
     )
 
 

@@ -12,7 +12,7 @@ from topolora_monai.losses.exact_skeleton import exact_skeleton
 from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
 from topolora_monai.losses.soft_skeleton import soft_skeleton
 from topolora_monai.losses.structure import StructureLoss
-from topolora_monai.losses.topology import LOSS_TERMS, TopologyLoss
+from topolora_monai.losses.topology import LOSS_TERMS, TopologyLoss, topology_loss
 from topolora_monai.losses.topology_skeleton import topology_skeleton
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "critical_regions",
     "exact_skeleton",
     "soft_skeleton",
+    "topology_loss",
     "topology_skeleton",
 ]

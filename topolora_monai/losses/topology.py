@@ -23,7 +23,7 @@ from topolora_monai.losses.dice import SoftDiceLoss
 from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
 from topolora_monai.losses.structure import StructureLoss
 
-__all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss"]
+__all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss", "topology_loss"]
 
 LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
     {
@@ -132,6 +132,23 @@ class TopologyLoss(nn.Module):
                 exact = skeleton if name in _SKELETON_TERMS else None
                 total = total + weight * term(logits, target, mask=mask, skeleton=exact)
         return total
+
+
+def topology_loss(weights: Mapping[str, float], exclusive: bool = False, **settings: Any) -> TopologyLoss:
+    """The loss for classes that exclude one another, without a channel for the background, or for any others.
+
+    Args:
+        weights: as of :class:`TopologyLoss`; of exclusive classes ``bce`` weighs the cross entropy over all of them.
+        exclusive: whether a pixel is of one class at most.
+        **settings: further arguments of :class:`TopologyLoss`.
+
+    Example:
+        >>> list(topology_loss({"bce": 1.0, "dice": 1.0}, exclusive=True).terms)
+        ['ce', 'dice']
+    """
+    if exclusive:
+        weights = {"ce" if name == "bce" else name: weight for name, weight in weights.items()}
+    return TopologyLoss(weights, softmax=exclusive, implicit_background=exclusive, **settings)
 
 
 def _check(weights: Mapping[str, float], ramps: Mapping[str, float]) -> None:

@@ -20,8 +20,8 @@ from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
 __all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "ThresholdBy"]
 
-Protocol = Literal["native", "published"]
-"""How a model was trained and is scored: at one pixel scale, or as the papers do."""
+Protocol = Literal["native", "published", "published_conv_lora"]
+"""How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
 ThresholdBy = Literal["dice", "cldice"]
 """What a stored threshold is best for."""
 

@@ -20,6 +20,7 @@ from topolora_monai.networks.sam2 import Sam2ImageEncoder, Sam2MaskDecoder, Sam2
 from topolora_monai.networks.segmenter import Fit, SamSegmenter
 from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
 from topolora_monai.networks.vit import VitImageEncoder
+from topolora_monai.parsing import parse_bool
 from topolora_monai.weights import load_base_weights
 
 __all__ = ["NETWORK_NAMES", "MulticlassHead", "build_network"]
@@ -73,6 +74,7 @@ def build_network(
         >>> sum(p.numel() for p in network.parameters()) < 5_000_000
         True
     """
+    activation_checkpointing = parse_bool(activation_checkpointing)
     if multiclass_head not in get_args(MulticlassHead):
         raise unknown_choice("multiclass_head", multiclass_head, get_args(MulticlassHead))
     if network_name in BASELINE_NAMES:

@@ -7,6 +7,7 @@ from torch import nn
 from topolora_monai.networks import baselines
 from topolora_monai.networks.segmenter import SamSegmenter
 from topolora_monai.networks.token_set import TokenSetLoss
+from topolora_monai.parsing import parse_bool
 
 __all__ = ["network_loss"]
 
@@ -30,6 +31,7 @@ def network_loss(network: nn.Module, loss: nn.Module, matching: bool = True) -> 
         >>> type(network_loss(network, nn.BCEWithLogitsLoss())).__name__
         'TokenSetLoss'
     """
+    matching = parse_bool(matching)
     if isinstance(network, SamSegmenter) and network.mask_decoder.token_set is not None and matching:
         return TokenSetLoss(network)
     return baselines.network_loss(network, loss, matching)

@@ -6,6 +6,7 @@ from topolora_monai.transforms.intensity import IntensityScaling
 from topolora_monai.transforms.loading import LoadItem
 from topolora_monai.transforms.skeleton import ExactSkeletond
 from topolora_monai.transforms.speckle import RandSpeckled, RefinedLeed
+from topolora_monai.transforms.squash import squash
 
 __all__ = [
     "ExactSkeletond",
@@ -15,4 +16,5 @@ __all__ = [
     "RandConnectedElasticd",
     "RandSpeckled",
     "RefinedLeed",
+    "squash",
 ]

@@ -65,6 +65,11 @@ class IntensityScaling:
         if type(self.bits) is not int or not 8 <= self.bits <= 16:
             raise ConfigError("bits must be a whole number from 8 to 16", found=repr(self.bits))
 
+    @property
+    def decibels(self) -> bool:
+        """Whether what it gives is on a scale of decibels."""
+        return self.pixel_values != "linear"
+
     def limits(self, values: ArrayLike, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Lower and upper limit of each channel of one scene.
 
