@@ -26,8 +26,8 @@ _PAGE, _FILES = "report.html", "report_files"
 def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
     """Write ``report.html``, and its pictures in ``report_files``.
 
-    The page opens from disk, asks nothing of a network, and prints on A4; the folder can be moved or zipped as it is. An older
-    report in it is replaced once the new one is whole.
+    The page opens from disk, asks nothing of a network, and prints on A4; the folder can be moved or zipped as it is.
+    An older report in it is replaced once the new one is whole.
 
     Args:
         folders: of runs that were evaluated; further ones are compared with the first.
