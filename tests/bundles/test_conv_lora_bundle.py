@@ -163,24 +163,25 @@ def test_metadata_is_valid():
     assert "Conv-LoRA" in metadata["name"]
 
 
-def test_train_evaluate_and_infer_from_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_train_evaluate_and_infer_from_elsewhere(fake_drive, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     output = tmp_path / "run"
-    done = run("training", CONFIGS / "train.yaml", elsewhere, **SMALL, output_dir=output)
+    data = {"dataset_name": "drive", "dataset_dir": fake_drive, "allow_partial": True}
+    done = run("training", CONFIGS / "train.yaml", elsewhere, **SMALL, **data, output_dir=output)
     assert done.returncode == 0, done.stderr
     record = json.loads((output / "training.json").read_text())
-    assert (record["epochs"], record["preset"], record["dataset"]) == (2, "conv_lora", "synthetic_vessels")
+    assert (record["epochs"], record["preset"], record["dataset"]) == (2, "conv_lora", "drive")
 
-    done = run("evaluating", CONFIGS / "evaluate.yaml", elsewhere, output_dir=output, precision="fp32", pictures=False)
+    done = run("evaluating", CONFIGS / "evaluate.yaml", elsewhere, output_dir=output, dataset_dir=fake_drive,
+               precision="fp32", pictures=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = json.loads((output / "evaluation/summary.json").read_text())
     assert 0 < summary["test"]["auc"] < 1
     with (output / "evaluation/per_image.csv").open() as file:
         name = next(csv.DictReader(file))["name"]
 
-    image = next((tmp_path / "cache").rglob(f"images/{name}.*"))
+    image = fake_drive / f"test/images/{name}.tif"
     done = run("inferring", CONFIGS / "inference.yaml", elsewhere, adapter=output / "adapter.safetensors", input=image,
                output_dir=tmp_path / "masks", precision="fp32")  # fmt: skip
     assert done.returncode == 0, done.stderr
