@@ -26,7 +26,7 @@ from topolora_monai.engines.recipe import Recipe
 from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
-from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by, flag
+from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by, parse_bool
 from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
 from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
 from topolora_monai.io.json_files import read_json, write_json
@@ -63,10 +63,10 @@ __all__ = [
     "check_settings",
     "check_threshold_by",
     "default_precision",
-    "flag",
     "image_names",
     "lock_output",
     "lr_schedule",
+    "parse_bool",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",

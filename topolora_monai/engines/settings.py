@@ -9,7 +9,7 @@ from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.networks.registry import MulticlassHead
 
-__all__ = ["check_classes", "check_settings", "check_threshold_by", "flag"]
+__all__ = ["check_classes", "check_settings", "check_threshold_by", "parse_bool"]
 
 _PROTOCOLS = ("native", "published")
 
@@ -51,14 +51,14 @@ def check_threshold_by(name: str) -> str:
     return name
 
 
-def flag(value: Any) -> bool:
+def parse_bool(value: Any) -> bool:
     """A switch as YAML or MONAI's command line gives it, which passes ``true`` and ``false`` on as words.
 
     Raises:
         ConfigError: for anything that is neither.
 
     Example:
-        >>> flag("false"), flag(True)
+        >>> parse_bool("false"), parse_bool(True)
         (False, True)
     """
     known = {"true": True, "false": False}
