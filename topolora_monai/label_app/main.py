@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from topolora_monai.label_app.cures import apply_cures, set_defaults
+from topolora_monai.label_app.patches import apply_patches, set_defaults
 
 set_defaults()
 
@@ -34,7 +34,7 @@ from topolora_monai.label_app.tasks.training import Training  # noqa: E402
 
 __all__ = ["LabelApp", "is_address"]
 
-apply_cures()
+apply_patches()
 _KINDS: tuple[Doubt, ...] = ("topology", "entropy", "dropout")
 
 
