@@ -23,8 +23,7 @@ from topolora_monai.metrics.classes import (
     mean_scores,
     predicted_masks,
 )
-from topolora_monai.metrics.cldice import cldice
-from topolora_monai.metrics.cldice_metric import ClDiceMetric
+from topolora_monai.metrics.cldice import ClDiceMetric, cldice
 from topolora_monai.metrics.curves import (
     BestClDice,
     ClDiceCurveMetric,
