@@ -64,7 +64,7 @@ $(LABEL_READY): pyproject.toml constraints-label.txt
 	@test -x $(LABEL)/bin/python || $(PYTHON) -m venv $(LABEL)
 	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --editable ".[label]" pytest httpx playwright dcmqi
 	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --no-deps monailabel pydicom-seg
-	@$(LABEL)/bin/python -c 'from topolora_monai.label_app.cures import check_version; check_version()'
+	@$(LABEL)/bin/python -c 'from topolora_monai.label_app.patches import check_version; check_version()'
 	@touch $@
 
 label-test: $(LABEL_READY)

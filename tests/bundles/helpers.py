@@ -6,6 +6,8 @@ from pathlib import Path
 
 from monai.bundle import ConfigParser
 
+from tests.processes import run_module
+
 BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
 CONFIGS = BUNDLE / "configs"
 
@@ -42,4 +44,4 @@ def command(run_id: str, config: str | Path, **options) -> list[str]:
 
 
 def run(run_id: str, config: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(run_id, config, **options), cwd=cwd, capture_output=True, text=True, check=False)
+    return run_module("monai.bundle", *command(run_id, config, **options)[3:], cwd=cwd)

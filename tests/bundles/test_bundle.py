@@ -168,7 +168,7 @@ def test_ctrl_c_says_how_to_go_on_and_a_second_run_who_is_first(options, tmp_pat
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
-    second = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
+    second = run("training", CONFIGS / "train.yaml", tmp_path, **options)
     assert second.returncode == 1
     assert f"process {process.pid} on" in second.stderr
     process.send_signal(signal.SIGINT)
@@ -196,7 +196,7 @@ def test_half_precision_accumulation_and_early_stopping(options):
 )
 def test_other_methods_and_networks_run_by_name(network_name, preset, options, tmp_path):
     options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
-    options |= {"network_name": network_name} | ({"preset": preset} if preset else {})
+    options |= {"network_name": network_name, "epochs": 1} | ({"preset": preset} if preset else {})
     created = workflow(**options)
     record = json.loads((tmp_path / "run/training.json").read_text())
     assert record["preset"] == (preset or "full")

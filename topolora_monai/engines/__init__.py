@@ -32,7 +32,6 @@ from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, Uncert
 from topolora_monai.io.json_files import read_json, write_json
 from topolora_monai.parsing import parse_bool
 
-flag = parse_bool  # its name in evaluate.yaml and inference.yaml
 
 __all__ = [
     "AutocastInferer",
@@ -66,7 +65,6 @@ __all__ = [
     "check_settings",
     "check_threshold_by",
     "default_precision",
-    "flag",
     "image_names",
     "lock_output",
     "lr_schedule",
