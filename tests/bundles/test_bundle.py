@@ -247,14 +247,10 @@ def test_definitions_shared_by_configurations_are_equal():
         return yaml.safe_load((CONFIGS / name).read_text())
 
     train, evaluate, inference = (load(name) for name in ("train.yaml", "evaluate.yaml", "inference.yaml"))
-    for key in ("network_def", "adaptation", "network", "postprocessing", "tiles_inferer", "flip_inferer",
-                "uncertainty_inferer", "inferer", "device"):  # fmt: skip
+    for key in ("network_def", "adaptation", "network", "predictor", "postprocessing", "inferer", "device"):
         assert evaluate[key] == inference[key], key
-    for key in ("device", "data", "validation_items", "load_item"):
+    for key in ("device", "data", "validation_items"):
         assert train[key] == evaluate[key], key
-    for key in ("scaling", "in_decibels", "clahe_transform", "despeckle_transform", "loading"):
-        assert train[key] == evaluate[key] == inference[key], key
-    assert {k: v for k, v in train["load_item"].items() if not k.startswith("label_")} == inference["load_item"]
     assert train["validate"]["postprocessing"] == evaluate["postprocessing"]
     assert train["validate"]["squash"] == evaluate["squash"]
     several = load("multi_gpu_train.yaml")["initialize"]

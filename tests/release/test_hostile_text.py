@@ -109,7 +109,8 @@ class TestReleasedBundle:
         parser = ConfigParser()
         parser.read_config(bundle / "configs/inference.yaml")
         parser["bundle_root"] = str(bundle)
-        assert parser.get_parsed_content("scaling") == IntensityScaling("amplitude", (1.0, 99.0), (-25.0, 0.0))
+        scaling = parser.get_parsed_content("model_spec").scaling
+        assert scaling == IntensityScaling("amplitude", (1.0, 99.0), (-25.0, 0.0))
         assert (parser.get_parsed_content("crop_size"), parser.get_parsed_content("threshold")) == (32, 0.4)
 
 

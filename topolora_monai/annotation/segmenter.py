@@ -22,7 +22,6 @@ from topolora_monai.adapters import AdapterLibrary, read_spec
 from topolora_monai.annotation.correction import apply_click
 from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding
 from topolora_monai.annotation.evidence import local_contrast
-from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.prompts import Prompts
 from topolora_monai.annotation.tiling import EncoderRecorder, TileBlend, plain_tensor
 from topolora_monai.data import Item, file_sha256
@@ -36,10 +35,10 @@ from topolora_monai.engines import (
     check_finite,
     default_precision,
 )
-from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
 from topolora_monai.io import read_image
 from topolora_monai.metrics import class_masks, predicted_masks
+from topolora_monai.model.inferers import Precision
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network, probabilities
 from topolora_monai.weights import fingerprint
@@ -348,7 +347,7 @@ class _Model:
     def __init__(self, network: nn.Module, spec: ModelSpec, digest: str) -> None:
         self.spec = spec
         self.digest = digest
-        self.load = loading_transforms(spec)
+        self.load = spec.loading_transforms()
         self._network = network
         self._lock = threading.Lock()
         self._idle: list[Any] = []

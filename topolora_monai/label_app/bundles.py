@@ -16,7 +16,7 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.engines import check_finite
 from topolora_monai.errors import ConfigError
 from topolora_monai.metrics import check_threshold
-from topolora_monai.release.configs import MODEL_FILE
+from topolora_monai.model.network import MODEL_FILE
 
 __all__ = ["Bundle", "bundle_labels", "load_bundle"]
 

@@ -19,7 +19,8 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
 
     ``"softmax"`` is taken over the K logits and a background whose logit is 0, so that the classes exclude one
     another and what they leave to 1 is background. For one class it is the sigmoid. ``"sigmoid"`` judges each class
-    by itself; classes may overlap.
+    by itself; classes may overlap. It is computed in float64, since torch's float32 depends, in the last bit, on where
+    in memory a pixel lies and how many threads there are.
 
     Args:
         logits: shape (K, H, W) or (B, K, H, W).
@@ -40,9 +41,10 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
         True
     """
     check_activation(activation)
+    exact = logits if logits.device.type == "mps" else logits.double()  # which has no float64
     if activation == "sigmoid":
-        return logits.sigmoid()
-    return with_background(logits).softmax(dim=-3).narrow(-3, 1, logits.shape[-3])
+        return exact.sigmoid().to(logits.dtype)
+    return with_background(exact).softmax(dim=-3).narrow(-3, 1, logits.shape[-3]).to(logits.dtype)
 
 
 def with_background(logits: Tensor) -> Tensor:

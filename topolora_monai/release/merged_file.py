@@ -8,13 +8,11 @@ from typing import Any
 from torch import nn
 
 import topolora_monai
-from topolora_monai.adapters import load_adapter, merge, read_spec
-from topolora_monai.adapters.files import build_as_stored
+from topolora_monai.adapters import read_spec
 from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, first_line
+from topolora_monai.model.network import adapted_network, merged_network
 from topolora_monai.model.spec import ModelSpec
-from topolora_monai.networks import build_network
-from topolora_monai.release.network import merged_network
 
 __all__ = ["load_merged", "read_merged_header", "write_merged"]
 
@@ -50,8 +48,7 @@ def write_merged(
     if out.exists() and not overwrite:
         raise OutputError("file exists already", path=out, hint="choose another --out, or give --force")
     spec = read_spec(adapter)
-    network = build_as_stored(spec, build_network, adapter, weights=weights)
-    state = merge(load_adapter(network, adapter).network).state_dict()
+    state = adapted_network(adapter, weights).state_dict()
     header = spec.to_header() | {
         "package_version": topolora_monai.__version__,
         "adapter_sha256": file_sha256(adapter),
@@ -88,6 +85,7 @@ def load_merged(path: str | Path) -> nn.Module:
     Example:
         >>> import tempfile
         >>> from topolora_monai.adapters import adapt, preset_config, save_adapter
+        >>> from topolora_monai.networks import build_network
         >>> folder = Path(tempfile.mkdtemp())
         >>> adaptation = adapt(build_network("vit_tiny_test", image_size=64), preset_config("lora"))
         >>> save_adapter(adaptation, folder / "adapter.safetensors", image_size=64)

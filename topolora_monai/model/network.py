@@ -1,4 +1,4 @@
-"""The network of a released bundle."""
+"""The network of a trained model: a base with its adapter, or merged from a released bundle."""
 
 from __future__ import annotations
 
@@ -8,12 +8,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from topolora_monai.adapters import AdaptationConfig, adapt, merge
+from topolora_monai.adapters import AdaptationConfig, adapt, load_adapter, merge, read_spec
+from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import CheckpointError, first_line
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 
-__all__ = ["load_model", "merged_network"]
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "adapted_network", "load_model", "merged_network"]
+
+MODEL_FILE = "models/model.json"
+"""Where a released bundle keeps what its model is; its configuration reads it from there, text and all."""
+WEIGHTS_FILE = "models/model.pt"
+"""Where it keeps the merged network."""
+
+
+def adapted_network(adapter: str | Path, weights: str | Path | None = None, merged: bool = True) -> nn.Module:
+    """What an adapter file makes of its base, in evaluation mode.
+
+    Args:
+        adapter: an adapter file.
+        weights: the base checkpoint that it was trained on; None if that started from random weights.
+        merged: fold into the base what can be folded. Dropout is gone then.
+
+    Raises:
+        AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
+        CheckpointError: if ``weights`` cannot be used.
+    """
+    base = build_as_stored(read_spec(adapter), build_network, adapter, weights=weights)
+    network = load_adapter(base, adapter).network
+    return (merge(network) if merged else network).requires_grad_(False).eval()
 
 
 def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.engines.scenes.grid import TileGrid
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
+from topolora_monai.model.tiling import TileGrid
 from topolora_monai.transforms.intensity import IntensityScaling
 
 __all__ = ["Scene", "open_scene"]

@@ -1,0 +1,139 @@
+"""One model, one mask: by whatever way an image is segmented, every bit of the answer is the same."""
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import create_workflow
+from PIL import Image
+
+from tests.bundles.helpers import CONFIGS
+from tests.release.test_release import write_run
+from topolora_monai.annotation import AnnotationSegmenter
+from topolora_monai.errors import DataError
+from topolora_monai.metrics import to_16_bit
+from topolora_monai.model.predictor import Predictor
+from topolora_monai.release import release
+
+OPTIONS = {"precision": "fp32", "device": "cpu"}
+SIZES = {"several tiles": (75, 107), "smaller than a tile": (20, 45)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run, its released bundle, and an image of each size in several kinds of files."""
+    folder = tmp_path_factory.mktemp("predictor")
+    for name, size in SIZES.items():
+        values = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        (folder / name).mkdir()
+        Image.fromarray(values).save(folder / name / "a.png")
+        scene = pytest.importorskip("rasterio")
+        profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": size[0], "width": size[1]}
+        place = {"crs": "EPSG:32633", "transform": scene.Affine(10, 0, 500000, 0, -10, 4649000)}
+        with scene.open(folder / name / "b.tif", "w", **profile, **place, photometric="RGB") as file:
+            file.write(values.transpose(2, 0, 1))
+    anyhow = Predictor.from_run(write_run(folder / "anyhow", temperature=1.7), **OPTIONS)
+    middle = np.median([np.median(anyhow(folder / name / "a.png").probabilities) for name in SIZES])
+    release(write_run(folder / "run", temperature=1.7, threshold=float(middle)), folder / "bundle")
+    return folder
+
+
+def stored(prediction):
+    """Probabilities in 16 bit and the mask of a prediction."""
+    return to_16_bit(torch.from_numpy(prediction.probabilities)).numpy(), prediction.mask
+
+
+def read(folder, suffix, stem):
+    import rasterio
+
+    if suffix == "png":
+        planes = [np.asarray(Image.open(folder / f"{stem}_{kind}.png")) for kind in ("probability", "mask")]
+        return planes[0][None].astype(int), planes[1] // 255
+    planes = [rasterio.open(folder / f"{stem}_{kind}.tif").read() for kind in ("probability", "mask")]
+    return planes[0].astype(int), planes[1][0]
+
+
+def by_array(made, image, out):
+    values = np.asarray(Image.open(image)).transpose(2, 0, 1)
+    return stored(Predictor.from_adapter(made / "run/adapter.safetensors", **OPTIONS)(values))
+
+
+def by_floats(made, image, out):
+    values = torch.from_numpy(np.asarray(Image.open(image)).transpose(2, 0, 1) / np.float32(255))
+    return stored(Predictor.from_adapter(made / "run/adapter.safetensors", **OPTIONS)(values))
+
+
+def by_folder(made, image, out):
+    return stored(Predictor.from_run(made / "run", **OPTIONS)(str(image.parent / "*.png"))["a"])
+
+
+def by_released_files(made, image, out):
+    return stored(Predictor.from_bundle(made / "bundle", **OPTIONS)(image))
+
+
+def by_scene_in_memory(made, image, out):
+    return stored(Predictor.from_bundle(made / "bundle", **OPTIONS)(image.with_name("b.tif")))
+
+
+def by_writing(made, image, out):
+    (mask,) = Predictor.from_run(made / "run", **OPTIONS).write(image, out)
+    assert mask == out / "a_mask.png"
+    return read(out, "png", "a")
+
+
+def by_writing_a_scene(made, image, out):
+    (mask,) = Predictor.from_run(made / "run", **OPTIONS).write(image.with_name("b.tif"), out)
+    assert mask == out / "b_mask.tif"
+    return read(out, "tif", "b")
+
+
+def by_configuration(config, image, out, **options):
+    workflow = create_workflow(config_file=str(config), workflow_type="infer", logging_file=False,
+                               input=str(image.parent), output_dir=str(out), **OPTIONS, **options)  # fmt: skip
+    workflow.run()
+    found, scene = read(out, "png", "a"), read(out, "tif", "b")
+    assert all(np.array_equal(*pair) for pair in zip(found, scene, strict=True))
+    return found
+
+
+def by_inference(made, image, out):
+    return by_configuration(CONFIGS / "inference.yaml", image, out, adapter=str(made / "run/adapter.safetensors"))
+
+
+def by_released_inference(made, image, out):
+    return by_configuration(made / "bundle/configs/inference.yaml", image, out, bundle_root=str(made / "bundle"))
+
+
+def by_annotation(made, image, out):
+    segmenter = AnnotationSegmenter({"vessels": made / "run/adapter.safetensors"}, **OPTIONS)
+    probability = segmenter.automatic(image)
+    return to_16_bit(probability).numpy(), segmenter.masks(probability)[0]
+
+
+WAYS = [by_array, by_floats, by_folder, by_released_files, by_scene_in_memory, by_writing, by_writing_a_scene,
+        by_inference, by_released_inference]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_bit_is_the_same(made, tmp_path, way, size):
+    image = made / size / "a.png"
+    expected = stored(Predictor.from_adapter(made / "run/adapter.safetensors", **OPTIONS)(image))
+    found = way(made, image, tmp_path / "out")
+    assert 0.05 < expected[1].mean() < 0.95
+    assert len(np.unique(expected[0])) > 0.3 * expected[1].size
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert (one != other).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.zeros((40, 50, 3), np.uint8), "channels come first"),
+        (np.full((3, 40, 50), 7.0, np.float32), "scale it"),
+        (np.zeros((3, 40, 50), np.uint16), "uint8"),
+    ],
+)
+def test_arrays_that_do_not_fit(made, values, said):
+    with pytest.raises(DataError, match=said):
+        Predictor.from_run(made / "run", **OPTIONS)(values)
