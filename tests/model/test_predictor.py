@@ -110,7 +110,7 @@ def by_annotation(made, image, out):
 
 
 WAYS = [by_array, by_floats, by_folder, by_released_files, by_scene_in_memory, by_writing, by_writing_a_scene,
-        by_inference, by_released_inference]  # fmt: skip
+        by_inference, by_released_inference, by_annotation]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", SIZES)

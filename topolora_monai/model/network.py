@@ -10,11 +10,11 @@ from torch import nn
 
 from topolora_monai.adapters import AdaptationConfig, adapt, load_adapter, merge, read_spec
 from topolora_monai.adapters.files import build_as_stored
-from topolora_monai.errors import CheckpointError, first_line
+from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "adapted_network", "load_model", "merged_network"]
+__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "adapted_network", "bundle_spec", "load_model", "merged_network"]
 
 MODEL_FILE = "models/model.json"
 """Where a released bundle keeps what its model is; its configuration reads it from there, text and all."""
@@ -37,6 +37,21 @@ def adapted_network(adapter: str | Path, weights: str | Path | None = None, merg
     base = build_as_stored(read_spec(adapter), build_network, adapter, weights=weights)
     network = load_adapter(base, adapter).network
     return (merge(network) if merged else network).requires_grad_(False).eval()
+
+
+def bundle_spec(folder: str | Path) -> ModelSpec:
+    """What a released bundle says of its model.
+
+    Raises:
+        ConfigError: if the folder holds no released bundle.
+        AdapterFileError: if its description is damaged.
+    """
+    path = Path(folder) / MODEL_FILE
+    if not path.is_file():
+        raise ConfigError(
+            "not a released bundle", path=folder, expected=MODEL_FILE, hint="`topolora release` makes one"
+        )
+    return read_spec(path)
 
 
 def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:

@@ -28,7 +28,7 @@ from topolora_monai.model.inferers import (
     check_finite,
     default_precision,
 )
-from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE, adapted_network, load_model, merged_network
+from topolora_monai.model.network import WEIGHTS_FILE, adapted_network, bundle_spec, load_model, merged_network
 from topolora_monai.model.scenes import SceneSegmenter
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.model.tiling import TileInferer
@@ -167,11 +167,11 @@ class Predictor:
             **options: as of the class.
 
         Raises:
-            AdapterFileError: if the folder holds no released bundle.
-            CheckpointError: if its weights are damaged.
-            ConfigError: as the class.
+            ConfigError: if the folder holds no released bundle, and as the class.
+            AdapterFileError: if its description is damaged.
+            CheckpointError: if its weights are.
         """
-        spec = read_spec(Path(folder) / MODEL_FILE)
+        spec = bundle_spec(folder)
         return cls(spec, load_model(merged_network(spec), Path(folder) / WEIGHTS_FILE), **options)
 
     def __call__(self, source: ArrayLike | Tensor | str | Path) -> Prediction | dict[str, Prediction]:
@@ -197,6 +197,19 @@ class Predictor:
             files.setdefault(_file_name(item), []).append(item)
         found = {name: self._predicted([self.load(item) for item in of]) for name, of in files.items()}
         return next(iter(found.values())) if path_kind(source) == FILE or is_volume(source) else found
+
+    def predict_item(self, item: Mapping[str, Any]) -> Prediction:
+        """Segment what an item names: a picture, one slice of a volume, or a scene that fits in memory.
+
+        Args:
+            item: with ``image`` and, for volumes, ``axis`` and ``slice``.
+
+        Raises:
+            DataError: for an image that cannot be used.
+            TopoLoRAError: if the network's answer is not a number.
+        """
+        loaded = self.load(item)
+        return self._predicted([{key: value for key, value in loaded.items() if key != "axis"}])
 
     def write(
         self,

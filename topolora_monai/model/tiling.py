@@ -16,12 +16,10 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["BandBlend", "Place", "TileBlend", "TileGrid", "TileInferer", "blended_logits"]
+__all__ = ["BandBlend", "TileBlend", "TileGrid", "TileInferer", "blended_logits"]
 
-Place = tuple[int, int]
-"""Row and column of a tile's first pixel in the image; negative where the tile is larger than it."""
-Infer = Callable[[Tensor, list[Place]], Tensor]
-"""Logits (N, K, crop, crop) of tiles (N, C, crop, crop) at N places."""
+Infer = Callable[[Tensor], Tensor]
+"""Logits (N, K, crop, crop) of tiles (N, C, crop, crop)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +81,11 @@ class TileGrid:
         count = -(-len(columns) // most)
         ends = [len(columns) * part // count for part in range(count + 1)]
         return [columns[start:end] for start, end in itertools.pairwise(ends)]
+
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """Row and column of each tile's first pixel in the image, in order; negative where it is larger than that."""
+        return [(row - self.top, column - self.left) for row in self.rows for column in self.columns]
 
     @property
     def padded_width(self) -> int:
@@ -236,8 +239,7 @@ class BandBlend:
             if not any(map(wanted, columns)):
                 continue
             tiles = torch.stack([tile(column) for column in columns])
-            places = [(grid.rows[index] - grid.top, column - grid.left) for column in columns]
-            answers = self._infer(tiles, places)
+            answers = self._infer(tiles)
             if answers.shape[2:] != tiles.shape[2:]:
                 raise ConfigError(
                     "the network changes the size of a tile", expected=tiles.shape[2:], found=answers.shape[2:]
@@ -269,7 +271,6 @@ class TileInferer(Inferer):
         crop_size: side of a tile in pixels.
         overlap: of neighbouring tiles, as a share of their side, at least 0 and less than 1.
         batch_size: most tiles at once.
-        with_places: call the network with the list of the tiles' places, too.
 
     Raises:
         ConfigError: for an impossible setting.
@@ -281,9 +282,7 @@ class TileInferer(Inferer):
         True
     """
 
-    def __init__(
-        self, inferer: Inferer, crop_size: int, overlap: float = 0.5, batch_size: int = 4, with_places: bool = False
-    ) -> None:
+    def __init__(self, inferer: Inferer, crop_size: int, overlap: float = 0.5, batch_size: int = 4) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigError("batch_size must be at least 1", found=batch_size)
@@ -292,15 +291,13 @@ class TileInferer(Inferer):
         self.crop_size = crop_size
         self.overlap = overlap
         self.batch_size = batch_size
-        self.with_places = with_places
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Logits (B, K, H, W), float32, of images (B, C, H, W)."""
         images: Tensor = convert_to_tensor(inputs, track_meta=False)  # MONAI's own kind slows every operation
 
-        def infer(tiles: Tensor, places: list[Place]) -> Tensor:
-            told = (places,) if self.with_places else ()
-            logits: Tensor = self.inferer(tiles, network, *told, *args, **kwargs)
+        def infer(tiles: Tensor) -> Tensor:
+            logits: Tensor = self.inferer(tiles, network, *args, **kwargs)
             return logits
 
         logits = torch.stack([self._whole(image, infer) for image in images])

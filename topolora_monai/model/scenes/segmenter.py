@@ -29,7 +29,7 @@ from topolora_monai.model.scenes.places import require_placing
 from topolora_monai.model.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
 from topolora_monai.model.scenes.scene import Scene, open_scene
 from topolora_monai.model.scenes.tiles import Prepare, TileReader
-from topolora_monai.model.tiling import BandBlend, Place, TileInferer, blended_logits
+from topolora_monai.model.tiling import BandBlend, TileInferer, blended_logits
 from topolora_monai.model.writing import decided
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.transforms.intensity import IntensityScaling
@@ -265,7 +265,7 @@ class SceneSegmenter:
             return
         carry = torch.from_numpy(parts.carry(first)).to(self.device) if first else None
 
-        def infer(tiles: Tensor, places: list[Place]) -> Tensor:
+        def infer(tiles: Tensor) -> Tensor:
             logits: Tensor = self.tiles.inferer(tiles.to(self.device), self.network)
             check_finite(logits, [scene.name])
             return logits
