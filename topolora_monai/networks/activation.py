@@ -9,7 +9,7 @@ from torch import Tensor
 
 from topolora_monai.errors import unknown_choice
 
-__all__ = ["Activation", "check_activation", "probabilities", "with_background"]
+__all__ = ["Activation", "activated", "check_activation", "probabilities", "with_background"]
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -40,11 +40,16 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
         >>> torch.allclose(probabilities(logits[:1], "softmax"), logits[:1].sigmoid())
         True
     """
-    check_activation(activation)
     exact = logits if logits.device.type == "mps" else logits.double()  # which has no float64
+    return activated(exact, activation).to(logits.dtype)
+
+
+def activated(logits: Tensor, activation: Activation) -> Tensor:
+    """As :func:`probabilities`, computed in the dtype of the logits, as graphs of exported networks do."""
+    check_activation(activation)
     if activation == "sigmoid":
-        return exact.sigmoid().to(logits.dtype)
-    return with_background(exact).softmax(dim=-3).narrow(-3, 1, logits.shape[-3]).to(logits.dtype)
+        return logits.sigmoid()
+    return with_background(logits).softmax(dim=-3).narrow(-3, 1, logits.shape[-3])
 
 
 def with_background(logits: Tensor) -> Tensor:
