@@ -1,5 +1,8 @@
 """One model, one mask: by whatever way an image is segmented, every bit of the answer is the same."""
 
+import shutil
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -8,13 +11,16 @@ from PIL import Image
 
 from tests.bundles.helpers import CONFIGS
 from tests.release.test_release import write_run
+from topolora_monai.adapters import adapt, preset_config, save_adapter
 from topolora_monai.annotation import AnnotationSegmenter
 from topolora_monai.errors import DataError
 from topolora_monai.metrics import to_16_bit
 from topolora_monai.model.predictor import Predictor
+from topolora_monai.networks import build_network
 from topolora_monai.release import release
 
 OPTIONS = {"precision": "fp32", "device": "cpu"}
+KINDS = ("probability", "mask")
 SIZES = {"several tiles": (75, 107), "smaller than a tile": (20, 45)}
 
 
@@ -46,9 +52,9 @@ def read(folder, suffix, stem):
     import rasterio
 
     if suffix == "png":
-        planes = [np.asarray(Image.open(folder / f"{stem}_{kind}.png")) for kind in ("probability", "mask")]
+        planes = [np.asarray(Image.open(folder / f"{stem}_{kind}.png")) for kind in KINDS]
         return planes[0][None].astype(int), planes[1] // 255
-    planes = [rasterio.open(folder / f"{stem}_{kind}.tif").read() for kind in ("probability", "mask")]
+    planes = [rasterio.open(folder / f"{stem}_{kind}.tif").read() for kind in KINDS]
     return planes[0].astype(int), planes[1][0]
 
 
@@ -86,10 +92,14 @@ def by_writing_a_scene(made, image, out):
     return read(out, "tif", "b")
 
 
-def by_configuration(config, image, out, **options):
+def run_configuration(config, source, out, **options):
     workflow = create_workflow(config_file=str(config), workflow_type="infer", logging_file=False,
-                               input=str(image.parent), output_dir=str(out), **OPTIONS, **options)  # fmt: skip
+                               input=str(source), output_dir=str(out), **OPTIONS, **options)  # fmt: skip
     workflow.run()
+
+
+def by_configuration(config, image, out, **options):
+    run_configuration(config, image.parent, out, **options)
     found, scene = read(out, "png", "a"), read(out, "tif", "b")
     assert all(np.array_equal(*pair) for pair in zip(found, scene, strict=True))
     return found
@@ -124,6 +134,69 @@ def test_every_bit_is_the_same(made, tmp_path, way, size):
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
         assert (one != other).sum() == 0
+
+
+def test_every_voxel_is_the_same(made, tmp_path):
+    values = np.random.default_rng(1).normal(100, 40, (50, 40, 3)).astype(np.float32)
+    values[:9, :9] = np.nan
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(values, np.diag([1, 1, 3, 1])), path)
+    predictor = Predictor.from_bundle(made / "bundle", **OPTIONS)
+    expected = stored(predictor(path))
+    assert expected[1].shape == (3, 40, 50)
+    assert not expected[1][:, :9, :9].any()
+    assert len(np.unique(expected[0])) > 1000
+    adapter = made / "run/adapter.safetensors"
+    segmenter = AnnotationSegmenter({"vessels": adapter}, **OPTIONS)
+    slices = [segmenter.automatic({"image": str(path), "axis": 0, "slice": number}) for number in range(3)]
+    np.testing.assert_array_equal(to_16_bit(torch.stack(slices, 1)).numpy(), expected[0])
+    (mask,) = predictor.write(path, tmp_path / "written")
+    run_configuration(CONFIGS / "inference.yaml", path, tmp_path / "run", adapter=str(adapter))
+    for folder in (mask.parent, tmp_path / "run"):
+        probability, found = (
+            nib.load(folder / f"scan_{kind}.nii.gz").get_fdata().T for kind in ("probability", "mask")
+        )
+        np.testing.assert_array_equal(probability, expected[0][0])
+        np.testing.assert_array_equal(found, expected[1])
+
+
+def test_scenes_of_measurements_in_memory_and_in_bands(made, tmp_path):
+    import rasterio
+
+    values = np.random.default_rng(2).gamma(4, 50, (3, 75, 107)).astype(np.float32)
+    values[:, 20:70, 10:60] = -9999
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 3, "height": 75, "width": 107, "nodata": -9999}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:
+        file.write(values)
+    predictor = Predictor.from_run(made / "run", **OPTIONS)
+    expected = predictor(tmp_path / "a.tif")
+    predictor.write(tmp_path / "a.tif", tmp_path / "out")
+    probability, mask = read(tmp_path / "out", "tif", "a")
+    np.testing.assert_array_equal(expected.valid, values[0] != -9999)
+    assert (mask[~expected.valid] == 255).all()
+    np.testing.assert_array_equal(mask[expected.valid], expected.mask[expected.valid])
+    np.testing.assert_array_equal(probability[0][expected.valid], stored(expected)[0][0][expected.valid])
+
+
+@pytest.mark.parametrize("head", ["per_class", "token_set"])
+def test_adapters_that_say_no_more_than_they_must(made, tmp_path, head):
+    """As the public ``save_adapter`` writes them, without properties."""
+    network = build_network("vit_tiny_test", image_size=64, out_channels=2, multiclass_head=head, mask_tokens=3)
+    run = tmp_path / "run"
+    run.mkdir()
+    save_adapter(adapt(network, preset_config("lora")), run / "adapter.safetensors", activation="softmax")
+    shutil.copytree(made / "run/evaluation", run / "evaluation")
+    image = made / "smaller than a tile/a.png"
+    expected = Predictor.from_run(run, **OPTIONS)(image)
+    assert expected.classes == ("background", "class 1", "class 2")
+    bundle = release(run, tmp_path / "bundle")
+    assert np.array_equal(Predictor.from_bundle(bundle, **OPTIONS)(image).probabilities, expected.probabilities)
+    run_configuration(bundle / "configs/inference.yaml", image, tmp_path / "out", bundle_root=str(bundle))
+    run_configuration(CONFIGS / "inference.yaml", image, tmp_path / "more", adapter=str(run / "adapter.safetensors"))
+    for folder in ("out", "more"):
+        np.testing.assert_array_equal(Image.open(tmp_path / folder / "a_mask.png"), expected.mask)
+    segmenter = AnnotationSegmenter({"a": run / "adapter.safetensors"}, **OPTIONS)
+    np.testing.assert_array_equal(segmenter.automatic(image), expected.probabilities)
 
 
 @pytest.mark.parametrize(
