@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import create_workflow
+from ignite.engine import Events
+from monai.bundle import ConfigParser, create_workflow
 from PIL import Image
 
 from tests.bundles.helpers import CONFIGS
@@ -134,6 +135,34 @@ def test_every_bit_is_the_same(made, tmp_path, way, size):
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
         assert (one != other).sum() == 0
+
+
+class Kept:
+    """Handler that keeps an engine's answers."""
+
+    def __init__(self):
+        self.answers = {}
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine):
+        for answer, item in zip(engine.state.output, engine.state.batch, strict=True):
+            self.answers[item["path"]] = np.asarray(answer["pred"])
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_what_is_scored_is_what_is_given(made, fake_drive, split):
+    kept, parser = Kept(), ConfigParser()
+    parser.read_config(CONFIGS / "evaluate.yaml")
+    parser.update({"output_dir": str(made / "run"), "dataset_dir": str(fake_drive), "allow_partial": True, **OPTIONS})
+    part = "" if split == "test" else "validate#"
+    parser[f"{part}handlers"] = [kept]
+    parser.get_parsed_content(f"{part}evaluator").run()
+    predictor = Predictor.from_run(made / "run", **OPTIONS)
+    assert len(kept.answers) >= 1
+    for path, probability in kept.answers.items():
+        np.testing.assert_array_equal(probability, predictor(path).probabilities)
 
 
 def test_every_voxel_is_the_same(made, tmp_path):

@@ -69,7 +69,7 @@ class Predictor:
 
     Args:
         spec: what the model is.
-        network: its network.
+        network: its network; moved to the device, frozen, and put into evaluation mode.
         device: that it runs on; None takes a GPU if there is one.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
         overlap: of neighbouring tiles, in [0, 1); less is faster.
@@ -111,7 +111,8 @@ class Predictor:
     ) -> None:
         self.spec = spec
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = network.to(self.device)
+        # What could be trained is computed in another way, with other last bits.
+        self.network = network.to(self.device).requires_grad_(False).eval()
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = overlap
         self.flip_axes = flip_axes
