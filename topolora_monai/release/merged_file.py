@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -14,7 +13,7 @@ from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, fi
 from topolora_monai.model.network import adapted_network, merged_network
 from topolora_monai.model.spec import ModelSpec
 
-__all__ = ["load_merged", "read_merged_header", "write_merged"]
+__all__ = ["load_merged", "read_merged_spec", "write_merged"]
 
 _HEADER_KEY = "topolora_monai_merged"
 _KIND = "merged network"
@@ -22,7 +21,7 @@ _KIND = "merged network"
 
 def write_merged(
     adapter: str | Path, out: str | Path, weights: str | Path | None = None, overwrite: bool = False
-) -> dict[str, Any]:
+) -> ModelSpec:
     """Fold an adapter into its base and write the whole network; what cannot be folded stays as modules.
 
     Args:
@@ -32,7 +31,8 @@ def write_merged(
         overwrite: replace an older file.
 
     Returns:
-        The header: that of the adapter, with ``adapter_sha256`` and the version that merged.
+        What the file says: what the adapter does, by the version that merged, with ``adapter_sha256`` among
+        :attr:`~topolora_monai.model.ModelSpec.further`.
 
     Raises:
         ConfigError: if ``out`` has another ending.
@@ -49,14 +49,11 @@ def write_merged(
         raise OutputError("file exists already", path=out, hint="choose another --out, or give --force")
     spec = read_spec(adapter)
     state = adapted_network(adapter, weights).state_dict()
-    header = spec.to_header() | {
-        "package_version": topolora_monai.__version__,
-        "adapter_sha256": file_sha256(adapter),
-        "adapter_package_version": spec.package_version,
-    }
+    origin = {"adapter_sha256": file_sha256(adapter), "adapter_package_version": spec.package_version}
+    merged = spec.replace(package_version=topolora_monai.__version__, further={**spec.further, **origin})
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(state, out, _HEADER_KEY, header)
+        write_tensors(state, out, _HEADER_KEY, merged.to_header())
     except OSError as error:
         raise OutputError(
             "cannot write the merged network",
@@ -64,16 +61,16 @@ def write_merged(
             found=error.strerror or str(error),
             hint="free some space, or choose another --out",
         ) from error
-    return header
+    return merged
 
 
-def read_merged_header(path: str | Path) -> dict[str, Any]:
+def read_merged_spec(path: str | Path) -> ModelSpec:
     """What a merged network's file says of itself; see :func:`write_merged`.
 
     Raises:
         AdapterFileError: if the file is missing, damaged, or no merged network of this package.
     """
-    return ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path).to_header()
+    return ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path)
 
 
 def load_merged(path: str | Path) -> nn.Module:
@@ -93,7 +90,7 @@ def load_merged(path: str | Path) -> nn.Module:
         >>> load_merged(folder / "merged.safetensors").image_size
         64
     """
-    spec = ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path)
+    spec = read_merged_spec(path)
     state = read_tensors(path, _KIND)
     broken = non_finite(state)
     if broken:

@@ -53,7 +53,7 @@ class TileReader:
         source: its raster, open.
         scaling: of measurements.
         limits: what they are scaled between, shape (C, 2).
-        prepare: see :class:`~topolora_monai.engines.SceneSegmenter`.
+        prepare: see :class:`~topolora_monai.model.scenes.SceneSegmenter`.
         margin: pixels around a tile that ``prepare`` gets, too.
     """
 
