@@ -33,7 +33,6 @@ from torch import Tensor
 
 from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_spec, save_adapter
 from topolora_monai.adapters.files import build_as_stored
-from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import SampleSeeds, check_item
 from topolora_monai.data.fields_of_view import with_computed_fov
@@ -51,11 +50,11 @@ from topolora_monai.engines import (
     prepare_batch,
     probabilities_and_targets,
 )
-from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import numbered
 from topolora_monai.losses import TopologyLoss
 from topolora_monai.metrics import PooledDice
+from topolora_monai.model.inferers import Precision
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network, network_loss, probabilities
 from topolora_monai.transforms import ExactSkeletond, RandConnectedElasticd
@@ -232,9 +231,7 @@ def fine_tune(
     adaptation = load_adapter(network, current.path)
     network.to(device)
     run = _Run(adaptation, spec, settings, torch.device(device), precision or default_precision(device))
-    run.load(
-        training, validation, loading_transforms(spec, label_values=label_values, label_channels=spec.out_channels)
-    )
+    run.load(training, validation, spec.loading_transforms(label_values=label_values, label_channels=spec.out_channels))
     before = run.validate()
     stopped = run.train(progress, cancelled)
     version = None

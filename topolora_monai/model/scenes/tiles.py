@@ -12,9 +12,9 @@ from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topolora_monai.engines.scenes.scene import Scene
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.rasters import read_bands
+from topolora_monai.model.scenes.scene import Scene
 from topolora_monai.transforms.intensity import IntensityScaling
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TileReader:
         source: its raster, open.
         scaling: of measurements.
         limits: what they are scaled between, shape (C, 2).
-        prepare: see :class:`~topolora_monai.engines.SceneSegmenter`.
+        prepare: see :class:`~topolora_monai.model.scenes.SceneSegmenter`.
         margin: pixels around a tile that ``prepare`` gets, too.
     """
 
@@ -90,7 +90,7 @@ class TileReader:
         """Whether the tile that starts at column ``start`` has a valid pixel."""
         return bool(band.valid[band.own, slice(*self.scene.grid.source_columns(start))].any())
 
-    def tile(self, band: Band, start: int) -> NDArray[np.float32]:
+    def tile(self, band: Band, start: int) -> Tensor:
         """The tile that starts at column ``start``, shape (C, crop, crop), 0 beyond the scene."""
         grid = self.scene.grid
         first, last = grid.source_columns(start)
@@ -102,7 +102,7 @@ class TileReader:
             image = image[:, band.own, first - left : last - left]
         tile = np.zeros((self.scene.channels, grid.crop, grid.crop), np.float32)
         tile[:, grid.top : grid.top + image.shape[1], grid.left : grid.left + image.shape[2]] = image
-        return tile
+        return torch.from_numpy(tile)
 
     def _prepared(self, image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         assert self.prepare is not None
