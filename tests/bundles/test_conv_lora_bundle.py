@@ -24,7 +24,13 @@ RECIPE = {
     "train.yaml": {
         *("preset", "conv_lora_gate", "crop_size", "epochs", "accumulation_steps", "learning_rate", "schedule"),
         *("warmup_fraction", "bce_weight", "dice_weight", "cldice_weight", "structure_weight"),
-        *("early_stopping", "train#published_geometric", "train#published_colour", "train#published_transforms"),
+        *(
+            "early_stopping",
+            "train#bundle",
+            "train#published_geometric",
+            "train#published_colour",
+            "train#published_transforms",
+        ),
         "validate#squash",
     },
     "multi_gpu_train.yaml": set(),

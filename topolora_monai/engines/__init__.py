@@ -19,10 +19,10 @@ from topolora_monai.engines.handlers import (
     TimeLeft,
 )
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
-from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly
+from topolora_monai.engines.output import check_apart, plain_errors, prepare_output, provenance, speak_plainly
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
 from topolora_monai.engines.rank_allocation import RankAllocation
-from topolora_monai.engines.recipe import Recipe
+from topolora_monai.engines.recipe import Recipe, training_workflow
 from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
@@ -67,12 +67,14 @@ __all__ = [
     "image_names",
     "lock_output",
     "lr_schedule",
+    "plain_errors",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",
     "provenance",
     "read_json",
     "speak_plainly",
+    "training_workflow",
     "unlock_output",
     "write_classes",
     "write_json",

@@ -108,8 +108,8 @@ class RunCheckpoint:
         self.settings = json.loads(json.dumps(settings | {"base_sha256": adaptation.base_sha256}))
         self.recipe = recipe
         self.split = split
-        self.properties = properties
-        describe_model(adaptation, self.adapter, **properties)  # or the first validation's work would be lost
+        self.properties = properties | {"recipe": recipe.remembered(idist.get_world_size()).to_dict()}
+        describe_model(adaptation, self.adapter, **self.properties)  # or the first validation's work would be lost
         self.resume = resume
         self.best: dict[str, float] = {}
         self.changes: list[dict[str, Any]] = []

@@ -1,4 +1,7 @@
-"""What shapes a run's result, read off the configuration that makes it, so that no setting can be forgotten."""
+"""What shapes a run's result, read off the configuration that makes it, so that no setting can be forgotten.
+
+What a model remembers of it is put back there to train the model as before.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
+from topolora_monai.adapters import Adaptation
+from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
+from topolora_monai.io.places import bundle_folder
+from topolora_monai.model.spec import ModelSpec, TrainingRecipe
 
-__all__ = ["Change", "Recipe"]
+__all__ = ["Change", "Recipe", "training_workflow"]
 
 Settings = dict[str, dict[str, Any]]
 """By id: its ``text`` in the configuration and, of a top-level id, the plain ``value`` that came of it."""
@@ -21,6 +28,35 @@ Change = tuple[Any, Any]
 
 _SECTIONS = ("imports", "initialize", "run", "training", "finalize", ConfigParser.meta_key)
 """What MONAI runs, and what it knows about the bundle: no settings."""
+
+_IDS = {
+    "bundle": "train#bundle",
+    "modality": "modality",
+    "elastic_magnitude": "elastic_magnitude",
+    "speckle_looks": "speckle_looks",
+    "loss_weights": "topology_loss#weights",
+    "loss_ramps": "topology_loss#ramps",
+    "skeleton": "topology_loss#skeleton",
+    "skeleton_iterations": "topology_loss#iterations",
+    "loss_smooth": "topology_loss#smooth",
+    "matching_loss": "matching_loss",
+    "epochs": "epochs",
+    "crops_per_image": "crops_per_image",
+    "batch_size": "batch_size",
+    "accumulation_steps": "accumulation_steps",
+    "learning_rate": "learning_rate",
+    "weight_decay": "weight_decay",
+    "schedule": "schedule",
+    "warmup_fraction": "warmup_fraction",
+    "max_grad_norm": "max_grad_norm",
+    "calibrate": "calibrate",
+}
+"""Where the bundles' ``train.yaml`` has what a model remembers of its training."""
+_MODEL_IDS = (
+    *("protocol", "image_size", "crop_size", "fit", "activation", "multiclass_head", "mask_tokens", "percentiles"),
+    *("value_range", "bits", "clahe", "despeckle_looks", "threshold_by"),
+)
+"""Ids there that a model's entries of the same name are put into; numbers, switches and known words alone."""
 
 
 class Recipe:
@@ -65,6 +101,16 @@ class Recipe:
                 found.setdefault(name, {"text": _plain_text(self._parser[name])})["value"] = _normal(values[name])
         return found
 
+    def remembered(self, processes: int) -> TrainingRecipe:
+        """What a model keeps of it, to be trained again by.
+
+        Args:
+            processes: that train together.
+        """
+        known = {name: id_ for name, id_ in _IDS.items() if id_ in self._parser}
+        found = {name: _normal(self._parser.get_parsed_content(id_)) for name, id_ in known.items()}
+        return TrainingRecipe.of_settings(found | {"processes": processes})
+
     def compare(self, before: Settings, now: Settings) -> tuple[dict[str, Change], dict[str, Change]]:
         """Settings that differ: those that must not, and those that may.
 
@@ -87,6 +133,37 @@ class Recipe:
             elif old.get("text") != new.get("text") and not same_value:
                 refused[name] = change
         return refused, allowed
+
+
+def training_workflow(
+    spec: ModelSpec, adaptation: Adaptation, data: SegmentationData, **overrides: Any
+) -> ConfigWorkflow:
+    """The packaged training workflow, set up to train a model on, as it was trained before.
+
+    Nothing that a file says becomes a part of the configuration but numbers, switches and known words. Where several
+    processes trained together, one accumulates as many batches more.
+
+    Args:
+        spec: of the model.
+        adaptation: its network, which is trained.
+        data: to train it on, of the model's channels and classes.
+        **overrides: further ids; what is more than plain is given as an object.
+
+    Returns:
+        Not initialised yet; its ``trainer`` and ``evaluator`` are MONAI's engines.
+
+    Raises:
+        ConfigError: if the package's bundle is not there.
+    """
+    recipe = spec.recipe or TrainingRecipe()
+    settings = recipe.to_dict()
+    settings["accumulation_steps"] = (recipe.accumulation_steps or 1) * (recipe.processes or 1)
+    pairs: dict[str, Any] = {id_: settings[name] for name, id_ in _IDS.items() if name in settings}
+    pairs |= {name: getattr(spec, name) for name in _MODEL_IDS}
+    pairs |= {"data": data, "adaptation": adaptation}
+    pairs |= {"network_name": "$@adaptation.base_name", "preset": "$@adaptation.config.preset"}
+    config = bundle_folder(recipe.bundle) / "configs" / "train.yaml"
+    return ConfigWorkflow(config_file=str(config), logging_file=False, workflow_type="train", **(pairs | overrides))
 
 
 def _calling_parser(frame: FrameType | None) -> ConfigParser:
@@ -125,4 +202,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _normal(value: Any) -> Any:
+    """With lists for tuples, and truth values for their words."""
     return _plain_text(list(value) if isinstance(value, tuple) else value)
