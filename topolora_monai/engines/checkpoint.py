@@ -304,6 +304,7 @@ class RunCheckpoint:
             "trainable": self.adaptation.trainable_count,
             "published_trainable": self.adaptation.published_trainable_count,
             "epochs": trainer.state.epoch,
+            "processes": idist.get_world_size(),
             "seconds": round(self.seconds(), 1),
             "validation": self.best,
             "changes": self.changes,
