@@ -19,9 +19,9 @@ from topolora_monai.engines.handlers import (
     TimeLeft,
 )
 from topolora_monai.engines.ids import check_ids
-from topolora_monai.engines.output import provenance, speak_plainly
+from topolora_monai.engines.output import plain_errors, provenance, speak_plainly
 from topolora_monai.engines.prediction import PredictionWriter
-from topolora_monai.engines.recipe import Recipe
+from topolora_monai.engines.recipe import Recipe, training_workflow
 from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
 from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by
@@ -76,12 +76,14 @@ __all__ = [
     "lock_output",
     "lr_schedule",
     "parse_bool",
+    "plain_errors",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",
     "provenance",
     "read_json",
     "speak_plainly",
+    "training_workflow",
     "unlock_output",
     "write_classes",
     "write_json",
