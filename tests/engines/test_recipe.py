@@ -12,7 +12,7 @@ from topolora_monai.io.places import bundle_folder
 from topolora_monai.model import TrainingRecipe
 from topolora_monai.networks import build_network
 
-SAR = {"modality": "sar", "pixel_values": "db", "in_channels": 2, "speckle_looks": [2.0, 4.0]}
+SAR = {"modality": "sar", "scaling#pixel_values": "db", "train#speckle#looks": [2.0, 4.0]}
 PROBE = {"_target_": "topolora_monai.engines.Recipe"}
 
 
@@ -31,13 +31,13 @@ class Data:
         return {"dataset": "none"}
 
 
-def trained(bundle="topolora_sam_segmentation", **settings):
-    """What a run of a bundle would remember."""
+def trained(*overlays, processes=1, **settings):
+    """What a run of the bundle would remember."""
     parser = ConfigParser()
-    parser.read_config(bundle_folder(bundle) / "configs/train.yaml")
-    parser.update({"in_channels": 3, "modality": "optical", "classes": ["background", "thing"], **settings})
+    parser.read_config([bundle_folder() / "configs" / name for name in ("train.yaml", *overlays)])
+    parser.update({"modality": "optical", "classes": ["background", "thing"], **settings})
     parser["probe"] = PROBE
-    return parser.get_parsed_content("probe").remembered(settings.get("processes", 1))
+    return parser.get_parsed_content("probe").remembered(processes)
 
 
 def again(recipe, **properties):
@@ -58,11 +58,9 @@ def transforms(get):
 
 
 def test_conv_lora_s_structure_loss():
-    recipe = trained("conv_lora_sam_segmentation")
-    assert recipe.bundle == "conv_lora_sam_segmentation"
-    get = again(recipe)
+    get = again(trained("conv_lora.yaml"))
     assert list(get("topology_loss").terms) == ["structure"]
-    assert get("schedule") == "polynomial"
+    assert get("lr_scheduler#schedule") == "polynomial"
     assert get("optimizer").defaults["lr"] == 1e-4
 
 
@@ -84,7 +82,7 @@ def test_cldice_weighs_as_much_as_in_training(recipe):
 
 
 def test_published_protocol_goes_on():
-    recipe = trained(protocol="published", network_name="vit_b", epochs=3)
+    recipe = trained("published.yaml", network_name="vit_b", epochs=3)
     get = again(recipe, protocol="published", fit="squash")
     kinds, _ = transforms(get)
     assert "RandZoomd" in kinds
@@ -93,14 +91,23 @@ def test_published_protocol_goes_on():
 
 
 def test_how_the_decision_is_made():
-    get = again(trained(calibrate="false"), threshold_by="cldice")
+    get = again(trained(**{"validate#calibrate": "false"}), threshold_by="cldice")
     assert get("validate#by_cldice")
-    assert get("calibrate") is False
+    assert get("validate#calibrate") is False
 
 
 def test_a_recipe_is_the_same_after_any_number_of_trainings():
-    settings = {"balanced_bce_weight": 2.0, "cldice_ramp": 0.25, "skeleton_iterations": 3, "matching_loss": "false"}
-    before = trained(**SAR, **settings, weight_decay=0.0, elastic_magnitude=3.5, warmup_fraction=0.2, epochs=7)
+    settings = {
+        "topology_loss#weights#balanced_bce": 2.0,
+        "topology_loss#ramps#cldice": 0.25,
+        "topology_loss#iterations": 3,
+        "loss#loss#matching": "false",
+        "optimizer#weight_decay": 0.0,
+        "train#elastic#magnitude_range": [0.0, 3.5],
+        "lr_scheduler#warmup_fraction": 0.2,
+        "epochs": 7,
+    }
+    before = trained(**SAR, **settings)
     assert before.matching_loss is False
     assert None not in before.to_dict().values()
     assert len(before.to_dict()) == len(TrainingRecipe.__dataclass_fields__)
