@@ -310,4 +310,4 @@ def test_ignored_value_is_the_same_in_training_and_evaluation(tmp_path, classes,
         ignore=255,
     )
     evaluate.config.update(given | {"spec": spec})
-    assert evaluate.get_parsed_content("load_item").label_values == encoding
+    assert evaluate.get_parsed_content("loading").transforms[0].label_values == encoding

@@ -226,7 +226,7 @@ def adapter_release(file: Path, out: Path) -> None:
         parser.read_config("configs/inference.yaml")
         parser["bundle_root"] = str(out / "bundle")
         parser.parse()
-        told = {name: parser.get_parsed_content(name) for name in ("classes", "threshold", "scaling", "load_item")}
+        told = {name: parser.get_parsed_content(name) for name in ("classes", "threshold", "model_spec", "loading")}
     except Exception as error:
         raise _own_error(error) from error
     finally:

@@ -189,7 +189,8 @@ def test_every_voxel_is_the_same(made, tmp_path):
         np.testing.assert_array_equal(found, expected[1])
 
 
-def test_scenes_of_measurements_in_memory_and_in_bands(made, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"pixel_values": "amplitude", "despeckle_looks": 4.0}, {"clahe": True}])
+def test_scenes_of_measurements_in_memory_and_in_bands(made, tmp_path, changes):
     import rasterio
 
     values = np.random.default_rng(2).gamma(4, 50, (3, 75, 107)).astype(np.float32)
@@ -197,7 +198,8 @@ def test_scenes_of_measurements_in_memory_and_in_bands(made, tmp_path):
     profile = {"driver": "GTiff", "dtype": "float32", "count": 3, "height": 75, "width": 107, "nodata": -9999}
     with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:
         file.write(values)
-    predictor = Predictor.from_run(made / "run", **OPTIONS)
+    trained = Predictor.from_run(made / "run", **OPTIONS)
+    predictor = Predictor(trained.spec.replace(**changes), trained.network, **OPTIONS)
     expected = predictor(tmp_path / "a.tif")
     predictor.write(tmp_path / "a.tif", tmp_path / "out")
     probability, mask = read(tmp_path / "out", "tif", "a")

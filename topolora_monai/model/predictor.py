@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -263,7 +263,6 @@ class Predictor:
         probabilities: bool = True,
         polygons: bool = False,
         margin: int = _FILTER_MARGIN,
-        prepare: Callable[[dict[str, Tensor]], Mapping[str, Tensor]] | None = None,
     ) -> SceneSegmenter:
         """What segments scenes of any size with this model.
 
@@ -272,7 +271,6 @@ class Predictor:
             probabilities: whether to write them.
             polygons: likewise.
             margin: pixels around tiles that filters see.
-            prepare: what is done to tiles, by default what the model was trained on.
         """
         filters = self.load.transforms[1:]
         spec = self.spec
@@ -290,8 +288,8 @@ class Predictor:
             device=self.device,
             probabilities=probabilities,
             polygons=polygons,
-            prepare=prepare or (Compose(filters) if filters else None),
-            margin=margin if spec.despeckle_looks is not None else 0,
+            prepare=Compose(filters) if filters else None,
+            margin=None if spec.clahe else margin,  # contrast is equalised by the whole image's
         )
 
     @torch.no_grad()

@@ -95,7 +95,8 @@ class SceneSegmenter:
         activation: what makes probabilities of logits; ``"softmax"`` makes several classes exclude one another, and
             then there is no threshold.
         margin: pixels around a tile that ``prepare`` gets, too; no less than the reach of its filters, which is
-            half the window of :class:`~topolora_monai.transforms.RefinedLeed`. Not used without ``prepare``.
+            half the window of :class:`~topolora_monai.transforms.RefinedLeed`. None has it prepare whole scenes, in
+            memory, as filters need whose result depends on all of an image. Not used without ``prepare``.
 
     Raises:
         ConfigError: for an impossible setting, or if the packages for polygons are not installed.
@@ -132,10 +133,10 @@ class SceneSegmenter:
         probabilities: bool = True,
         polygons: bool = False,
         prepare: Prepare | None = None,
-        margin: int = 0,
+        margin: int | None = 0,
         activation: Activation = "sigmoid",
     ) -> None:
-        if margin < 0:
+        if margin is not None and margin < 0:
             raise ConfigError("margin must not be negative", found=margin)
         check_activation(activation)
         if polygons:
