@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from topolora_monai.adapters import read_adapter_header
+from topolora_monai.adapters import load_adapter, read_adapter_header, save_adapter
 from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.networks import build_network
 
 QUICK = TrainingSettings(epochs=2, crops_per_image=2, batch_size=2, learning_rate=2e-3, validation_fraction=0.2)
 
@@ -44,6 +45,25 @@ def test_better_adapter_becomes_current(history, samples, adapter):
     assert fractions[-1] == 1
     assert seen[-1].seconds_left == 0
     assert all(np.isfinite(step.loss) and step.seconds_left >= 0 for step in seen)
+
+
+def test_new_version_is_the_old_one_with_a_decision_of_its_own(history, samples, tmp_path, adapter):
+    network = build_network("vit_tiny_test", image_size=128)
+    path = tmp_path / "cldice.safetensors"
+    header = {name: value for name, value in read_adapter_header(adapter).items() if name != "labels"}
+    chosen = {"threshold_by": "cldice", "dataset": "drive", "made_by": "$x", "recipe": {"loss_weights": {"dice": 1.0}}}
+    save_adapter(load_adapter(network, adapter), path, **header | chosen | {"labels": ["background", "$vessel"]})
+    history.add(path, "start")
+    whatever_comes = TrainingSettings(**QUICK.__dict__ | {"improvement": -1.0})
+    done = fine_tune(samples, history, settings=whatever_comes, precision="fp32")
+    old, new = read_adapter_header(path), read_adapter_header(done.version.path)
+    assert new["threshold_by"] == "cldice"
+    assert new["temperature"] != 1
+    assert new["threshold"] != old["threshold"]
+    assert new["recipe"]["loss_weights"] == {"dice": 1.0}
+    assert (new["recipe"]["epochs"], new["recipe"]["learning_rate"]) == (2, 2e-3)
+    changed = {"threshold", "temperature", "validation_dice", "recipe"}
+    assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == changed
 
 
 def test_labels_outside_the_field_of_view_do_not_count(history, tmp_path, monkeypatch):
@@ -99,14 +119,15 @@ def test_killed_one_keeps_the_old(history, samples, tmp_path):
     script.write_text(
         "import sys\nfrom topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune\n"
         f"pairs = {[(str(i), str(m)) for i, m in samples]!r}\n"
-        "report = lambda progress: print(progress.fraction, flush=True)\n"
+        "report = lambda progress: print('done', progress.fraction, flush=True)\n"
         "fine_tune(pairs, AdapterVersions(sys.argv[1]), settings=TrainingSettings(epochs=500), progress=report)\n"
     )
     child = subprocess.Popen(
         [sys.executable, str(script), str(history.folder)], stdout=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert 0 < float(child.stdout.readline()) < 1
+    told = next(line for line in child.stdout if line.startswith("done"))
+    assert 0 < float(told.split()[1]) < 1
     time.sleep(0.2)
     child.send_signal(signal.SIGKILL)
     child.wait()

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from monai.bundle import ConfigParser, create_workflow
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, files, flatten, parsed, run
+from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, files, parsed, run
 from tests.data.fakes import draw
 from topolora_monai.data import open_dataset
 from topolora_monai.model.spec import ModelSpec
@@ -84,18 +82,6 @@ def test_published_protocol_runs(options, tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((options["output_dir"] / "evaluation/summary.json").read_text())
     assert summary["test"]["dice"] == summary["test"]["dice_at_half"]
-
-
-def test_two_processes_train_together(options, tmp_path):
-    configs = files("train.yaml", "multi_gpu_train.yaml")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "monai.bundle", "run", "training", "--config_file", configs, *flatten(options)],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads((options["output_dir"] / "training.json").read_text())["epochs"] == 2
-    assert (options["output_dir"] / "adapter.safetensors").is_file()
 
 
 def test_killed_run_resumes_to_the_result_of_an_uninterrupted_one(options, tmp_path):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from topolora_monai.errors import AdapterFileError, ConfigError
-from topolora_monai.model import MODEL_FORMAT, ModelSpec
+from topolora_monai.model import MODEL_FORMAT, ModelSpec, TrainingRecipe
 
 REQUIRED = {"network_name": "vit_t", "base_sha256": 64 * "a", "adaptation": {"preset": "lora"}, "package_version": "1"}
 HEADER = {"format": MODEL_FORMAT, **REQUIRED}
@@ -14,9 +14,18 @@ EVERYTHING = {
     "image_size": 768, "crop_size": 192, "in_channels": 4, "out_channels": 2, "fit": "squash",
     "multiclass_head": "token_set", "mask_tokens": 20, "labels": ["background", "$100 notes", "@home"],
     "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
-    "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25, "threshold_by": "cldice", "temperature": 1.5,
+    "bits": 12, "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25, "threshold_by": "cldice", "temperature": 1.5,
     "protocol": "published", "pretrained": True, "dataset": "drive", "split_scheme": "official", "annotator": "first",
-    "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "partial": "3 of 40 images", "validation_dice": 0.8,
+    "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "ignore": 255, "partial": "3 of 40 images",
+    "validation_dice": 0.8,
+    "recipe": {
+        "name": "conv_lora", "modality": "sar", "elastic_magnitude": 0.0,
+        "speckle_looks": [1.0, 4.0], "loss_weights": {"structure": 1.0, "bce": 0.0}, "loss_ramps": {"cldice": 0.5},
+        "skeleton": "topology_preserving", "skeleton_iterations": 5, "loss_smooth": 1e-6, "matching_loss": False,
+        "epochs": 3, "crops_per_image": 4, "batch_size": 2, "accumulation_steps": 2, "processes": 2,
+        "learning_rate": 1e-4, "weight_decay": 0.0, "schedule": "polynomial", "warmup_fraction": 0.1,
+        "max_grad_norm": 1.0, "calibrate": True,
+    },
 }  # fmt: skip
 
 
@@ -29,6 +38,7 @@ def test_everything_comes_back():
     spec = ModelSpec.from_header(header, "model.safetensors")
     assert json.loads(json.dumps(spec.to_header())) == header
     assert header.keys() == {field.name for field in dataclasses.fields(ModelSpec)} - {"further"}
+    assert header["recipe"].keys() == {field.name for field in dataclasses.fields(TrainingRecipe)}
 
 
 def test_required_entries_alone_get_the_defaults():
@@ -90,3 +100,28 @@ def test_another_format_names_the_version_to_use(version):
     with pytest.raises(AdapterFileError, match="unknown format") as error:
         read(format=version)
     assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", "$__import__('os')"), ("modality", "x-ray"), ("elastic_magnitude", -1), ("speckle_looks", [4, 1]),
+        ("speckle_looks", "@x"), ("loss_weights", {"$x": 1.0}), ("loss_weights", {"bce": "$1"}),
+        ("loss_weights", {"bce": -1}), ("loss_ramps", {"cldice": 2}), ("skeleton", "%x"), ("skeleton_iterations", 1e9),
+        ("loss_smooth", 0), ("matching_loss", "true"), ("epochs", 0), ("batch_size", 2.5), ("processes", 10**9),
+        ("learning_rate", float("inf")), ("weight_decay", "$0"), ("schedule", "$x"), ("warmup_fraction", 2),
+        ("max_grad_norm", -1), ("calibrate", 1),
+    ],
+)  # fmt: skip
+def test_nothing_that_a_recipe_says_becomes_code(name, value):
+    with pytest.raises(AdapterFileError, match=rf"model\.safetensors(.|\n)*wrong {name} of the recipe"):
+        read(recipe={name: value})
+    assert TrainingRecipe.of_settings({name: value, "epochs": 7 if name != "epochs" else value}) in (
+        TrainingRecipe(epochs=7), TrainingRecipe(),
+    )  # fmt: skip
+
+
+def test_a_recipe_of_a_later_version_and_one_of_another_form():
+    assert read(recipe={"epochs": 2, "later": "$x"}).recipe == TrainingRecipe(epochs=2)
+    with pytest.raises(AdapterFileError, match="wrong recipe of the model"):
+        read(recipe="$x")

@@ -13,67 +13,34 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data import CacheDataset, DataLoader
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import IgniteMetricHandler, LrScheduleHandler, ValidationHandler
-from monai.inferers import SimpleInferer, SlidingWindowInferer
-from monai.transforms import (
-    Activationsd,
-    CenterSpatialCropd,
-    Compose,
-    RandAdjustContrastd,
-    RandFlipd,
-    RandRotate90d,
-    RandScaleIntensityd,
-    RandSpatialCropd,
-    SpatialPadd,
-)
 from monai.utils.enums import CommonKeys as Keys
-from torch import Tensor
 
-from topolora_monai.adapters import Adaptation, adapter_state, load_adapter, read_spec, save_adapter
-from topolora_monai.adapters.files import build_as_stored
-from topolora_monai.annotation.loading import loading_transforms
+from topolora_monai.adapters import load_adapter, read_spec, save_adapter
+from topolora_monai.adapters.files import build_as_stored, read_adapter_tensors
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
-from topolora_monai.data import SampleSeeds, check_item
+from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.fields_of_view import with_computed_fov
-from topolora_monai.data.items import Item
-from topolora_monai.engines import (
-    AutocastInferer,
-    BalanceLoss,
-    EpochSeed,
-    GradientClipping,
-    LossRamp,
-    NonFiniteGuard,
-    TargetLoss,
-    default_precision,
-    lr_schedule,
-    prepare_batch,
-    probabilities_and_targets,
-)
+from topolora_monai.data.items import Item, Split
+from topolora_monai.engines import plain_errors, read_json, training_workflow
 from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError
-from topolora_monai.io import numbered
-from topolora_monai.losses import TopologyLoss
-from topolora_monai.metrics import PooledDice
+from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.spec import ModelSpec
-from topolora_monai.networks import build_network, network_loss, probabilities
-from topolora_monai.transforms import ExactSkeletond, RandConnectedElasticd
+from topolora_monai.networks import build_network
+from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
-
-_KEYS = ["image", "label", "fov"]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to fine-tune.
+    """How to fine-tune; what is None is as the adapter was trained.
 
     Args:
         epochs: passes over the training images.
         crops_per_image: of each image in an epoch.
         batch_size: crops in a step.
-        learning_rate: at the end of the warm-up, a tenth of the steps.
+        learning_rate: the highest.
         validation_fraction: of the images, at least one.
         max_grad_norm: gradients are clipped to.
         elastic_magnitude: largest shift in pixels by which images are bent.
@@ -86,20 +53,21 @@ class TrainingSettings:
     """
 
     epochs: int = 8
-    crops_per_image: int = 4
-    batch_size: int = 2
-    learning_rate: float = 2e-4
+    crops_per_image: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
     validation_fraction: float = 0.2
-    max_grad_norm: float = 1.0
-    elastic_magnitude: float = 10.0
+    max_grad_norm: float | None = None
+    elastic_magnitude: float | None = None
     val_interval: int = 2
     improvement: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "val_interval"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be greater than 0", found=getattr(self, name))
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be greater than 0", found=value)
         if not 0 < self.validation_fraction < 1:
             raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
 
@@ -189,12 +157,12 @@ def fine_tune(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> FineTuning:
-    """Train what the current adapter trains, and nothing else, from where it is.
+    """Train what the current adapter trains, and nothing else, from where it is, by the bundle's training workflow.
 
-    Images are cut to the adapter's own ``crop_size`` and prepared as it was trained. The state with the highest
-    Dice on the validation images, at its best threshold, becomes a new current version if that is higher than the
-    old adapter's on the same images; its file says the threshold. Nothing in the history changes before that, so
-    that a process that is stopped or killed leaves the old version current.
+    The recipe is the one that the adapter was trained by, as its file says, or else the bundle's. The state with the
+    highest Dice on the validation images, at its best threshold, becomes a new current version if that is higher than
+    the old adapter's on the same images; its threshold and temperature are chosen as the old one's were. Nothing in
+    the history changes before that, so that a process that is stopped or killed leaves the old version current.
 
     Args:
         pairs: (image, label); labels two-valued, or class numbers where the adapter has several classes.
@@ -221,166 +189,101 @@ def fine_tune(
     if current is None:
         raise DataError("no adapter to train", path=versions.folder, hint="add a first version")
     spec = read_spec(current.path)
-    # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
-    label_values = numbered(spec.labels, spec.ignore) if spec.out_channels > 1 else None
     training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed)
     if field_of_view:
         training, validation = with_computed_fov(training), with_computed_fov(validation)
-    for item in [*training, *validation]:
-        check_item(item, label_values)
     network = build_as_stored(spec, build_network, current.path, weights=weights)
     adaptation = load_adapter(network, current.path)
-    network.to(device)
-    run = _Run(adaptation, spec, settings, torch.device(device), precision or default_precision(device))
-    run.load(
-        training, validation, loading_transforms(spec, label_values=label_values, label_channels=spec.out_channels)
-    )
-    before = run.validate()
-    stopped = run.train(progress, cancelled)
-    version = None
-    if not stopped and run.best is not None and run.best.dice > before + settings.improvement:
-        version = run.store(versions, current, before, author, note)
-    return FineTuning(
-        version,
-        before,
-        run.best.dice if run.best is not None else float("nan"),
-        stopped,
-        tuple(item["name"] for item in training),
-        tuple(item["name"] for item in validation),
-    )
+    report = _Report(progress, cancelled)
+    given = {id_: getattr(settings, name) for name, id_ in _RECIPE_SETTINGS.items()}
+    chosen: dict[str, Any] = {id_: value for id_, value in given.items() if value is not None}
+    if precision is not None:
+        chosen["precision"] = precision
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        with plain_errors():
+            workflow = training_workflow(
+                spec,
+                adaptation,
+                _Annotations(spec, run, tuple(training), tuple(validation)),
+                output_dir=run,
+                device=torch.device(device),
+                val_interval=min(settings.val_interval, settings.epochs),
+                **{"tracker#trackers": [], **chosen},
+            )
+            workflow.initialize()
+            workflow.evaluator.run()
+            before = workflow.parser.get_parsed_content("validate#dice").best().dice
+            report.attach(workflow.trainer)
+            workflow.run()
+            workflow.finalize()
+        best = read_spec(run / "adapter.safetensors")
+        after = float("nan") if best.validation_dice is None else best.validation_dice
+        version = None
+        if not report.stopped and after > before + settings.improvement:
+            adaptation.network.load_state_dict(read_adapter_tensors(run / "adapter.safetensors"), strict=False)
+            decided = {name: getattr(best, name) for name in _DECIDED}
+            tuned = Path(folder) / "adapter.safetensors"
+            save_adapter(adaptation, tuned, **dataclasses.replace(spec, **decided).to_header())
+            epoch = read_json(run / "training.json", "train again")["validation"]["epoch"]
+            scores = {"validation_dice": after, "validation_dice_before": before, "epoch": epoch}
+            scores["settings"] = dataclasses.asdict(settings)
+            version = versions.add(tuned, author, note, current.number, scores)
+    names = [tuple(item["name"] for item in items) for items in (training, validation)]
+    return FineTuning(version, before, after, report.stopped, *names)
 
 
-@dataclass(frozen=True)
-class _Best:
-    dice: float
-    threshold: float
-    epoch: int
-    state: dict[str, Tensor]
+_RECIPE_SETTINGS = {
+    **{name: name for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "seed")},
+    "elastic_magnitude": "train#elastic#magnitude_range#1",
+}
+"""Of :class:`TrainingSettings`, what the workflow has, and where."""
+_DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "recipe")
+"""Entries of a model that training it on makes anew."""
 
 
-class _Run:
-    """The trainer and the evaluator of one fine-tuning."""
+@dataclass
+class _Annotations:
+    """Annotated images as a data set of the package."""
 
-    def __init__(
-        self,
-        adaptation: Adaptation,
-        spec: ModelSpec,
-        settings: TrainingSettings,
-        device: torch.device,
-        precision: Precision,
-    ) -> None:
-        self.adaptation = adaptation
-        self.spec = spec
-        self.settings = settings
-        self.device = device
-        self.precision: Precision = precision
-        self.dice = PooledDice(spec.activation)
-        self.best: _Best | None = None
+    spec: ModelSpec
+    root: Path
+    training: tuple[Item, ...]
+    validation: tuple[Item, ...]
+    name: str = "annotations"
 
-    def load(self, training: list[Item], validation: list[Item], loading: Compose) -> None:
-        """Read all images once, and put the engines together."""
-        decibels = self.spec.pixel_values != "linear"
-        augmentation = Compose([*loading.transforms, *_augmentation(self.spec.crop_size, self.settings, decibels)])
-        repeated = training * self.settings.crops_per_image
-        cached = CacheDataset(repeated, augmentation, hash_as_key=True, progress=False)
-        self._samples = SampleSeeds(cached, self.settings.seed)
-        self._training = DataLoader(self._samples, batch_size=self.settings.batch_size, shuffle=True)
-        self._evaluator = SupervisedEvaluator(
-            device=self.device,
-            val_data_loader=DataLoader(CacheDataset(validation, loading, progress=False), batch_size=1),
-            network=self.adaptation.network,
-            prepare_batch=prepare_batch,
-            inferer=AutocastInferer(
-                SlidingWindowInferer([self.spec.crop_size] * 2, sw_batch_size=4, overlap=0.25, mode="gaussian"),
-                self.precision,
-            ),
-            postprocessing=Activationsd(
-                keys=Keys.PRED, other=lambda logits: probabilities(logits, self.spec.activation)
-            ),
-            key_val_metric={"val_dice": IgniteMetricHandler(self.dice, output_transform=probabilities_and_targets)},
-        )
+    @property
+    def channels(self) -> int:
+        return self.spec.in_channels
 
-    def validate(self) -> float:
-        """Dice of the network as it is, at its best threshold."""
-        self._evaluator.run()
-        return self.dice.best().dice
+    @property
+    def modality(self) -> Modality:
+        return "sar" if self.spec.pixel_values != "linear" else "optical"
 
-    def train(self, progress: Callable[[Progress], None] | None, cancelled: Callable[[], bool] | None) -> bool:
-        """Train to the end, or until somebody stops it; says whether somebody did."""
-        settings = self.settings
-        parameters = list(self.adaptation.trainable().values())
-        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=1e-4)
-        total = settings.epochs * len(self._training)
-        schedule = lr_schedule(optimizer, "cosine", total, 0.1)
-        exclusive = self.spec.exclusive
-        loss = TopologyLoss(
-            {"ce" if exclusive else "bce": 1.0, "dice": 1.0, "cldice": 0.5},
-            softmax=exclusive,
-            implicit_background=exclusive,
-        )
-        report = _Report(total, progress, cancelled)
-        trainer = SupervisedTrainer(
-            device=self.device,
-            max_epochs=settings.epochs,
-            train_data_loader=self._training,
-            network=self.adaptation.network,
-            optimizer=optimizer,
-            loss_function=TargetLoss(network_loss(self.adaptation.network, loss)),
-            prepare_batch=prepare_batch,
-            inferer=AutocastInferer(SimpleInferer(), self.precision),
-            train_handlers=[
-                EpochSeed(settings.seed, self._samples),
-                LossRamp(loss),
-                BalanceLoss(),
-                NonFiniteGuard(),
-                GradientClipping(settings.max_grad_norm),
-                LrScheduleHandler(schedule, epoch_level=False, print_lr=False),
-                report,
-            ],
-        )
-        keep = self._evaluator.add_event_handler(Events.COMPLETED, self._keep_best, trainer, report)
-        ValidationHandler(
-            interval=min(settings.val_interval, settings.epochs), validator=self._evaluator, epoch_level=True
-        ).attach(trainer)
-        trainer.run()
-        keep.remove()
-        return report.stopped
+    @property
+    def pixel_values(self) -> PixelValues:
+        return self.spec.pixel_values
 
-    def store(
-        self, versions: AdapterVersions, parent: AdapterVersion, before: float, author: str, note: str
-    ) -> AdapterVersion:
-        """Add the best state to the history."""
-        assert self.best is not None  # or there is nothing to store
-        state = {name: tensor.to(self.device) for name, tensor in self.best.state.items()}
-        self.adaptation.network.load_state_dict(state, strict=False)
-        scores = {"validation_dice": self.best.dice, "validation_dice_before": before, "epoch": self.best.epoch}
-        spec = dataclasses.replace(
-            self.spec,
-            threshold=self.best.threshold,
-            threshold_by="dice",
-            temperature=1.0,
-            validation_dice=self.best.dice,
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "adapter.safetensors"
-            save_adapter(self.adaptation, path, **spec.to_header())
-            settings = dataclasses.asdict(self.settings)
-            return versions.add(path, author, note, parent.number, scores | {"settings": settings})
+    @property
+    def label_values(self) -> LabelValues | None:
+        # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
+        return numbered(self.spec.labels, self.spec.ignore) if self.spec.out_channels > 1 else None
 
-    def _keep_best(self, evaluator: Engine, trainer: Engine, report: _Report) -> None:
-        dice, threshold = self.dice.best()
-        if not report.stopped and (self.best is None or dice > self.best.dice):
-            state = {name: tensor.clone() for name, tensor in adapter_state(self.adaptation.network).items()}
-            self.best = _Best(dice, threshold, trainer.state.epoch, state)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.spec.labels
+
+    def items(self, split: Split) -> list[Item]:
+        return list({"training": self.training, "validation": self.validation, "test": ()}[split])
+
+    def describe(self) -> dict[str, Any]:
+        return {"dataset": self.name}
 
 
 class _Report:
     """Tells how far training is, and asks whether to stop."""
 
-    def __init__(
-        self, total: int, progress: Callable[[Progress], None] | None, cancelled: Callable[[], bool] | None
-    ) -> None:
-        self._total = total
+    def __init__(self, progress: Callable[[Progress], None] | None, cancelled: Callable[[], bool] | None) -> None:
         self._progress = progress
         self._cancelled = cancelled
         self._started = time.monotonic()
@@ -391,36 +294,12 @@ class _Report:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        done = engine.state.iteration
+        done, total = engine.state.iteration, (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
         if self._progress is not None:
             output: Any = engine.state.output
             loss = float((output[0] if isinstance(output, list) else output)[Keys.LOSS])
-            left = (time.monotonic() - self._started) / done * (self._total - done)
-            self._progress(Progress(done / self._total, loss, left))
+            left = (time.monotonic() - self._started) / done * (total - done)
+            self._progress(Progress(done / total, loss, left))
         if self._cancelled is not None and self._cancelled():
             self.stopped = True
             engine.terminate()
-
-
-def _augmentation(crop_size: int, settings: TrainingSettings, decibels: bool) -> list[Any]:
-    """As the training recipe's, for photographs; values in decibels keep their brightness."""
-    margin = crop_size * 3 // 2
-    geometric = [
-        SpatialPadd(keys=_KEYS, spatial_size=(margin, margin)),
-        RandSpatialCropd(keys=_KEYS, roi_size=(margin, margin), random_size=False),
-        RandConnectedElasticd(
-            keys=_KEYS,
-            mode=["bilinear", "connected", "inside"],
-            prob=0.5,
-            magnitude_range=(0.0, settings.elastic_magnitude),
-        ),
-        CenterSpatialCropd(keys=_KEYS, roi_size=(crop_size, crop_size)),
-        RandFlipd(keys=_KEYS, prob=0.5, spatial_axis=0),
-        RandFlipd(keys=_KEYS, prob=0.5, spatial_axis=1),
-        RandRotate90d(keys=_KEYS, prob=0.5),
-    ]
-    brightness = [
-        RandScaleIntensityd(keys="image", prob=0.5, factors=0.1, channel_wise=True),
-        RandAdjustContrastd(keys="image", prob=0.5, gamma=(0.75, 1.3)),
-    ]
-    return [*geometric, *([] if decibels else brightness), ExactSkeletond(keys="label")]

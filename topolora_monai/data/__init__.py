@@ -10,7 +10,7 @@ from topolora_monai.data.inputs import find_images
 from topolora_monai.data.items import SPLITS, Item, Split, check_item, check_items, without_fov
 from topolora_monai.data.pictures import contact_sheet, overlay
 from topolora_monai.data.registry import BENCHMARKS, DATASET_NAMES, SegmentationData, open_dataset
-from topolora_monai.data.sample_seeds import SampleSeeds
+from topolora_monai.data.sample_seeds import SampleSeeds, WholeBatches
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.data.split_record import check_unseen, record_split
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
@@ -31,6 +31,7 @@ __all__ = [
     "Split",
     "SyntheticVessels",
     "Verification",
+    "WholeBatches",
     "cached",
     "check_item",
     "check_items",

@@ -1,15 +1,16 @@
-"""Randomness that belongs to an item and not to whoever loads it."""
+"""Randomness that belongs to an item, and order that belongs to an epoch, and not to whoever loads them."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from monai.transforms import Randomizable
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, DistributedSampler
 
-__all__ = ["SampleSeeds"]
+__all__ = ["SampleSeeds", "WholeBatches"]
 
 
 class SampleSeeds(Dataset[Any]):
@@ -54,3 +55,34 @@ class SampleSeeds(Dataset[Any]):
         with torch.random.fork_rng(devices=[]):  # torchvision's transforms draw from the global stream
             torch.default_generator.manual_seed(seed)  # the GPU's stream is left alone
             return self.data[index]
+
+
+class WholeBatches(DistributedSampler[Any]):
+    """One shuffled order for all processes, by seed and epoch.
+
+    Each step that they take together has the same items, however many share them. What is missing to the last step is
+    filled from the order's start.
+
+    Args:
+        data: whose items are ordered.
+        batch_size: items in a step of one process.
+        seed: of the run.
+        processes: that train together; None for those that do.
+        rank: of this one.
+
+    Example:
+        >>> alone = list(WholeBatches(range(7), 4, seed=0))
+        >>> first, second = (list(WholeBatches(range(7), 2, 0, processes=2, rank=rank)) for rank in (0, 1))
+        >>> [sorted(alone[k : k + 4]) for k in (0, 4)] == [sorted(first[k : k + 2] + second[k : k + 2]) for k in (0, 2)]
+        True
+        >>> len(alone), set(alone) == set(range(7))
+        (8, True)
+    """
+
+    def __init__(
+        self, data: Any, batch_size: int, seed: int = 0, processes: int | None = None, rank: int | None = None
+    ) -> None:
+        processes = idist.get_world_size() if processes is None else processes
+        super().__init__(data, processes, idist.get_rank() if rank is None else rank, shuffle=True, seed=seed)
+        self.num_samples = -(-len(data) // (batch_size * processes)) * batch_size
+        self.total_size = self.num_samples * processes

@@ -20,9 +20,9 @@ from topolora_monai.engines.handlers import (
 )
 from topolora_monai.engines.ids import check_ids
 from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
-from topolora_monai.engines.output import check_apart, prepare_output, provenance, speak_plainly
+from topolora_monai.engines.output import check_apart, plain_errors, prepare_output, provenance, speak_plainly
 from topolora_monai.engines.prediction import PredictionWriter, write_classes
-from topolora_monai.engines.recipe import Recipe
+from topolora_monai.engines.recipe import Recipe, training_workflow
 from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
@@ -71,12 +71,14 @@ __all__ = [
     "lock_output",
     "lr_schedule",
     "parse_bool",
+    "plain_errors",
     "prepare_batch",
     "prepare_output",
     "probabilities_and_targets",
     "provenance",
     "read_json",
     "speak_plainly",
+    "training_workflow",
     "unlock_output",
     "write_classes",
     "write_json",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from monai.data import decollate_batch
 from monai.utils import convert_to_tensor
 from monai.utils.enums import CommonKeys as Keys
 from torch import Tensor, nn
+
+from topolora_monai.losses.base import SegmentationLoss
 
 __all__ = ["TargetLoss", "batch_items", "image_names", "prepare_batch", "probabilities_and_targets"]
 
@@ -40,6 +43,8 @@ def prepare_batch(
 class TargetLoss(nn.Module):
     """Give a masked loss the parts of the target it takes by name.
 
+    Where several processes train together, its means over pixels are over those of all of them.
+
     Args:
         loss: called as ``loss(logits, label, mask=..., skeleton=...)``.
     """
@@ -47,6 +52,9 @@ class TargetLoss(nn.Module):
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
         self.loss = loss
+        for term in loss.modules():
+            if isinstance(term, SegmentationLoss):
+                term.shared = idist.get_world_size() > 1
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         """Compute the loss of logits against a target of :func:`prepare_batch`."""

@@ -109,8 +109,8 @@ class RunCheckpoint:
         self.settings = json.loads(json.dumps({**properties, **settings, "base_sha256": adaptation.base_sha256}))
         self.recipe = recipe
         self.split = split
-        self.properties = properties
-        describe_model(adaptation, self.adapter, **properties)  # or the first validation's work would be lost
+        self.properties = properties | {"recipe": recipe.remembered(idist.get_world_size()).to_dict()}
+        describe_model(adaptation, self.adapter, **self.properties)  # or the first validation's work would be lost
         self.resume = parse_bool(resume)
         self.best: dict[str, float] = {}
         self.changes: list[dict[str, Any]] = []
@@ -305,6 +305,7 @@ class RunCheckpoint:
             "trainable": self.adaptation.trainable_count,
             "published_trainable": self.adaptation.published_trainable_count,
             "epochs": trainer.state.epoch,
+            "processes": idist.get_world_size(),
             "seconds": round(self.seconds(), 1),
             "validation": self.best,
             "changes": self.changes,

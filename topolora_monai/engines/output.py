@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +22,15 @@ import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
 from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
-__all__ = ["check_apart", "command_line", "prepare_output", "provenance", "say_if_stopped", "speak_plainly"]
+__all__ = [
+    "check_apart",
+    "command_line",
+    "plain_errors",
+    "prepare_output",
+    "provenance",
+    "say_if_stopped",
+    "speak_plainly",
+]
 
 _STOPPED = 130
 """Exit status of what Ctrl-C has ended, as shells have it."""
@@ -137,6 +146,18 @@ def speak_plainly() -> None:
         sys.excepthook = _print_plainly
 
 
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the package's own error in place of MONAI's that wraps it."""
+    try:
+        yield
+    except Exception as error:
+        own = _own(error)
+        if own is None or own is error:
+            raise
+        raise own from own.__cause__
+
+
 def say_if_stopped(note: str) -> None:
     """What to tell a person who stops this process by Ctrl-C from now on: what is kept, and how to go on."""
     _stop_note[:] = [note]
@@ -146,13 +167,18 @@ def _print_plainly(kind: type[BaseException], error: BaseException, trace: Trace
     if issubclass(kind, KeyboardInterrupt):
         print("; ".join(["\nstopped", *_stop_note]), file=sys.stderr)
         raise SystemExit(_STOPPED)
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, TopoLoRAError):
-        cause = cause.__cause__ or cause.__context__
+    cause = _own(error)
     if cause is None:
         traceback.print_exception(kind, error, trace)
     else:
         print(f"\nerror: {cause}", file=sys.stderr)
+
+
+def _own(error: BaseException | None) -> TopoLoRAError | None:
+    """The package's error that led to another one."""
+    while error is not None and not isinstance(error, TopoLoRAError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _commit() -> str:

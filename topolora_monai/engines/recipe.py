@@ -1,4 +1,7 @@
-"""What shapes a run's result, read off the configuration that makes it, so that no setting can be forgotten."""
+"""What shapes a run's result, read off the configuration that makes it, so that no setting can be forgotten.
+
+What a model remembers of it is put back there to train the model as before.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, TypeVar
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import ID_SEP_KEY
 
+from topolora_monai.adapters import Adaptation
+from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
+from topolora_monai.io.places import bundle_folder
+from topolora_monai.model.spec import ModelSpec, RecipeName, TrainingRecipe
 
-__all__ = ["Change", "Recipe", "caller"]
+__all__ = ["Change", "Recipe", "caller", "training_workflow"]
 
 _Kind = TypeVar("_Kind")
 
@@ -24,6 +31,44 @@ Change = tuple[Any, Any]
 
 _SECTIONS = ("imports", "initialize", "run", "training", "finalize", ConfigParser.meta_key)
 """What MONAI runs, and what it knows about the bundle: no settings."""
+
+_FILES: dict[RecipeName, tuple[str, ...]] = {
+    "topolora": ("train.yaml",),
+    "published": ("train.yaml", "published.yaml"),
+    "conv_lora": ("train.yaml", "conv_lora.yaml"),
+    "published_conv_lora": ("train.yaml", "conv_lora.yaml", "published_conv_lora.yaml"),
+}
+"""Configurations of the packaged bundle, by the name that the last of them gives the recipe."""
+_IDS = {
+    "name": "train#recipe",
+    "modality": "modality",
+    "elastic_magnitude": "train#elastic#magnitude_range#1",
+    "speckle_looks": "train#speckle#looks",
+    "loss_weights": "topology_loss#weights",
+    "loss_ramps": "topology_loss#ramps",
+    "skeleton": "topology_loss#skeleton",
+    "skeleton_iterations": "topology_loss#iterations",
+    "loss_smooth": "topology_loss#smooth",
+    "matching_loss": "loss#loss#matching",
+    "epochs": "epochs",
+    "crops_per_image": "crops_per_image",
+    "batch_size": "batch_size",
+    "accumulation_steps": "accumulation_steps",
+    "learning_rate": "learning_rate",
+    "weight_decay": "optimizer#weight_decay",
+    "schedule": "lr_scheduler#schedule",
+    "warmup_fraction": "lr_scheduler#warmup_fraction",
+    "max_grad_norm": "max_grad_norm",
+    "calibrate": "validate#calibrate",
+}
+"""Where the bundle's ``train.yaml`` has what a model remembers of its training."""
+_MODEL_IDS = {
+    **{name: name for name in ("image_size", "crop_size", "activation", "multiclass_head", "clahe", "despeckle_looks")},
+    **{name: f"model#{name}" for name in ("fit", "mask_tokens")},
+    **{name: f"scaling#{name}" for name in ("percentiles", "value_range", "bits")},
+    "threshold_by": "threshold_by",
+}
+"""Ids there that a model's entries are put into; numbers, switches and known words alone."""
 
 
 class Recipe:
@@ -66,6 +111,16 @@ class Recipe:
                 found.setdefault(name, {"text": _plain_text(self._parser[name])})["value"] = _normal(values[name])
         return found
 
+    def remembered(self, processes: int) -> TrainingRecipe:
+        """What a model keeps of it, to be trained again by.
+
+        Args:
+            processes: that train together.
+        """
+        known = {name: id_ for name, id_ in _IDS.items() if id_ in self._parser}
+        found = {name: _normal(self._parser.get_parsed_content(id_)) for name, id_ in known.items()}
+        return TrainingRecipe.of_settings(found | {"processes": processes})
+
     def _is_left_out(self, name: str) -> bool:
         return any(name == part or name.startswith(f"{part}#") for part in self._left_out)
 
@@ -91,6 +146,37 @@ class Recipe:
             elif old.get("text") != new.get("text") and not same_value:
                 refused[name] = change
         return refused, allowed
+
+
+def training_workflow(
+    spec: ModelSpec, adaptation: Adaptation, data: SegmentationData, **overrides: Any
+) -> ConfigWorkflow:
+    """The packaged training workflow, set up to train a model on, as it was trained before.
+
+    Nothing that a file says becomes a part of the configuration but numbers, switches and known words. Where several
+    processes trained together, one accumulates as many batches more.
+
+    Args:
+        spec: of the model.
+        adaptation: its network, which is trained.
+        data: to train it on, of the model's channels and classes.
+        **overrides: further ids; what is more than plain is given as an object.
+
+    Returns:
+        Not initialised yet; its ``trainer`` and ``evaluator`` are MONAI's engines.
+
+    Raises:
+        ConfigError: if the package's bundle is not there.
+    """
+    recipe = spec.recipe or TrainingRecipe(name="topolora" if spec.protocol == "native" else spec.protocol)
+    settings = recipe.to_dict()
+    settings["accumulation_steps"] = (recipe.accumulation_steps or 1) * (recipe.processes or 1)
+    pairs: dict[str, Any] = {id_: settings[name] for name, id_ in _IDS.items() if name in settings}
+    pairs |= {id_: getattr(spec, name) for name, id_ in _MODEL_IDS.items()}
+    pairs |= {"data": data, "adaptation": adaptation}
+    pairs |= {"network_name": "$@adaptation.base_name", "preset": "$@adaptation.config.preset"}
+    files = [str(bundle_folder() / "configs" / name) for name in _FILES[recipe.name]]
+    return ConfigWorkflow(config_file=files, logging_file=False, workflow_type="train", **(pairs | overrides))
 
 
 def caller(kind: type[_Kind]) -> _Kind:
@@ -135,4 +221,5 @@ def _is_plain(value: Any) -> bool:
 
 
 def _normal(value: Any) -> Any:
+    """With lists for tuples, and truth values for their words."""
     return _plain_text(list(value) if isinstance(value, tuple) else value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
@@ -10,14 +10,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from topolora_monai.errors import unknown_choice
+from topolora_monai.model.spec import Schedule
 
 __all__ = ["ScheduleSteps", "lr_schedule"]
 
-_SCHEDULES = ("cosine", "polynomial")
+_SCHEDULES = get_args(Schedule)
 
 
 def lr_schedule(
-    optimizer: Optimizer, schedule: str, total_iterations: int, warmup_fraction: float = 0.0, power: float = 0.9
+    optimizer: Optimizer, schedule: Schedule, total_iterations: int, warmup_fraction: float = 0.0, power: float = 0.9
 ) -> LambdaLR:
     """Linear warm-up from 0, then decay to 0 at the end of training.
 

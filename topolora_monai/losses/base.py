@@ -69,15 +69,19 @@ class ClassScores:
     values: Tensor
     weights: Tensor | None = None
 
-    def reduced(self, reduction: Reduction) -> Tensor:
-        """The values themselves, their (weighted) mean or their sum."""
+    def reduced(self, reduction: Reduction, shared: bool = False) -> Tensor:
+        """The values themselves, their (weighted) mean or their sum; ``shared``, see :class:`SegmentationLoss`."""
         if reduction == "none":
             return self.values
         if reduction == "sum":
             return self.values.sum()
         if self.weights is None:
             return self.values.mean()
-        return (self.values * self.weights).sum() / self.weights.sum().clamp(min=1.0)
+        total = self.weights.sum()
+        if shared:
+            torch.distributed.all_reduce(total)
+            total = total / torch.distributed.get_world_size()
+        return (self.values * self.weights).sum() / total.clamp(min=1.0)
 
 
 class SegmentationLoss(nn.Module, abc.ABC):
@@ -96,6 +100,9 @@ class SegmentationLoss(nn.Module, abc.ABC):
             are (B, K + 1) then.
         reduction: ``"none"`` gives shape (B, K), ``"sum"`` its sum and ``"mean"`` its mean, in which entries that
             are means over pixels weigh by their pixels.
+
+    ``shared`` is set to true where several processes train together and average their gradients: such means are then
+    over the pixels of all of them, and each has to compute the loss at the same time.
 
     Raises:
         ConfigError: for an unknown reduction, or an implicit background without a softmax.
@@ -120,6 +127,7 @@ class SegmentationLoss(nn.Module, abc.ABC):
         self.softmax = softmax
         self.implicit_background = implicit_background
         self.reduction: Reduction = reduction
+        self.shared = False
 
     @abc.abstractmethod
     def score(self, pixels: Pixels) -> ClassScores:
@@ -147,7 +155,7 @@ class SegmentationLoss(nn.Module, abc.ABC):
                 CUDA graph is captured.
             ConfigError: for a softmax over a single channel.
         """
-        return self.score(self._pixels(logits, target, mask, skeleton)).reduced(self.reduction)
+        return self.score(self._pixels(logits, target, mask, skeleton)).reduced(self.reduction, self.shared)
 
     def _pixels(self, logits: Tensor, target: Tensor, mask: Tensor | None, skeleton: Tensor | None) -> Pixels:
         _check_shapes(logits, target, mask, skeleton)

@@ -1,5 +1,5 @@
 """What a trained model is."""
 
-from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
+from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec, TrainingRecipe
 
-__all__ = ["MODEL_FORMAT", "ModelSpec"]
+__all__ = ["MODEL_FORMAT", "ModelSpec", "TrainingRecipe"]

@@ -1,4 +1,7 @@
-"""What a trained model is: every entry of an adapter file's header, its type, its range and its default."""
+"""What a trained model is: every entry of an adapter file's header, its type, its range and its default.
+
+How it was trained is one of them.
+"""
 
 # ruff: noqa: RUF009 - `_entry` gives fields
 
@@ -12,18 +15,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from topolora_monai.data.benchmark import Modality
 from topolora_monai.errors import AdapterFileError, ConfigError
+from topolora_monai.losses.centreline import SkeletonMethod
+from topolora_monai.losses.topology import LOSS_TERMS
 from topolora_monai.networks.activation import Activation
 from topolora_monai.networks.registry import MulticlassHead
 from topolora_monai.networks.segmenter import Fit
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
-__all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "ThresholdBy"]
+__all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "RecipeName", "Schedule", "ThresholdBy", "TrainingRecipe"]
 
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
 ThresholdBy = Literal["dice", "cldice"]
 """What a stored threshold is best for."""
+RecipeName = Literal["topolora", "published", "conv_lora", "published_conv_lora"]
+"""The packaged bundle's ways to train."""
+Schedule = Literal["cosine", "polynomial"]
+"""How the learning rate falls."""
 
 MODEL_FORMAT = 1
 """Number of the present format of headers."""
@@ -101,6 +111,26 @@ def _names() -> _Rule:
     return rule._replace(value=lambda names: tuple(map(name.value, rule.value(names))))
 
 
+def _terms(most: float) -> _Rule:
+    return _rule(
+        f"numbers from 0 to {most:g} by the names of loss terms",
+        lambda found: (
+            isinstance(found, Mapping)
+            and found.keys() <= LOSS_TERMS.keys()
+            and all(_is_number(number) and 0 <= number <= most for number in found.values())
+        ),
+    )
+
+
+def _looks() -> _Rule:
+    def holds(found: Any) -> bool:
+        pair = found if isinstance(found, list | tuple) else [found, found]
+        return len(pair) == 2 and all(map(_is_number, pair)) and 0 < pair[0] <= pair[1]
+
+    rule = _rule("a number above 0, or two, the lower first", holds)
+    return rule._replace(value=lambda found: tuple(found) if isinstance(rule.value(found), list) else found)
+
+
 _SIDE, _CHANNEL_COUNT = _whole(16, 8192), _whole(*_CHANNELS)
 _SWITCH = _rule("true or false", lambda value: isinstance(value, bool))
 _POSITIVE = _rule("a number above 0", lambda value: _is_number(value) and value > 0)
@@ -120,6 +150,7 @@ _ADAPTATION = _rule(
         and value.get("preset", "").isprintable()
     ),
 )
+_OBJECT = _rule("an object", lambda value: isinstance(value, Mapping))
 _SHA256 = _rule(
     "64 hexadecimal digits", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 )
@@ -127,6 +158,107 @@ _SHA256 = _rule(
 
 def _entry(rule: _Rule, default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def _rules(kind: type) -> dict[str, _Rule]:
+    return {entry.name: entry.metadata["rule"] for entry in dataclasses.fields(kind) if "rule" in entry.metadata}
+
+
+def _maybe(rule: _Rule) -> Any:
+    return _entry(_optional(rule), None)
+
+
+_COUNT = _whole(1, 1_000_000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How a model was trained: settings of the bundle's training workflow, as plain data.
+
+    What is None is as the bundle has it. Of parts that were replaced by others nothing is known here.
+
+    Args:
+        name: of the bundle's configurations; their augmentation is a part of it.
+        modality: chooses the augmentation.
+        elastic_magnitude: largest shift in pixels by which images were bent.
+        speckle_looks: of the speckle added to SAR images, one number or the lowest and highest.
+        loss_weights: of :class:`~topolora_monai.losses.TopologyLoss`, as the next four.
+        loss_ramps: likewise.
+        skeleton: likewise.
+        skeleton_iterations: likewise.
+        loss_smooth: likewise.
+        matching_loss: whether networks that predict a set of masks were trained with their own loss instead.
+        epochs: passes over the training images.
+        crops_per_image: of each image in an epoch.
+        batch_size: crops in a step of one process.
+        accumulation_steps: batches in a step of the optimiser.
+        processes: that trained together.
+        learning_rate: the highest.
+        weight_decay: of the optimiser.
+        schedule: of the learning rate.
+        warmup_fraction: of the steps.
+        max_grad_norm: gradients were clipped to.
+        calibrate: whether a temperature was chosen with the threshold.
+
+    Raises:
+        ConfigError: for an entry of another type or out of its range.
+
+    Example:
+        >>> TrainingRecipe(modality="sar", loss_weights={"structure": 1.0}, batch_size=2).to_dict()
+        {'name': 'topolora', 'modality': 'sar', 'loss_weights': {'structure': 1.0}, 'batch_size': 2}
+    """
+
+    name: RecipeName = _entry(_choice(RecipeName), "topolora")
+    modality: Modality | None = _maybe(_choice(Modality))
+    elastic_magnitude: float | None = _maybe(_rule("0 or more", lambda value: _is_number(value) and value >= 0))
+    speckle_looks: float | tuple[float, float] | None = _maybe(_looks())
+    loss_weights: Mapping[str, float] | None = _maybe(_terms(1e6))
+    loss_ramps: Mapping[str, float] | None = _maybe(_terms(1))
+    skeleton: SkeletonMethod | None = _maybe(_choice(SkeletonMethod))
+    skeleton_iterations: int | None = _maybe(_whole(0, 1000))
+    loss_smooth: float | None = _maybe(_POSITIVE)
+    matching_loss: bool | None = _maybe(_SWITCH)
+    epochs: int | None = _maybe(_COUNT)
+    crops_per_image: int | None = _maybe(_COUNT)
+    batch_size: int | None = _maybe(_COUNT)
+    accumulation_steps: int | None = _maybe(_COUNT)
+    processes: int | None = _maybe(_COUNT)
+    learning_rate: float | None = _maybe(_POSITIVE)
+    weight_decay: float | None = _maybe(_rule("0 or more", lambda value: _is_number(value) and value >= 0))
+    schedule: Schedule | None = _maybe(_choice(Schedule))
+    warmup_fraction: float | None = _maybe(_SHARE)
+    max_grad_norm: float | None = _maybe(_POSITIVE)
+    calibrate: bool | None = _maybe(_SWITCH)
+
+    def __post_init__(self) -> None:
+        for name, rule in _rules(type(self)).items():
+            object.__setattr__(self, name, _value(name, rule, getattr(self, name), "recipe"))
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> TrainingRecipe:
+        """What :meth:`to_dict` gave; entries that are not known are left out.
+
+        Raises:
+            ConfigError: for a wrong one.
+        """
+        return cls(**{name: entries[name] for name in _rules(cls) if entries.get(name) is not None})
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> TrainingRecipe:
+        """What of a run's settings can be remembered: those of another type or out of range are left out."""
+        rules = _rules(cls)
+        return cls(**{name: settings[name] for name in rules.keys() & settings if _holds(rules[name], settings[name])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, as plain JSON types."""
+        known = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+
+
+_RECIPE = _Rule(
+    "an object of a training recipe's entries",
+    lambda found: found if isinstance(found, TrainingRecipe) else TrainingRecipe.from_dict(_OBJECT.value(found)),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +304,7 @@ class ModelSpec:
         ignore: value of pixels that nobody annotated.
         partial: what part of the data set was there.
         validation_dice: Dice on the validation split.
+        recipe: that it was trained by; None where nothing is known.
         further: entries that this version does not know, as they are.
 
     Raises:
@@ -224,11 +357,12 @@ class ModelSpec:
     ignore: int | None = _entry(_optional(_whole(-(2**31), 2**31)), None)
     partial: str | None = _entry(_optional(_text(2000)), None)
     validation_dice: float | None = _entry(_optional(_SHARE), None)
+    recipe: TrainingRecipe | None = _entry(_optional(_RECIPE), None)
     further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():
-            object.__setattr__(self, name, _value(name, rule, getattr(self, name)))
+            object.__setattr__(self, name, _value(name, rule, getattr(self, name), "model"))
         object.__setattr__(self, "crop_size", self.crop_size or self.image_size)
         object.__setattr__(self, "labels", self.labels or _numbered_names(self.out_channels))
         if len(self.labels) != self.out_channels + 1:
@@ -275,6 +409,7 @@ class ModelSpec:
     def to_header(self) -> dict[str, Any]:
         """Every entry as plain JSON types, but those of which nothing is known."""
         known = {name: getattr(self, name) for name in _RULES}
+        known["recipe"] = None if self.recipe is None else self.recipe.to_dict()
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
         return {**self.further, **{name: value for name, value in listed.items() if value is not None}}
 
@@ -305,17 +440,25 @@ class ModelSpec:
         return self.image_size / self.crop_size
 
 
-_RULES: dict[str, _Rule] = {
-    entry.name: entry.metadata["rule"] for entry in dataclasses.fields(ModelSpec) if "rule" in entry.metadata
-}
+_RULES = _rules(ModelSpec)
 _REQUIRED = ("network_name", "base_sha256", "adaptation", "package_version")
 
 
-def _value(name: str, rule: _Rule, found: Any) -> Any:
+def _value(name: str, rule: _Rule, found: Any, whose: str) -> Any:
     try:
         return rule.value(found)
+    except ConfigError:  # of an entry within it
+        raise
     except ValueError:
-        raise ConfigError(f"wrong {name} of the model", expected=rule.words, found=_shown(found)) from None
+        raise ConfigError(f"wrong {name} of the {whose}", expected=rule.words, found=_shown(found)) from None
+
+
+def _holds(rule: _Rule, found: Any) -> bool:
+    try:
+        rule.value(found)
+    except ValueError:
+        return False
+    return True
 
 
 def _shown(value: Any) -> str:

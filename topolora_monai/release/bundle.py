@@ -16,14 +16,13 @@ from topolora_monai.adapters import load_adapter, merge, read_spec
 from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.json_files import read_json
+from topolora_monai.io.places import bundle_folder
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
 from topolora_monai.release.configs import MODEL_FILE, inference_config, metadata
 
 __all__ = ["release"]
-
-_SOURCE_BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
 
 
 def release(
@@ -51,7 +50,7 @@ def release(
         OutputError: if ``out`` exists or cannot be written; nothing is left behind.
     """
     run, out = Path(run).absolute(), Path(out).absolute()
-    source = Path(source_bundle).absolute() if source_bundle else _SOURCE_BUNDLE
+    source = Path(source_bundle).absolute() if source_bundle else bundle_folder()
     if not (source / "configs/inference.yaml").is_file():
         raise ConfigError(
             "source bundle not found", path=source, hint="give --source_bundle its folder in the source tree"

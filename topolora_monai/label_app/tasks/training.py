@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
+from topolora_monai.adapters import read_spec
 from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune
 from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.io.images import image_kind
@@ -50,9 +51,14 @@ class Training(TrainTask):
         self._options = options
 
     def config(self) -> dict[str, Any]:
-        """What a client may change."""
+        """What a client may change; values of the adapter's own recipe stand in where it has some."""
+        current = self._adapters.current(self._name)
+        recipe = read_spec(current.path).recipe
         settings = dataclasses.asdict(TrainingSettings())
-        return {"max_epochs": settings.pop("epochs"), **settings}
+        for name, value in settings.items():
+            settings[name] = getattr(recipe, name, None) if value is None else value
+        epochs = settings.pop("epochs")
+        return {"max_epochs": epochs, **{name: value for name, value in settings.items() if value is not None}}
 
     def stats(self) -> dict[str, Any]:
         """As :func:`training_status`."""
@@ -154,14 +160,15 @@ class _Notes:
 
 
 def _settings(request: dict[str, Any]) -> TrainingSettings:
-    known = {entry.name: entry.default for entry in dataclasses.fields(TrainingSettings)}
+    known = {entry.name: str(entry.type) for entry in dataclasses.fields(TrainingSettings)}
     chosen = {name: request[name] for name in known if request.get(name) is not None}
     if request.get("max_epochs") is not None:
         chosen["epochs"] = request["max_epochs"]
     for name, value in chosen.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or (isinstance(known[name], int) and not isinstance(value, int)):
-            raise ConfigError(f"{name} must be a number", expected=f"such as {known[name]}", found=repr(value)[:60])
+        kind = int if "int" in known[name] else int | float
+        if not isinstance(value, kind) or isinstance(value, bool):
+            words = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{name} must be {words}", found=repr(value)[:60])
     return TrainingSettings(**chosen)
 
 
