@@ -19,7 +19,7 @@ from topolora_monai.networks import build_network
 
 ROOT = CONFIGS.parents[2]
 SETTINGS = {"epochs": 2, "crops_per_image": 3, "batch_size": 2, "learning_rate": 1e-3, "seed": 3}
-CHANGED = {**SETTINGS, "train#elastic#magnitude_range": [0.0, 4.0], "max_grad_norm": 0.5}
+CHANGED = {**SETTINGS, "train#elastic#magnitude_range#1": 4.0, "max_grad_norm": 0.5}
 OTHER = {"preset": "lora", "image_size": 64, "crop_size": 32, "precision": "fp32", "tracker#trackers": []}
 OTHER |= {"network_def#seed": 0}  # the base that an adapter file of no checkpoint is read with
 

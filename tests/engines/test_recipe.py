@@ -12,7 +12,9 @@ from topolora_monai.io.places import bundle_folder
 from topolora_monai.model import TrainingRecipe
 from topolora_monai.networks import build_network
 
-SAR = {"modality": "sar", "scaling#pixel_values": "db", "train#speckle#looks": [2.0, 4.0]}
+SAR = {
+    "modality": "sar", "scaling#pixel_values": "db", "model#in_channels": 2, "train#speckle#looks": [2.0, 4.0],
+}  # fmt: skip
 PROBE = {"_target_": "topolora_monai.engines.Recipe"}
 
 
@@ -31,13 +33,13 @@ class Data:
         return {"dataset": "none"}
 
 
-def trained(*overlays, processes=1, **settings):
+def trained(*overlays, **settings):
     """What a run of the bundle would remember."""
     parser = ConfigParser()
     parser.read_config([bundle_folder() / "configs" / name for name in ("train.yaml", *overlays)])
-    parser.update({"modality": "optical", "classes": ["background", "thing"], **settings})
+    parser.update({"model#in_channels": 3, "modality": "optical", "classes": ["background", "thing"], **settings})
     parser["probe"] = PROBE
-    return parser.get_parsed_content("probe").remembered(processes)
+    return parser.get_parsed_content("probe").remembered(settings.get("processes", 1))
 
 
 def again(recipe, **properties):
@@ -58,7 +60,9 @@ def transforms(get):
 
 
 def test_conv_lora_s_structure_loss():
-    get = again(trained("conv_lora.yaml"))
+    recipe = trained("conv_lora.yaml")
+    assert recipe.name == "conv_lora"
+    get = again(recipe)
     assert list(get("topology_loss").terms) == ["structure"]
     assert get("lr_scheduler#schedule") == "polynomial"
     assert get("optimizer").defaults["lr"] == 1e-4
@@ -98,16 +102,11 @@ def test_how_the_decision_is_made():
 
 def test_a_recipe_is_the_same_after_any_number_of_trainings():
     settings = {
-        "topology_loss#weights#balanced_bce": 2.0,
-        "topology_loss#ramps#cldice": 0.25,
-        "topology_loss#iterations": 3,
-        "loss#loss#matching": "false",
-        "optimizer#weight_decay": 0.0,
-        "train#elastic#magnitude_range": [0.0, 3.5],
+        "topology_loss#weights#balanced_bce": 2.0, "topology_loss#ramps#cldice": 0.25, "topology_loss#iterations": 3,
+        "loss#loss#matching": "false", "optimizer#weight_decay": 0.0, "train#elastic#magnitude_range#1": 3.5,
         "lr_scheduler#warmup_fraction": 0.2,
-        "epochs": 7,
-    }
-    before = trained(**SAR, **settings)
+    }  # fmt: skip
+    before = trained(**SAR, **settings, epochs=7)
     assert before.matching_loss is False
     assert None not in before.to_dict().values()
     assert len(before.to_dict()) == len(TrainingRecipe.__dataclass_fields__)

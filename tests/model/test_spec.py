@@ -20,7 +20,7 @@ EVERYTHING = {
     "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "partial": "3 of 40 images",
     "validation_dice": 0.8,
     "recipe": {
-        "modality": "sar", "elastic_magnitude": 0.0,
+        "name": "conv_lora", "modality": "sar", "elastic_magnitude": 0.0,
         "speckle_looks": [1.0, 4.0], "loss_weights": {"structure": 1.0, "bce": 0.0}, "loss_ramps": {"cldice": 0.5},
         "skeleton": "topology_preserving", "skeleton_iterations": 5, "loss_smooth": 1e-6, "matching_loss": False,
         "epochs": 3, "crops_per_image": 4, "batch_size": 2, "accumulation_steps": 2, "processes": 2,
@@ -108,7 +108,7 @@ def test_another_format_names_the_version_to_use(version):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("skeleton", "$__import__('os')"), ("modality", "x-ray"), ("elastic_magnitude", -1), ("speckle_looks", [4, 1]),
+        ("name", "$__import__('os')"), ("modality", "x-ray"), ("elastic_magnitude", -1), ("speckle_looks", [4, 1]),
         ("speckle_looks", "@x"), ("loss_weights", {"$x": 1.0}), ("loss_weights", {"bce": "$1"}),
         ("loss_weights", {"bce": -1}), ("loss_ramps", {"cldice": 2}), ("skeleton", "%x"), ("skeleton_iterations", 1e9),
         ("loss_smooth", 0), ("matching_loss", "true"), ("epochs", 0), ("batch_size", 2.5), ("processes", 10**9),

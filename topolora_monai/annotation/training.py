@@ -195,7 +195,8 @@ def fine_tune(
     network = build_as_stored(spec, build_network, current.path, weights=weights)
     adaptation = load_adapter(network, current.path)
     report = _Report(progress, cancelled)
-    chosen = {name: value for name in _RECIPE_SETTINGS if (value := getattr(settings, name)) is not None}
+    given = {id_: getattr(settings, name) for name, id_ in _RECIPE_SETTINGS.items()}
+    chosen: dict[str, Any] = {id_: value for id_, value in given.items() if value is not None}
     if precision is not None:
         chosen["precision"] = precision
     with tempfile.TemporaryDirectory() as folder:
@@ -206,10 +207,9 @@ def fine_tune(
                 adaptation,
                 _Annotations(spec, run, tuple(training), tuple(validation)),
                 output_dir=run,
-                **{"tracker#trackers": []},
                 device=torch.device(device),
                 val_interval=min(settings.val_interval, settings.epochs),
-                **chosen,
+                **{"tracker#trackers": [], **chosen},
             )
             workflow.initialize()
             workflow.evaluator.run()
@@ -233,10 +233,11 @@ def fine_tune(
     return FineTuning(version, before, after, report.stopped, *names)
 
 
-_RECIPE_SETTINGS = (
-    *("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "elastic_magnitude", "seed"),
-)
-"""Of :class:`TrainingSettings`, what the workflow calls by the same name."""
+_RECIPE_SETTINGS = {
+    **{name: name for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "seed")},
+    "elastic_magnitude": "train#elastic#magnitude_range#1",
+}
+"""Of :class:`TrainingSettings`, what the workflow has, and where."""
 _DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "recipe")
 """Entries of a model that training it on makes anew."""
 

@@ -17,7 +17,7 @@ from topolora_monai.adapters import Adaptation
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.places import bundle_folder
-from topolora_monai.model.spec import ModelSpec, Protocol, TrainingRecipe
+from topolora_monai.model.spec import ModelSpec, RecipeName, TrainingRecipe
 
 __all__ = ["Change", "Recipe", "caller", "training_workflow"]
 
@@ -32,7 +32,15 @@ Change = tuple[Any, Any]
 _SECTIONS = ("imports", "initialize", "run", "training", "finalize", ConfigParser.meta_key)
 """What MONAI runs, and what it knows about the bundle: no settings."""
 
+_FILES: dict[RecipeName, tuple[str, ...]] = {
+    "topolora": ("train.yaml",),
+    "published": ("train.yaml", "published.yaml"),
+    "conv_lora": ("train.yaml", "conv_lora.yaml"),
+    "published_conv_lora": ("train.yaml", "conv_lora.yaml", "published_conv_lora.yaml"),
+}
+"""Configurations of the packaged bundle, by the name that the last of them gives the recipe."""
 _IDS = {
+    "name": "train#recipe",
     "modality": "modality",
     "elastic_magnitude": "train#elastic#magnitude_range#1",
     "speckle_looks": "train#speckle#looks",
@@ -53,28 +61,14 @@ _IDS = {
     "max_grad_norm": "max_grad_norm",
     "calibrate": "validate#calibrate",
 }
-"""Where ``train.yaml`` has what a model remembers of its training."""
+"""Where the bundle's ``train.yaml`` has what a model remembers of its training."""
 _MODEL_IDS = {
-    "image_size": "image_size",
-    "crop_size": "crop_size",
-    "fit": "model#fit",
-    "activation": "activation",
-    "multiclass_head": "multiclass_head",
-    "mask_tokens": "model#mask_tokens",
-    "percentiles": "scaling#percentiles",
-    "value_range": "scaling#value_range",
-    "bits": "scaling#bits",
-    "clahe": "clahe",
-    "despeckle_looks": "despeckle_looks",
+    **{name: name for name in ("image_size", "crop_size", "activation", "multiclass_head", "clahe", "despeckle_looks")},
+    **{name: f"model#{name}" for name in ("fit", "mask_tokens")},
+    **{name: f"scaling#{name}" for name in ("percentiles", "value_range", "bits")},
     "threshold_by": "threshold_by",
 }
-"""Where it has a model's entries; numbers, switches and known words alone."""
-_FILES: dict[Protocol, tuple[str, ...]] = {
-    "native": ("train.yaml",),
-    "published": ("train.yaml", "published.yaml"),
-    "published_conv_lora": ("train.yaml", "conv_lora.yaml", "published_conv_lora.yaml"),
-}
-"""Configurations that a protocol is made of."""
+"""Ids there that a model's entries are put into; numbers, switches and known words alone."""
 
 
 class Recipe:
@@ -117,9 +111,6 @@ class Recipe:
                 found.setdefault(name, {"text": _plain_text(self._parser[name])})["value"] = _normal(values[name])
         return found
 
-    def _is_left_out(self, name: str) -> bool:
-        return any(name == part or name.startswith(f"{part}#") for part in self._left_out)
-
     def remembered(self, processes: int) -> TrainingRecipe:
         """What a model keeps of it, to be trained again by.
 
@@ -129,6 +120,9 @@ class Recipe:
         known = {name: id_ for name, id_ in _IDS.items() if id_ in self._parser}
         found = {name: _normal(self._parser.get_parsed_content(id_)) for name, id_ in known.items()}
         return TrainingRecipe.of_settings(found | {"processes": processes})
+
+    def _is_left_out(self, name: str) -> bool:
+        return any(name == part or name.startswith(f"{part}#") for part in self._left_out)
 
     def compare(self, before: Settings, now: Settings) -> tuple[dict[str, Change], dict[str, Change]]:
         """Settings that differ: those that must not, and those that may.
@@ -166,7 +160,7 @@ def training_workflow(
         spec: of the model.
         adaptation: its network, which is trained.
         data: to train it on, of the model's channels and classes.
-        **overrides: further ids, or entries of a recipe; what is more than plain is given as an object.
+        **overrides: further ids; what is more than plain is given as an object.
 
     Returns:
         Not initialised yet; its ``trainer`` and ``evaluator`` are MONAI's engines.
@@ -174,16 +168,15 @@ def training_workflow(
     Raises:
         ConfigError: if the package's bundle is not there.
     """
-    recipe = spec.recipe or TrainingRecipe()
+    recipe = spec.recipe or TrainingRecipe(name="topolora" if spec.protocol == "native" else spec.protocol)
     settings = recipe.to_dict()
     settings["accumulation_steps"] = (recipe.accumulation_steps or 1) * (recipe.processes or 1)
     pairs: dict[str, Any] = {id_: settings[name] for name, id_ in _IDS.items() if name in settings}
     pairs |= {id_: getattr(spec, name) for name, id_ in _MODEL_IDS.items()}
     pairs |= {"data": data, "adaptation": adaptation}
     pairs |= {"network_name": "$@adaptation.base_name", "preset": "$@adaptation.config.preset"}
-    pairs |= {_IDS.get(name, name): value for name, value in overrides.items()}
-    files = [str(bundle_folder() / "configs" / name) for name in _FILES[spec.protocol]]
-    return ConfigWorkflow(config_file=files, logging_file=False, workflow_type="train", **pairs)
+    files = [str(bundle_folder() / "configs" / name) for name in _FILES[recipe.name]]
+    return ConfigWorkflow(config_file=files, logging_file=False, workflow_type="train", **(pairs | overrides))
 
 
 def caller(kind: type[_Kind]) -> _Kind:

@@ -27,12 +27,14 @@ from topolora_monai.networks.segmenter import Fit
 from topolora_monai.transforms import GreenClahed, LoadItem, RefinedLeed
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
-__all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "Schedule", "ThresholdBy", "TrainingRecipe"]
+__all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "RecipeName", "Schedule", "ThresholdBy", "TrainingRecipe"]
 
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
 ThresholdBy = Literal["dice", "cldice"]
 """What a stored threshold is best for."""
+RecipeName = Literal["topolora", "published", "conv_lora", "published_conv_lora"]
+"""The packaged bundle's ways to train."""
 Schedule = Literal["cosine", "polynomial"]
 """How the learning rate falls."""
 
@@ -174,11 +176,12 @@ _COUNT = _whole(1, 1_000_000)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """How a model was trained: settings of a bundle's training workflow, as plain data.
+    """How a model was trained: settings of the bundle's training workflow, as plain data.
 
     What is None is as the bundle has it. Of parts that were replaced by others nothing is known here.
 
     Args:
+        name: of the bundle's configurations; their augmentation is a part of it.
         modality: chooses the augmentation.
         elastic_magnitude: largest shift in pixels by which images were bent.
         speckle_looks: of the speckle added to SAR images, one number or the lowest and highest.
@@ -205,9 +208,10 @@ class TrainingRecipe:
 
     Example:
         >>> TrainingRecipe(modality="sar", loss_weights={"structure": 1.0}, batch_size=2).to_dict()
-        {'modality': 'sar', 'loss_weights': {'structure': 1.0}, 'batch_size': 2}
+        {'name': 'topolora', 'modality': 'sar', 'loss_weights': {'structure': 1.0}, 'batch_size': 2}
     """
 
+    name: RecipeName = _entry(_choice(RecipeName), "topolora")
     modality: Modality | None = _maybe(_choice(Modality))
     elastic_magnitude: float | None = _maybe(_rule("0 or more", lambda value: _is_number(value) and value >= 0))
     speckle_looks: float | tuple[float, float] | None = _maybe(_looks())
