@@ -164,7 +164,7 @@ class TestImages:
 
     def test_record_is_there_before_the_first_epoch_ends(self, tmp_path, split):
         run = Run(tmp_path / "run", split(training_a="a"))
-        run.checkpoint._resume(run.trainer)
+        run.checkpoint._begin(run.trainer)
         assert "a" in json.loads((tmp_path / "run/split.json").read_text())["training"]
 
 
@@ -245,7 +245,7 @@ class TestLastState:
     def test_starting_over_forgets_the_finished_run(self, tmp_path):
         Run(tmp_path)()
         run = Run(tmp_path, resume=False)
-        run.checkpoint._resume(run.trainer)
+        run.checkpoint._begin(run.trainer)
         assert not (tmp_path / "training.json").exists()
 
 
