@@ -170,6 +170,7 @@ class RunCheckpoint:
         self._scaler = state["scaler"]
         self._epochs_before = trainer.state.epoch = state["epoch"]
         done, wanted_epochs = trainer.state.epoch, trainer.state.max_epochs or 0
+        trainer.state.max_epochs = max(done, wanted_epochs)  # or Ignite would refuse to start
         if changed:
             self.changes = [
                 *self.changes,
