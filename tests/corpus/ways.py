@@ -274,7 +274,7 @@ def read_base(file: Path, out: Path) -> None:
 
 def read_merged_model(file: Path, out: Path) -> None:
     """A released bundle's ``model.pt``."""
-    from topolora_monai.release.network import load_model
+    from topolora_monai.model.network import load_model
 
     load_model(torch.nn.Linear(2, 2), file)
 
