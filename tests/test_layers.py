@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / topolora_monai.__name__
 LAYERS = (
-    {"errors", "extras", "environment"},
+    {"errors", "extras", "environment", "parsing"},
     {"io"},
     {"transforms", "losses", "metrics", "measures"},
     {"data", "weights"},

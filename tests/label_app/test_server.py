@@ -422,8 +422,9 @@ def test_palette_of_white_and_black_is_a_label_as_it_shows(tmp_path):
     from topolora_monai.label_app.tasks.masks import read_label
 
     mask = np.eye(5, dtype=np.uint8)
+    Image.fromarray(mask).save(tmp_path / "image.png")
     for first, colours in ((1 - mask, [255] * 3 + [0] * 3), (mask, [0] * 3 + [255] * 3), (mask, [0] * 3 + [128, 0, 0])):
         picture = Image.fromarray(first, mode="P")
         picture.putpalette(colours)
         picture.save(tmp_path / "a.png")
-        np.testing.assert_array_equal(read_label(tmp_path / "a.png"), mask)
+        np.testing.assert_array_equal(read_label(tmp_path / "a.png", tmp_path / "image.png"), mask)
