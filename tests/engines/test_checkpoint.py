@@ -164,7 +164,7 @@ class TestImages:
 
     def test_record_is_there_before_the_first_epoch_ends(self, tmp_path, split):
         run = Run(tmp_path / "run", split(training_a="a"))
-        run.checkpoint._resume(run.trainer)
+        run.checkpoint._begin(run.trainer)
         assert "a" in json.loads((tmp_path / "run/split.json").read_text())["training"]
 
 
@@ -226,6 +226,23 @@ class TestLastState:
         with pytest.raises(ConfigError, match=r"cannot be read.*last\.pt"):
             Run(tmp_path)()
 
+    def test_a_finished_run_is_not_trained_on(self, tmp_path):
+        Run(tmp_path, epochs=3)()
+        for epochs in (3, 2):
+            again = Run(tmp_path, epochs=epochs)()
+            assert (again.trainer.state.epoch, again.rates) == (3, [])
+
+    def test_what_is_put_into_the_network_between_starts_stays(self, tmp_path):
+        Run(tmp_path)()
+        run = Run(tmp_path, epochs=3)
+        before = run.network.weight.item()
+        for epochs in (2, 3):
+            run.network.weight.data.fill_(7.0)
+            run.trainer.state.max_epochs = epochs
+            run()
+            assert run.network.weight.item() == pytest.approx(7.0, abs=0.1) != before
+            assert run.trainer.state.epoch == epochs
+
     def test_folder_that_is_removed_meanwhile(self, tmp_path):
         run = Run(tmp_path / "gone")
         with pytest.raises(OutputError, match="was removed"):
@@ -245,7 +262,7 @@ class TestLastState:
     def test_starting_over_forgets_the_finished_run(self, tmp_path):
         Run(tmp_path)()
         run = Run(tmp_path, resume=False)
-        run.checkpoint._resume(run.trainer)
+        run.checkpoint._begin(run.trainer)
         assert not (tmp_path / "training.json").exists()
 
 

@@ -142,13 +142,14 @@ class TestHandlers:
             engine.run()
         assert network.weight.item() == 1.0
 
-    def test_ramp_follows_the_run(self):
+    @pytest.mark.parametrize("epochs", [1, 2])
+    def test_ramp_follows_the_whole_training(self, epochs):
         loss = TopologyLoss({"bce": 1.0, "cldice": 1.0}, ramps={"cldice": 1.0}, iterations=1)
         seen = []
-        engine, _ = trainer(TargetLoss(loss), loader(4), [LossRamp(loss)])
+        engine, _ = trainer(TargetLoss(loss), loader(4), [LossRamp(loss, epochs)])
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: seen.append(loss.weight("cldice")))
         engine.run()
-        assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75])
+        assert seen == pytest.approx([step / epochs for step in (0.0, 0.25, 0.5, 0.75)])
 
     def test_progress_bar_counts_and_passes_errors_on(self, capsys):
         engine, _ = trainer(SumLoss(), loader(3), [TimeLeft("training")])

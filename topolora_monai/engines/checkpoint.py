@@ -116,6 +116,9 @@ class RunCheckpoint:
         self.changes: list[dict[str, Any]] = []
         self._provenance = provenance()  # of the code that trains, whatever is committed meanwhile
         self._seconds_before = 0.0
+        self._begun = False
+        self._epochs_before = 0
+        self._scaler: dict[str, Any] = {}
         self._started = time.monotonic()
 
     @property
@@ -129,8 +132,13 @@ class RunCheckpoint:
         return self.folder / "adapter.safetensors"
 
     def attach(self, engine: Trainer) -> None:
-        """Resume when the trainer starts; save after each of its epochs. Attach after the validation handler."""
-        engine.add_event_handler(Events.STARTED, self._resume)
+        """Resume, once, and save after each epoch. Attach after the validation handler.
+
+        What is put into the network from now on stays there, as do weights that a server sends before each of several
+        starts of the trainer.
+        """
+        self._resume(engine)
+        engine.add_event_handler(Events.STARTED, self._begin)
         if idist.get_rank() == 0:  # every process resumes, one writes
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             engine.add_event_handler(Events.COMPLETED, self._describe)
@@ -141,7 +149,6 @@ class RunCheckpoint:
         return self._seconds_before + time.monotonic() - self._started
 
     def _resume(self, trainer: Trainer) -> None:
-        self._started = time.monotonic()
         processes = idist.get_world_size()
         self._shaped_by = self.recipe.settings() | {
             "number of processes": {"text": processes},
@@ -149,11 +156,6 @@ class RunCheckpoint:
         }
         if self.resume and self.last.is_file():
             self._take_up(trainer, self._read_last())
-        elif idist.get_rank() == 0:
-            (self.folder / "training.json").unlink(missing_ok=True)  # of the run that is started over
-            say_if_stopped("nothing is kept before the first epoch ends; the same command starts over")
-        if idist.get_rank() == 0:
-            self._write_json(self.split, SPLIT_FILE)
 
     def _take_up(self, trainer: Trainer, state: dict[str, Any]) -> None:
         changed = self._check_same(state)
@@ -162,15 +164,14 @@ class RunCheckpoint:
             check_fit(wanted, state["adapter"], self.last, "the run's last state", hint=_START_OVER)
             self._load_optimizer(state["optimizer"])
             self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | state["lr_scheduler"])
-            if trainer.scaler is not None and state["scaler"]:
-                trainer.scaler.load_state_dict(state["scaler"])
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise self._unreadable(error) from error
         self.adaptation.network.load_state_dict(state["adapter"], strict=False)
         self.best, self.changes, self._seconds_before = state["best"], state["changes"], state["seconds"]
-        trainer.state.epoch = state["epoch"]
-        trainer.state.iteration = state["epoch"] * (trainer.state.epoch_length or 0)
+        self._scaler = state["scaler"]
+        self._epochs_before = trainer.state.epoch = state["epoch"]
         done, wanted_epochs = trainer.state.epoch, trainer.state.max_epochs or 0
+        trainer.state.max_epochs = max(done, wanted_epochs)  # or Ignite would refuse to start
         if changed:
             self.changes = [
                 *self.changes,
@@ -185,6 +186,25 @@ class RunCheckpoint:
         else:
             _logger.info("resuming %s after epoch %d of %d", self.folder, done, wanted_epochs)
         self._say_resumable(done)
+
+    def _begin(self, trainer: Trainer) -> None:
+        """Act at the first start of the trainer, for which Ignite and MONAI make epoch and scaler anew."""
+        if self._begun:
+            return
+        self._begun = True
+        trainer.state.epoch = self._epochs_before
+        trainer.state.iteration = self._epochs_before * (trainer.state.epoch_length or 0)
+        if trainer.scaler is not None and self._scaler:
+            try:
+                trainer.scaler.load_state_dict(self._scaler)
+            except (ValueError, KeyError, TypeError, RuntimeError) as error:
+                raise self._unreadable(error) from error
+        if idist.get_rank() != 0:
+            return
+        if not self._epochs_before:
+            (self.folder / "training.json").unlink(missing_ok=True)  # of the run that is started over
+            say_if_stopped("nothing is kept before the first epoch ends; the same command starts over")
+        self._write_json(self.split, SPLIT_FILE)
 
     def _check_same(self, state: Mapping[str, Any]) -> dict[str, Change]:
         """Refuse another run; gives what has changed and may."""

@@ -53,10 +53,12 @@ class LossRamp:
 
     Args:
         loss: has ``set_progress``, as :class:`~topolora_monai.losses.TopologyLoss`.
+        epochs: of the whole training, over all starts of the trainer.
     """
 
-    def __init__(self, loss: Any) -> None:
+    def __init__(self, loss: Any, epochs: int) -> None:
         self.loss = loss
+        self.epochs = epochs
 
     def attach(self, engine: Engine) -> None:
         """Act before each iteration."""
@@ -64,7 +66,7 @@ class LossRamp:
 
     def __call__(self, engine: Engine) -> None:
         """Set the progress, from 0 at the first iteration to just under 1 at the last."""
-        total = (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)
+        total = self.epochs * (engine.state.epoch_length or 1)
         self.loss.set_progress((engine.state.iteration - 1) / total)
 
 
