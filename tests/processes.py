@@ -39,6 +39,11 @@ def run_module(module: str, *words: str | Path, cwd: str | Path | None = None) -
     return _finished("-m", module, words, cwd)
 
 
+def start_module(streams: Path, module: str, *words: str | Path, cwd: str | Path) -> BaseProcess:
+    """The same while it runs; what it prints goes to ``out`` and ``err`` in the folder ``streams``."""
+    return start(_program, "-m", module, [str(word) for word in words], cwd, dict(os.environ), streams)
+
+
 def run_code(code: str, *words: str | Path) -> subprocess.CompletedProcess:
     """What ``python -c code words`` prints and returns, in the same way."""
     return _finished("-c", code, words, None)
@@ -50,18 +55,18 @@ def _finished(option: str, what: str, words: tuple, cwd: str | Path | None) -> s
         command = [sys.executable, option, what, *arguments]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder, name) for name in ("out", "err")]
-        process = start(_program, option, what, arguments, cwd or Path.cwd(), dict(os.environ), streams)
+        process = start(_program, option, what, arguments, cwd or Path.cwd(), dict(os.environ), Path(folder))
         process.join()
-        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in streams))
+        printed = (Path(folder, name).read_text() for name in ("out", "err"))
+        return subprocess.CompletedProcess(arguments, process.exitcode, *printed)
 
 
 def _program(
-    option: str, what: str, arguments: list[str], cwd: str | Path, environment: dict[str, str], streams: list[Path]
+    option: str, what: str, arguments: list[str], cwd: str | Path, environment: dict[str, str], streams: Path
 ) -> None:
     multiprocessing.set_start_method(None, force=True)  # the program's own workers start as they always do
-    for number, path in enumerate(streams, start=1):
-        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
+    for number, name in enumerate(("out", "err"), start=1):
+        os.dup2(os.open(streams / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
