@@ -40,7 +40,7 @@ from topolora_monai.weights import fingerprint
 __all__ = ["Prediction", "Predictor"]
 
 _FILTER_MARGIN = 16  # pixels around a scene's tiles that filters of its values see
-_FILES_OF_RUN = "adapter.safetensors"
+_ADAPTER_OF_RUN = "adapter.safetensors"
 
 
 class Prediction(NamedTuple):
@@ -157,7 +157,7 @@ class Predictor:
             weights: the base checkpoint the run started from.
             **options: as of the class.
         """
-        return cls.from_adapter(Path(folder) / _FILES_OF_RUN, weights, **options)
+        return cls.from_adapter(Path(folder) / _ADAPTER_OF_RUN, weights, **options)
 
     @classmethod
     def from_bundle(cls, folder: str | Path, **options: Any) -> Predictor:
