@@ -75,7 +75,8 @@ def main() -> None:
         precision=arguments.precision,
     )
     items, label_values = chosen_items(arguments)
-    load = LoadItem(segmenter.header("adapted")["in_channels"], label_values=label_values)
+    spec = segmenter.spec("adapted")
+    load = LoadItem(spec.in_channels, label_values=label_values)
     courses, seconds = {"adapted": [], "base": []}, {name: {"first": [], "click": []} for name in ("adapted", "base")}
     for item in items:
         loaded = load(item)
@@ -87,7 +88,7 @@ def main() -> None:
     result = {
         "dataset": arguments.dataset,
         "images": [item["name"] for item in items],
-        "adapter": {key: segmenter.header("adapted").get(key) for key in ("dataset", "network_name", "threshold")},
+        "adapter": {key: getattr(spec, key) for key in ("dataset", "network_name", "threshold")},
         "overlap": arguments.overlap,
         "precision": segmenter.precision,
         "clicks": list(COUNTS),

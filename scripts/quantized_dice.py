@@ -4,7 +4,7 @@
         --dataset_dir DRIVE --json results/int8_drive_vit_t.json
 
 Test images are segmented by overlapping tiles, as in evaluation, and scored inside the field of view at native size,
-all at the threshold in the adapter's header. The variants take turns on each image, on as many threads as PyTorch has.
+all at the adapter's threshold. The variants take turns on each image, on as many threads as PyTorch has.
 """
 
 import argparse
@@ -25,33 +25,22 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load_network(arguments, header):
-    from topolora_monai.adapters import load_adapter, merge
-    from topolora_monai.networks import build_network
-
-    names = ("network_name", "image_size", "in_channels", "out_channels", "fit")
-    network = build_network(**{name: header[name] for name in names}, weights=arguments.weights)
-    return merge(load_adapter(network, arguments.adapter).network).requires_grad_(False).eval()
-
-
-def load_images(arguments, header):
+def load_images(arguments, spec):
     from topolora_monai.data import open_dataset
-    from topolora_monai.transforms import GreenClahed, IntensityScaling, LoadItem
 
-    data = open_dataset(header["dataset"], arguments.dataset_dir, split_scheme=header.get("split_scheme"))
-    known = {name: header[name] for name in ("pixel_values", "percentiles", "value_range", "bits") if name in header}
-    load = LoadItem(header["in_channels"], IntensityScaling(**known), data.label_values)
-    clahe = GreenClahed(keys="image", mask_key="fov") if header.get("clahe") else lambda item: item
-    return [clahe(load(item)) for item in data.items("test")[: arguments.images]]
+    data = open_dataset(spec.dataset, arguments.dataset_dir, split_scheme=spec.split_scheme)
+    load = spec.loading_transforms(label_values=data.label_values)
+    return [load(item) for item in data.items("test")[: arguments.images]]
 
 
-def measure(variants, images, header, overlap):
+def measure(variants, images, spec, overlap):
     """Pooled scores and seconds of each variant."""
-    from monai.inferers import SlidingWindowInferer
+    from monai.inferers import SimpleInferer
 
     from topolora_monai.metrics import ThresholdCurve
+    from topolora_monai.model.tiling import TileInferer
 
-    inferer = SlidingWindowInferer([header["crop_size"]] * 2, sw_batch_size=1, overlap=overlap, mode="gaussian")
+    inferer = TileInferer(SimpleInferer(), spec.crop_size, overlap, batch_size=1)
     curves, seconds = {name: ThresholdCurve() for name in variants}, dict.fromkeys(variants, 0.0)
     for number, item in enumerate(images, start=1):
         for name, run in variants.items():
@@ -62,7 +51,7 @@ def measure(variants, images, header, overlap):
         print(f"{number} of {len(images)}", *(f"{name} {value:.0f} s" for name, value in seconds.items()), flush=True)
     rows = {}
     for name, curve in curves.items():
-        scores = dataclasses.asdict(curve.scores(header["threshold"]))
+        scores = dataclasses.asdict(curve.scores(spec.threshold))
         rows[name] = scores | {"auc": curve.auc(), "seconds_per_image": seconds[name] / len(images)}
     return rows
 
@@ -73,28 +62,30 @@ def main() -> None:
     import onnxruntime
     import torch
 
-    from topolora_monai.adapters import read_adapter_header
+    from topolora_monai.adapters import read_spec
     from topolora_monai.engines import provenance, write_json
     from topolora_monai.export import export_adapter, quantize
     from topolora_monai.export.formats import onnx_runner
+    from topolora_monai.model.network import adapted_network
 
-    header = read_adapter_header(arguments.adapter)
+    spec = read_spec(arguments.adapter)
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}.onnx" for name in ("fp32", "int8")}
         export_adapter(arguments.adapter, files["fp32"], "onnx", arguments.weights)
         quantize(files["fp32"], files["int8"])
-        variants = {"network": load_network(arguments, header)} | {n: onnx_runner(path) for n, path in files.items()}
-        images = load_images(arguments, header)
+        network = adapted_network(arguments.adapter, arguments.weights)
+        variants = {"network": network} | {name: onnx_runner(path) for name, path in files.items()}
+        images = load_images(arguments, spec)
         with torch.inference_mode():
-            rows = measure(variants, images, header, arguments.overlap)
+            rows = measure(variants, images, spec, arguments.overlap)
         for name, path in files.items():
             rows[name]["bytes"] = path.stat().st_size
     record = {
-        "dataset": header["dataset"],
-        "network_name": header["network_name"],
+        "dataset": spec.dataset,
+        "network_name": spec.network_name,
         "images": arguments.images or "all",
         "overlap": arguments.overlap,
-        "threshold": header["threshold"],
+        "threshold": spec.threshold,
         "threads": torch.get_num_threads(),
         "variants": rows,
         "dice_loss": rows["fp32"]["dice"] - rows["int8"]["dice"],

@@ -61,7 +61,8 @@ def test_make_targets_exist():
         assert done.returncode == 0, done.stderr
 
 
-def test_python_example_runs():
+def test_python_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
 

@@ -66,7 +66,8 @@ def segment(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     from monai.inferers import SimpleInferer
 
     from topolora_monai.engines import AutocastInferer, default_precision
-    from topolora_monai.engines.scenes import SceneSegmenter
+    from topolora_monai.model.scenes import SceneSegmenter
+    from topolora_monai.model.tiling import TileInferer
     from topolora_monai.transforms.intensity import IntensityScaling
 
     crop_size = NETWORKS[arguments.network]
@@ -89,14 +90,11 @@ def segment(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     tiles = -1  # less the one that tells the number of classes
     segmenter = SceneSegmenter(
         network,
-        inferer,
+        TileInferer(inferer, crop_size, arguments.overlap, arguments.batch_size),
         channels=1,
         scaling=IntensityScaling("db"),
         output_dir=folder / "output",
         fingerprint=arguments.network,
-        crop_size=crop_size,
-        overlap=arguments.overlap,
-        batch_size=arguments.batch_size,
     )
     loaded = psutil.Process().memory_info().rss
     start = time.perf_counter()

@@ -18,7 +18,7 @@ from topolora_monai.cli import main
 from topolora_monai.errors import AdapterFileError
 from topolora_monai.io.download import file_sha256
 from topolora_monai.networks import build_network
-from topolora_monai.release.merged_file import load_merged, read_merged_header
+from topolora_monai.release.merged_file import load_merged, read_merged_spec
 
 IMAGE = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(3))
 PROPERTIES = {"image_size": 64, "crop_size": 32, "in_channels": 3, "out_channels": 1, "fit": "pad", "threshold": 0.4,
@@ -180,9 +180,9 @@ class TestMerge:
         assert (expected - plain).abs().max() > 0.1
         factors = [key for key in load_file(out) if ".lora_" in key]
         assert bool(factors) == ("conv" in preset)  # plain LoRA is folded, mixtures of convolutions stay
-        header = read_merged_header(out)
-        assert header["adapter_sha256"] == file_sha256(tmp_path / "a.safetensors")
-        assert (header["labels"], header["threshold"]) == (PROPERTIES["labels"], 0.4)
+        spec = read_merged_spec(out)
+        assert spec.further["adapter_sha256"] == file_sha256(tmp_path / "a.safetensors")
+        assert (list(spec.labels), spec.threshold) == (PROPERTIES["labels"], 0.4)
 
     def test_overwrites_only_when_told(self, file, capsys):
         out = file.with_name("merged.safetensors")

@@ -233,13 +233,10 @@ def test_definitions_shared_by_configurations_are_equal():
         return yaml.safe_load((CONFIGS / name).read_text())
 
     train, evaluate, inference = (load(name) for name in ("train.yaml", "evaluate.yaml", "inference.yaml"))
-    for key in ("network_def", "adaptation", "network", "postprocessing", "tiles_inferer", "flip_inferer",
-                "uncertainty_inferer", "inferer", "device"):  # fmt: skip
+    for key in ("network_def", "adaptation", "network", "predictor", "postprocessing", "inferer", "device"):
         assert evaluate[key] == inference[key], key
     for key in ("device", "label_values"):
         assert train[key] == evaluate[key], key
-    for key in ("scaling", "in_decibels", "clahe_transform", "despeckle_transform", "loading"):
-        assert evaluate[key] == inference[key], key
     assert train["validate"]["postprocessing"] == evaluate["postprocessing"]
     several = load("multi_gpu_train.yaml")["initialize"]
     assert [line for line in several if "torch." not in line] == train["initialize"]
@@ -311,4 +308,4 @@ def test_ignored_value_is_the_same_in_training_and_evaluation(tmp_path, classes,
         ignore=255,
     )
     evaluate.config.update(given | {"spec": spec})
-    assert evaluate.get_parsed_content("load_item").label_values == encoding
+    assert evaluate.get_parsed_content("loading").transforms[0].label_values == encoding

@@ -111,7 +111,7 @@ def test_inference_writes_how_unsure_it_is(trained, evaluated, tmp_path):
     [
         ({"threshold_by": "cldise"}, "did you mean cldice"),
         ({"scores": "[cldice,beti_0_error]"}, "did you mean betti_0_error"),
-        ({"temperature": 0}, "temperature must be above 0"),
+        ({"temperature": 0}, "wrong temperature of the model"),
         ({"uncertainty": True}, "at least 2 passes, or an axis to mirror"),
     ],
 )

@@ -84,8 +84,8 @@ def _training(root: Path, file: Path) -> np.ndarray | None:
 def inference_start(file: Path, out: Path) -> np.ndarray | None:
     """What ``inference.yaml`` does before the network is asked, for a file alone and for its folder."""
     from topolora_monai.data import check_items, find_images
-    from topolora_monai.engines.scenes.scene import open_scene
     from topolora_monai.io import image_kind, open_raster, read_bands
+    from topolora_monai.model.scenes.scene import open_scene
     from topolora_monai.transforms import IntensityScaling, LoadItem
 
     scaling = IntensityScaling(value_range=_SCALING)
@@ -226,7 +226,7 @@ def adapter_release(file: Path, out: Path) -> None:
         parser.read_config("configs/inference.yaml")
         parser["bundle_root"] = str(out / "bundle")
         parser.parse()
-        told = {name: parser.get_parsed_content(name) for name in ("classes", "threshold", "scaling", "load_item")}
+        told = {name: parser.get_parsed_content(name) for name in ("classes", "threshold", "model_spec", "loading")}
     except Exception as error:
         raise _own_error(error) from error
     finally:
@@ -274,7 +274,7 @@ def read_base(file: Path, out: Path) -> None:
 
 def read_merged_model(file: Path, out: Path) -> None:
     """A released bundle's ``model.pt``."""
-    from topolora_monai.release.network import load_model
+    from topolora_monai.model.network import load_model
 
     load_model(torch.nn.Linear(2, 2), file)
 

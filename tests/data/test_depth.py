@@ -9,10 +9,10 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from tests.bundles.helpers import CONFIGS
-from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.data import open_dataset, verify
 from topolora_monai.data.depth import picture_bits
 from topolora_monai.errors import ConfigError
+from topolora_monai.model import ModelSpec
 from topolora_monai.transforms import IntensityScaling, LoadItem
 
 
@@ -52,7 +52,7 @@ def test_eight_bit_pictures_and_a_chosen_depth(tmp_path):
             IntensityScaling(bits=wrong)
 
 
-def test_training_inference_and_annotation_scale_alike(tmp_path):
+def test_training_and_inference_scale_alike(tmp_path):
     root = write_folder(tmp_path, 4095)
     path = str(root / "training/images/a.png")
     train, infer = (
@@ -60,10 +60,12 @@ def test_training_inference_and_annotation_scale_alike(tmp_path):
     )
     train.config.update(dataset_name="folder", dataset_dir=str(root))
     scaling = train.get_parsed_content("scaling")
-    header = {"bits": scaling.bits, "pixel_values": "linear", "percentiles": [1.0, 99.0], "value_range": None}
-    infer.config.update(header=header, in_channels=3, input=path)
+    spec = ModelSpec(
+        network_name="vit_tiny_test", base_sha256=64 * "0", adaptation={}, package_version="1", bits=scaling.bits
+    )
+    infer.config.update(spec=spec, input=path)
     expected = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / np.float32(4095)).expand(3, -1, -1)
-    loads = [train.get_parsed_content("loading")[0], infer.get_parsed_content("load_item"), loading_transforms(header)]
+    loads = [train.get_parsed_content("loading")[0], infer.get_parsed_content("loading")]
     for load in loads:
         torch.testing.assert_close(load({"image": path})["image"], expected)
     dark = LoadItem(3)({"image": path})["image"]  # as an adapter without the entry was trained

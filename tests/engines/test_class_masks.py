@@ -7,6 +7,7 @@ from monai.inferers import SimpleInferer
 
 from topolora_monai.engines import SceneSegmenter
 from topolora_monai.metrics import class_indices
+from topolora_monai.model.tiling import TileInferer
 from topolora_monai.transforms import IntensityScaling
 
 rasterio = pytest.importorskip("rasterio")
@@ -21,8 +22,8 @@ def test_scene(tmp_path):
         file.write(values)
     pyogrio = pytest.importorskip("pyogrio")
     segmenter = SceneSegmenter(
-        lambda tile: torch.cat([9 * tile - 4, 3 - 9 * tile], 1), SimpleInferer(), 1,
-        IntensityScaling(value_range=(0, 1)), tmp_path / "out", "a", crop_size=32, polygons=True, activation="softmax",
+        lambda tile: torch.cat([9 * tile - 4, 3 - 9 * tile], 1), TileInferer(SimpleInferer(), 32), 1,
+        IntensityScaling(value_range=(0, 1)), tmp_path / "out", "a", polygons=True, activation="softmax",
     )  # fmt: skip
     (mask,) = segmenter.run([{"name": "scene", "image": str(tmp_path / "scene.tif")}])
     assert mask.name == "scene_mask.tif"

@@ -31,9 +31,9 @@ from topolora_monai.engines import (
     read_json,
     write_json,
 )
-from topolora_monai.engines.inferers import default_precision
 from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError
 from topolora_monai.losses import TopologyLoss
+from topolora_monai.model.inferers import default_precision
 from topolora_monai.transforms import LoadItem
 
 

@@ -19,6 +19,7 @@ from topolora_monai.engines import (
     prepare_batch,
 )
 from topolora_monai.errors import TopoLoRAError
+from topolora_monai.model.tiling import TileInferer
 from topolora_monai.reports import EvaluationReport, SplitScores
 from topolora_monai.transforms import IntensityScaling
 
@@ -69,7 +70,7 @@ def test_no_scene_is_written(tmp_path):
     with rasterio.open(tmp_path / "scene.tif", "w", **profile) as scene:
         scene.write(np.full((3, 40, 50), 200, np.uint8))
     segmenter = SceneSegmenter(
-        Broken(math.nan), SimpleInferer(), 3, IntensityScaling(), tmp_path / "out", "none", crop_size=32
+        Broken(math.nan), TileInferer(SimpleInferer(), 32), 3, IntensityScaling(), tmp_path / "out", "none"
     )
     with pytest.raises(TopoLoRAError, match=r"not a number(.|\n)*image scene"):
         segmenter.run([{"name": "scene", "image": str(tmp_path / "scene.tif")}])

@@ -2,14 +2,17 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.export.helpers import HEIGHT, WIDTH, adapted, eager, fundus, read_metadata, write_adapter
+from topolora_monai.adapters import adapt, preset_config, save_adapter
 from topolora_monai.cli import main
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.export import export_adapter, export_network
+from topolora_monai.model.predictor import Predictor
 from topolora_monai.networks import build_network
 
 SIZE = (HEIGHT, WIDTH)
@@ -59,6 +62,20 @@ def test_probabilities(network, tmp_path):
     export_network(network, path, "torchscript", SIZE, probabilities=True)
     assert read_metadata(path)["output"] == "probabilities"
     torch.testing.assert_close(torch.jit.load(path)(fundus(1)), eager(network, fundus(1)).sigmoid())
+
+
+def test_probabilities_of_an_adapter_are_those_it_is_used_with(tmp_path):
+    network = build_network("vit_tiny_test", image_size=64, out_channels=2)
+    adaptation = adapt(network, preset_config("decoder_only"))
+    for parameter in adaptation.trainable().values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    save_adapter(adaptation, tmp_path / "a.safetensors", activation="softmax", temperature=3.0, crop_size=32)
+    export_adapter(tmp_path / "a.safetensors", tmp_path / "a.ts", "torchscript", probabilities=True)
+    predictor = Predictor.from_adapter(tmp_path / "a.safetensors", device="cpu", precision="fp32")
+    image = fundus(1)[..., :32, :32]
+    expected = predictor(image[0]).probabilities
+    assert np.abs(expected - eager(network, image)[0].sigmoid().numpy()).max() > 0.1
+    np.testing.assert_allclose(torch.jit.load(tmp_path / "a.ts")(image)[0], expected, atol=1e-5)
 
 
 def test_training_mode_is_left_and_not_exported(tmp_path):

@@ -12,8 +12,6 @@ import pytest
 from PIL import Image
 
 from topolora_monai.data import SPLITS, check_items, find_images, open_dataset, verify
-from topolora_monai.engines.scenes.scene import open_scene
-from topolora_monai.engines.scenes.tiles import TileReader
 from topolora_monai.errors import DataError
 from topolora_monai.io import (
     image_kind,
@@ -27,6 +25,8 @@ from topolora_monai.io import (
     read_volume,
     streams,
 )
+from topolora_monai.model.scenes.scene import open_scene
+from topolora_monai.model.scenes.tiles import TileReader
 from topolora_monai.transforms import IntensityScaling
 
 HUGE = (17_000, 25_000)

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.bundles.helpers import CONFIGS
 from tests.release.test_release import write_run
 from topolora_monai.adapters import adapt, preset_config, read_spec, save_adapter
-from topolora_monai.label_app import bundles
+from topolora_monai.model.predictor import Predictor
 from topolora_monai.networks import build_network
 from topolora_monai.release import release
 from topolora_monai.transforms import IntensityScaling
@@ -80,8 +80,7 @@ class TestReleasedBundle:
         for name in workflow.properties:  # also what an application may look at
             getattr(workflow, name)
         workflow.parser.get_parsed_content("_meta_")
-        bundles.load_bundle(bundle)
-        assert bundles.bundle_labels(bundle)[1] == evil
+        assert Predictor.from_bundle(bundle).spec.labels[1] == evil
         assert not marker.exists()
 
     def test_configuration_holds_no_text_of_the_file(self, tmp_path):
@@ -109,7 +108,8 @@ class TestReleasedBundle:
         parser = ConfigParser()
         parser.read_config(bundle / "configs/inference.yaml")
         parser["bundle_root"] = str(bundle)
-        assert parser.get_parsed_content("scaling") == IntensityScaling("amplitude", (1.0, 99.0), (-25.0, 0.0))
+        scaling = parser.get_parsed_content("model_spec").scaling
+        assert scaling == IntensityScaling("amplitude", (1.0, 99.0), (-25.0, 0.0))
         assert (parser.get_parsed_content("crop_size"), parser.get_parsed_content("threshold")) == (32, 0.4)
 
 

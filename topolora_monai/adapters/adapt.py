@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 
@@ -134,7 +135,8 @@ def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None
 def merge(network: nn.Module) -> nn.Module:
     """Fold LoRA, DoRA and rsLoRA into the weights they adapt and remove PEFT's wrappers, in place.
 
-    Conv-LoRA and the conv adapter are not linear and stay as modules.
+    Conv-LoRA and the conv adapter are not linear and stay as modules. It is computed on the CPU, so that it gives the
+    same weights wherever the network is, and tensors that other networks share are not written to.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -145,8 +147,10 @@ def merge(network: nn.Module) -> nn.Module:
     """
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer) and not isinstance(module, ConvLoraLinear):
-            module.merge(safe_merge=True)
-            network.set_submodule(name, module.get_base_layer())
+            device = next(module.parameters()).device
+            alone = copy.deepcopy(module).cpu()
+            alone.merge(safe_merge=True)
+            network.set_submodule(name, alone.get_base_layer().to(device))
     return network
 
 

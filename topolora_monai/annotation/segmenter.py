@@ -13,34 +13,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import topolora_monai
-from topolora_monai.adapters import AdapterLibrary, read_spec
+from topolora_monai.adapters import AdapterLibrary, merge, read_spec
 from topolora_monai.annotation.correction import apply_click
 from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding
 from topolora_monai.annotation.evidence import local_contrast
-from topolora_monai.annotation.loading import loading_transforms
 from topolora_monai.annotation.prompts import Prompts
-from topolora_monai.annotation.tiling import EncoderRecorder, TileBlend, plain_tensor
+from topolora_monai.annotation.tiling import EncoderRecorder, plain_tensor
 from topolora_monai.data import Item, file_sha256
 from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.fields_of_view import field_of_view
-from topolora_monai.engines import (
-    AutocastInferer,
-    TemperatureInferer,
-    Uncertainty,
-    UncertaintyInferer,
-    check_finite,
-    default_precision,
-)
-from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
 from topolora_monai.io import read_image
 from topolora_monai.metrics import class_masks, predicted_masks
+from topolora_monai.model.inferers import Precision, check_finite, default_precision
+from topolora_monai.model.predictor import Predictor
 from topolora_monai.model.spec import ModelSpec
+from topolora_monai.model.tiling import TileBlend, TileGrid
+from topolora_monai.model.uncertainty import Uncertainty, UncertaintyInferer
 from topolora_monai.networks import build_network, probabilities
 from topolora_monai.weights import fingerprint
 
@@ -58,9 +51,10 @@ ImageSource = str | Path | Mapping[str, Any]
 class AnnotationSegmenter:
     """One base in memory, adapters by name, and an annotator's questions to any of them.
 
-    An image is loaded, tiled and judged as the adapter's header says, as the bundles' ``inference.yaml`` does. What
-    the encoder saw is kept, so that later clicks on an image cost neither reading nor encoding. Any number of
-    threads may ask at once: each works on network objects of its own, which share all weights.
+    An image is loaded, tiled and judged as by a :class:`~topolora_monai.model.predictor.Predictor`, whose answer is
+    the same in every bit. What the encoder saw is kept, so that later clicks on an image cost neither reading nor
+    encoding. Any number of threads may ask at once: each works on network objects of its own, which share all weights.
+    Adapters share the base's weights but for those that they change.
 
     Args:
         adapters: adapter files by name, all for one base.
@@ -255,10 +249,11 @@ class AnnotationSegmenter:
             DataError: for an image that cannot be used.
         """
         model = self._named(adapter)
-        tensor = model.load(_item(image))["image"][None].to(self.device)
-        inferer = UncertaintyInferer(self._inferer(model), passes, axes, model.spec.activation, seed)
-        with _RANDOM_NUMBERS, model.borrow() as network, torch.inference_mode():
-            maps = inferer.estimate(tensor, network)
+        tensor = model.predictor.load(_item(image))["image"][None].to(self.device)
+        inferer = UncertaintyInferer(model.predictor.inferer, passes, axes, model.spec.activation, seed)
+        # Dropout is in adapters that are not merged.
+        with _RANDOM_NUMBERS, self._library.use(model.name) if passes else model.borrow() as network:
+            maps = torch.inference_mode()(inferer.estimate)(tensor, network)
         check_finite(maps.probability, [str(_item(image)["image"])])
         return Uncertainty(*(part.cpu() for part in maps))
 
@@ -267,10 +262,10 @@ class AnnotationSegmenter:
         model = self._named(adapter)
         embedding = self._embedding(image, model)
         answers = [embedding.probability.numpy()]
-        tensor = model.load(_item(image))["image"][None].to(self.device)
+        tensor = model.predictor.load(_item(image))["image"][None].to(self.device)
         with model.borrow() as network, torch.inference_mode():
             for axes in ((-1,), (-2,), (-2, -1)):
-                logits = self._inferer(model)(tensor.flip(axes), network).flip(axes)[0].cpu()
+                logits = model.predictor.inferer(tensor.flip(axes), network).flip(axes)[0].cpu()
                 check_finite(logits, [str(_item(image)["image"])])
                 answers.append(plain_tensor(probabilities(logits, model.spec.activation)).numpy() * embedding.valid)
         return answers
@@ -285,14 +280,16 @@ class AnnotationSegmenter:
 
     def _model(self, name: str, spec: ModelSpec, digest: str) -> _Model:
         with self._library.use(name) as network:
-            return _Model(network, spec, digest)
-
-    def _inferer(self, model: _Model, **options: Any) -> TemperatureInferer:
-        """As the bundles' ``inference.yaml`` has it."""
-        tiles = SlidingWindowInferer(
-            [model.spec.crop_size] * 2, sw_batch_size=self.tile_batch, overlap=self.overlap, mode="gaussian", **options
+            merged = merge(_sharing_copy(network))
+        predictor = Predictor(
+            spec,
+            merged,
+            device=self.device,
+            precision=self.precision,
+            overlap=self.overlap,
+            tile_batch=self.tile_batch,
         )
-        return TemperatureInferer(AutocastInferer(tiles, self.precision), model.spec.temperature)
+        return _Model(name, predictor, digest)
 
     def _embedding(self, image: ImageSource, model: _Model) -> ImageEmbedding:
         item = _item(image)
@@ -306,12 +303,12 @@ class AnnotationSegmenter:
 
     @torch.inference_mode()
     def _embed(self, item: Mapping[str, Any], model: _Model) -> ImageEmbedding:
-        loaded = model.load(item)
+        loaded = model.predictor.load(item)
         _tell_depth(item, model.spec.bits)
         tensor = loaded["image"][None].to(self.device)
         with model.borrow() as network:
             recorder = EncoderRecorder(network)
-            logits = self._inferer(model, with_coord=True)(tensor, recorder)[0].float().cpu()
+            logits = model.predictor.inferer(tensor, recorder)[0].float().cpu()
         check_finite(logits, [str(item["image"])])
         valid = np.asarray(loaded["fov"][0] > 0)
         if self.field_of_view:
@@ -319,7 +316,8 @@ class AnnotationSegmenter:
         probability = probabilities(logits, model.spec.activation) * torch.from_numpy(valid)
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
-        tiles = recorder.tiles(_padding(probability.shape[-2:], model.spec.crop_size), model.spec.crop_size)
+        height, width = valid.shape
+        tiles = recorder.tiles(TileGrid(height, width, model.spec.crop_size, self.overlap))
         return ImageEmbedding(plain_tensor(probability), plain_tensor(logits), contrast, valid, tiles)
 
     @torch.inference_mode()
@@ -339,17 +337,18 @@ class AnnotationSegmenter:
                 corners = torch.tensor([inside], device=self.device)
                 answer = network.decode(features, size, boxes=corners)[0].float().cpu() / model.spec.temperature
                 blended.add(answer, row, column)
-        return model.masks(probabilities(blended.logits(embedding.logits), model.spec.activation))
+        logits = torch.where(blended.answered, blended.logits(), embedding.logits)
+        return model.masks(probabilities(logits, model.spec.activation))
 
 
 class _Model:
-    """A network with what its file says, and copies of it for threads to work on."""
+    """A model, and copies of its network for threads to work on."""
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, digest: str) -> None:
-        self.spec = spec
+    def __init__(self, name: str, predictor: Predictor, digest: str) -> None:
+        self.name = name
+        self.predictor = predictor
+        self.spec = predictor.spec
         self.digest = digest
-        self.load = loading_transforms(spec)
-        self._network = network
         self._lock = threading.Lock()
         self._idle: list[Any] = []
 
@@ -358,7 +357,7 @@ class _Model:
         """A network object that nobody else uses meanwhile: networks keep results between their layers."""
         with self._lock:
             network = self._idle.pop() if self._idle else None
-        network = network if network is not None else _sharing_copy(self._network)
+        network = network if network is not None else _sharing_copy(self.predictor.network)
         try:
             yield network
         finally:
@@ -415,11 +414,6 @@ def _tell_depth(item: Mapping[str, Any], bits: int) -> None:
 
 def _item(image: ImageSource) -> dict[str, Any]:
     return dict(image) if isinstance(image, Mapping) else {"image": str(image)}
-
-
-def _padding(size: tuple[int, ...], tile: int) -> tuple[int, int]:
-    """Rows above and columns to the left that MONAI's tiling adds to an image smaller than a tile."""
-    return max(0, tile - size[0]) // 2, max(0, tile - size[1]) // 2
 
 
 def _clipped(

@@ -22,9 +22,9 @@ from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.fields_of_view import with_computed_fov
 from topolora_monai.data.items import Item, Split
 from topolora_monai.engines import plain_errors, read_json, training_workflow
-from topolora_monai.engines.inferers import Precision
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
+from topolora_monai.model.inferers import Precision
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
 from topolora_monai.transforms.intensity import PixelValues

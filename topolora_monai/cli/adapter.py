@@ -65,25 +65,25 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _facts(summary: AdapterSummary) -> dict[str, str]:
-    header = summary.spec.to_header()
-    adaptation: dict[str, Any] = header["adaptation"]
+    spec = summary.spec
+    adaptation = spec.adaptation
     methods = {name: _listed(value) for name, value in adaptation.items() if isinstance(value, dict)}
     switches = {name: value for name, value in adaptation.items() if name != "preset" and not isinstance(value, dict)}
     told = ("format", "package_version", "network_name", "base_sha256", "adaptation")
-    properties = {name: _shown(value) for name, value in header.items() if name not in told and value is not None}
+    properties = {name: _shown(value) for name, value in spec.to_header().items() if name not in told}
     return {
-        "method": str(adaptation.get("preset", "custom")),
+        "method": spec.preset,
         **methods,
         "further": _listed({name: value for name, value in switches.items() if value not in (None, False)}),
-        "base": header["network_name"],
-        "base SHA-256": header["base_sha256"],
+        "base": spec.network_name,
+        "base SHA-256": spec.base_sha256,
         **properties,
-        "pixel scale": f"{summary.spec.pixel_scale:g}",
+        "pixel scale": f"{spec.pixel_scale:g}",
         "tensors": f"{summary.tensors:,}",
         "parameters": f"{summary.parameters:,}",
         "file size": f"{summary.size:,} bytes",
         "file SHA-256": summary.sha256,
-        "written by": f"topolora_monai {header['package_version']}",
+        "written by": f"topolora_monai {spec.package_version}",
     }
 
 
@@ -124,9 +124,9 @@ def _verify(options: argparse.Namespace) -> int:
 def _merge(options: argparse.Namespace) -> int:
     from topolora_monai.release.merged_file import write_merged  # noqa: PLC0415
 
-    header = write_merged(options.file, options.out, options.weights, options.force)
+    spec = write_merged(options.file, options.out, options.weights, options.force)
     size = options.out.stat().st_size
-    print(f"written to {options.out} ({size / 1e6:.1f} MB): {header['network_name']} with the adapter folded in")
+    print(f"written to {options.out} ({size / 1e6:.1f} MB): {spec.network_name} with the adapter folded in")
     print('load it with topolora_monai.release.load_merged("...")')
     return 0
 

@@ -8,7 +8,7 @@ from topolora_monai.engines.batches import (
     probabilities_and_targets,
 )
 from topolora_monai.engines.checkpoint import RunCheckpoint
-from topolora_monai.engines.finite import FiniteAnswers, check_finite
+from topolora_monai.engines.finite import FiniteAnswers
 from topolora_monai.engines.handlers import (
     BalanceLoss,
     EarlyStopping,
@@ -19,17 +19,25 @@ from topolora_monai.engines.handlers import (
     TimeLeft,
 )
 from topolora_monai.engines.ids import check_ids
-from topolora_monai.engines.inferers import AutocastInferer, FlipInferer, TemperatureInferer, default_precision
-from topolora_monai.engines.output import check_apart, plain_errors, prepare_output, provenance, speak_plainly
-from topolora_monai.engines.prediction import PredictionWriter, write_classes
+from topolora_monai.engines.output import plain_errors, provenance, speak_plainly
+from topolora_monai.engines.prediction import PredictionWriter
 from topolora_monai.engines.recipe import Recipe, training_workflow
 from topolora_monai.engines.run_lock import lock_output, unlock_output
-from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
 from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by
 from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
-from topolora_monai.engines.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
 from topolora_monai.io.json_files import read_json, write_json
+from topolora_monai.io.outputs import check_apart, prepare_output
+from topolora_monai.model.inferers import (
+    AutocastInferer,
+    FlipInferer,
+    TemperatureInferer,
+    check_finite,
+    default_precision,
+)
+from topolora_monai.model.scenes import SceneSegmenter
+from topolora_monai.model.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
+from topolora_monai.model.writing import write_classes
 from topolora_monai.parsing import parse_bool
 
 flag = parse_bool  # its name in evaluate.yaml and inference.yaml

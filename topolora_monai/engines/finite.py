@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
-from torch import Tensor
 
 from topolora_monai.engines.batches import image_names
-from topolora_monai.errors import TopoLoRAError
+from topolora_monai.model.inferers import check_finite
 
-__all__ = ["FiniteAnswers", "check_finite"]
-
-
-def check_finite(logits: Tensor, images: Sequence[str]) -> None:
-    """Make sure that a network answered in numbers; anything else would come out as an empty mask.
-
-    Args:
-        logits: or probabilities, any shape.
-        images: names of what was asked about.
-
-    Raises:
-        TopoLoRAError: if a value is infinite or none at all.
-
-    Example:
-        >>> check_finite(torch.tensor([0.5, -3.0]), ["a"])
-    """
-    finite = torch.isfinite(logits)
-    if not finite.all():
-        raise TopoLoRAError(
-            "the network's answer is not a number",
-            found=f"{int((~finite).sum()):,} of {finite.numel():,} values, image {', '.join(images)}",
-            hint="try --precision fp32; if that does not help its training diverged: take an earlier adapter",
-        )
+__all__ = ["FiniteAnswers"]
 
 
 class FiniteAnswers:
@@ -49,6 +23,6 @@ class FiniteAnswers:
         """Check the logits of a batch.
 
         Raises:
-            TopoLoRAError: as :func:`check_finite`.
+            TopoLoRAError: as :func:`~topolora_monai.model.inferers.check_finite`.
         """
         check_finite(engine.state.output[Keys.PRED], image_names(engine.state.batch))

@@ -16,6 +16,7 @@ from topolora_monai.errors import ConfigError, TopoLoRAError, first_line, unknow
 from topolora_monai.export.formats import EXPORT_FORMATS, ExportFormat, onnx_runner, run_written, write
 from topolora_monai.export.quantization import quantize
 from topolora_monai.io.atomic import atomic_write, writing
+from topolora_monai.networks.activation import Activation, activated
 
 __all__ = ["PARITY", "Exported", "export_network"]
 
@@ -45,6 +46,8 @@ def export_network(
     size: tuple[int, int],
     *,
     probabilities: bool = False,
+    activation: Activation = "sigmoid",
+    temperature: float = 1.0,
     int8: bool = False,
     images: Tensor | None = None,
     **properties: Any,
@@ -61,7 +64,9 @@ def export_network(
         path: where to, with the ending of the format: ``.pt2``, ``.onnx`` or ``.ts``.
         format: ``"pt2"`` (torch.export), ``"onnx"`` or ``"torchscript"``.
         size: height and width in pixels that the graph takes.
-        probabilities: end with a sigmoid.
+        probabilities: end with temperature and activation.
+        activation: ``"sigmoid"``, or ``"softmax"`` where classes exclude one another.
+        temperature: that logits are divided by.
         int8: store the weights of linear layers in 8 bits, see :func:`~topolora_monai.export.quantize`; for ONNX. The
             difference is then reported but not limited.
         images: two images to compare on, float32 (2, C, H, W) in [0, 1]; smooth random ones by default.
@@ -93,7 +98,8 @@ def export_network(
         raise ConfigError(
             "images do not fit the graph", expected=f"float32 {(2, channels, *size)}", found=tuple(images.shape)
         )
-    graph = _Graph(copy.deepcopy(network).cpu().float(), probabilities).requires_grad_(False).eval()
+    graph = _Graph(copy.deepcopy(network).cpu().float(), activation if probabilities else None, temperature)
+    graph.requires_grad_(False).eval()
     with torch.no_grad():
         expected = graph(images)
     merge(graph)
@@ -102,6 +108,8 @@ def export_network(
         "package_version": topolora_monai.__version__,
         "network_name": getattr(network, "base_name", "custom"),
         **properties,
+        "activation": activation,
+        "temperature": temperature,
         "input": "image",
         "output": "probabilities" if probabilities else "logits",
         "input_shape": ["batch", *images.shape[1:]],
@@ -118,16 +126,17 @@ def export_network(
 
 
 class _Graph(nn.Module):
-    """The part of a network that needs nothing but an image."""
+    """The part of a network that needs nothing but an image, and what follows on its logits if that is asked for."""
 
-    def __init__(self, network: nn.Module, probabilities: bool) -> None:
+    def __init__(self, network: nn.Module, activation: Activation | None, temperature: float) -> None:
         super().__init__()
         self.network = network
-        self.probabilities = probabilities
+        self.activation = activation
+        self.temperature = temperature
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.network(image)
-        return logits.sigmoid() if self.probabilities else logits
+        return logits if self.activation is None else activated(logits / self.temperature, self.activation)
 
 
 def _check(path: Path, format_name: str, size: tuple[int, int], int8: bool) -> None:

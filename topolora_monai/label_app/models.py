@@ -15,9 +15,10 @@ from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
 from topolora_monai.errors import unknown_choice
-from topolora_monai.label_app.bundles import bundle_labels, load_bundle
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.tasks.masks import class_numbers
+from topolora_monai.model.network import bundle_spec
+from topolora_monai.model.predictor import Predictor
 from topolora_monai.model.spec import ModelSpec
 
 __all__ = ["Adapters", "BundleModel", "Model", "once"]
@@ -144,13 +145,15 @@ class BundleModel:
 
     def __init__(self, name: str, folder: str | Path) -> None:
         self.name = name
-        self.labels = bundle_labels(folder)
-        self._load = once(lambda: load_bundle(folder))
+        self.spec = bundle_spec(folder)
+        self.labels = list(self.spec.labels)
+        self._lock = threading.Lock()  # layers may keep results for one another
+        self._predictor = once(lambda: Predictor.from_bundle(folder))
 
     @property
     def threshold(self) -> float:
         """From where a class counts."""
-        return float(self._load().threshold)
+        return self.spec.threshold
 
     def told(self) -> dict[str, Any]:
         """What a client is told with each result."""
@@ -158,11 +161,13 @@ class BundleModel:
 
     def automatic(self, item: Mapping[str, Any]) -> NDArray[np.float32]:
         """Probabilities of an image or one slice, (K, H, W)."""
-        return np.asarray(self._load().automatic(item))
+        predictor: Predictor = self._predictor()
+        with self._lock:
+            return predictor.predict_item(item).probabilities
 
     def numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Class numbers of probabilities, (H, W)."""
-        return class_numbers(probability, self.threshold, self._load().exclusive)
+        return class_numbers(probability, self.threshold, self.spec.exclusive)
 
 
 def once(make: Callable[[], Any]) -> Callable[[], Any]:

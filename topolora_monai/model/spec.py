@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from monai.transforms import Compose
+
 from topolora_monai.data.benchmark import Modality
 from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.losses.centreline import SkeletonMethod
@@ -22,6 +24,7 @@ from topolora_monai.losses.topology import LOSS_TERMS
 from topolora_monai.networks.activation import Activation
 from topolora_monai.networks.registry import MulticlassHead
 from topolora_monai.networks.segmenter import Fit
+from topolora_monai.transforms import GreenClahed, LoadItem, RefinedLeed
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
 __all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "RecipeName", "Schedule", "ThresholdBy", "TrainingRecipe"]
@@ -412,6 +415,36 @@ class ModelSpec:
         known["recipe"] = None if self.recipe is None else self.recipe.to_dict()
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
         return {**self.further, **{name: value for name, value in listed.items() if value is not None}}
+
+    def replace(self, **changes: Any) -> ModelSpec:
+        """The same model with other entries.
+
+        Raises:
+            ConfigError: as the class.
+        """
+        return dataclasses.replace(self, **changes)
+
+    def loading_transforms(self, **label_options: Any) -> Compose:
+        """How the model's images are read and prepared: a loader, and filters of what it gives.
+
+        Args:
+            **label_options: ``label_values`` and ``label_channels`` of :class:`~topolora_monai.transforms.LoadItem`.
+        """
+        decibels = self.pixel_values != "linear"
+        steps: list[Any] = [LoadItem(self.in_channels, self.scaling, **label_options)]
+        if self.clahe:
+            steps.append(GreenClahed(keys="image", mask_key="fov"))
+        if self.despeckle_looks is not None:
+            steps.append(
+                RefinedLeed(
+                    keys="image",
+                    looks=self.despeckle_looks,
+                    pixel_values="db" if decibels else "amplitude",
+                    db_range="limits" if decibels else None,
+                    mask_key="fov",
+                )
+            )
+        return Compose(steps)
 
     @property
     def network_settings(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from topolora_monai.errors import unknown_choice
 
-__all__ = ["Activation", "check_activation", "probabilities", "with_background"]
+__all__ = ["Activation", "activated", "check_activation", "probabilities", "with_background"]
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -19,7 +19,8 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
 
     ``"softmax"`` is taken over the K logits and a background whose logit is 0, so that the classes exclude one
     another and what they leave to 1 is background. For one class it is the sigmoid. ``"sigmoid"`` judges each class
-    by itself; classes may overlap.
+    by itself; classes may overlap. It is computed in float64, since torch's float32 depends, in the last bit, on where
+    in memory a pixel lies and how many threads there are.
 
     Args:
         logits: shape (K, H, W) or (B, K, H, W).
@@ -39,6 +40,12 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
         >>> torch.allclose(probabilities(logits[:1], "softmax"), logits[:1].sigmoid())
         True
     """
+    exact = logits if logits.device.type == "mps" else logits.double()  # which has no float64
+    return activated(exact, activation).to(logits.dtype)
+
+
+def activated(logits: Tensor, activation: Activation) -> Tensor:
+    """As :func:`probabilities`, computed in the dtype of the logits, as graphs of exported networks do."""
     check_activation(activation)
     if activation == "sigmoid":
         return logits.sigmoid()

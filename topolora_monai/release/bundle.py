@@ -12,15 +12,14 @@ from typing import Any
 import torch
 import yaml
 
-from topolora_monai.adapters import load_adapter, merge, read_spec
-from topolora_monai.adapters.files import build_as_stored
+from topolora_monai.adapters import read_spec
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.json_files import read_json
 from topolora_monai.io.places import bundle_folder
+from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE, adapted_network
 from topolora_monai.model.spec import ModelSpec
-from topolora_monai.networks import build_network
 from topolora_monai.release.card import model_card
-from topolora_monai.release.configs import MODEL_FILE, inference_config, metadata
+from topolora_monai.release.configs import inference_config, metadata
 
 __all__ = ["release"]
 
@@ -60,8 +59,7 @@ def release(
     adapter = run / "adapter.safetensors"
     spec = read_spec(adapter)
     record = read_json(run / "evaluation" / "summary.json", "evaluate the run first")
-    network = build_as_stored(spec, build_network, adapter, weights=weights)
-    state = merge(load_adapter(network, adapter).network).state_dict()
+    state = adapted_network(adapter, weights).state_dict()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -92,7 +90,7 @@ def _write(
 ) -> None:
     for part in ("configs", "docs", "models/adapters"):
         (folder / part).mkdir(parents=True)
-    _save(state, folder / "models/model.pt")
+    _save(state, folder / WEIGHTS_FILE)
     (folder / MODEL_FILE).write_text(json.dumps(spec.to_header(), indent=2) + "\n")
     shutil.copy(adapter, folder / "models/adapters" / f"{name}.safetensors")
     config = inference_config(yaml.safe_load((source / "configs/inference.yaml").read_text()), spec)

@@ -6,18 +6,17 @@ import copy
 import re
 from typing import Any
 
+from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE
 from topolora_monai.model.spec import ModelSpec
 
-__all__ = ["MODEL_FILE", "inference_config", "metadata"]
-
-MODEL_FILE = "models/model.json"
-"""Where a released bundle keeps what its model is; its configuration reads it from there, text and all."""
+__all__ = ["inference_config", "metadata"]
 
 _FROM_RUN = ("adapter", "weights", "adaptation")
 """Ids that only make sense beside a run."""
-_KEEPING_KEYS = "$[lambda item: {**item, **monai.transforms.Compose(@loading)(item)}]"
+_KEEPING_KEYS = "$[lambda item: {**item, **@loading(item)}]"
 """Applications find what they added to an item again."""
-_MODEL = "$@bundle_root + '/models/model.pt'"
+_MASK = "$lambda p: torch.from_numpy(topolora_monai.model.writing.mask_of(p, @threshold, @activation))"
+_MODEL = f"$@bundle_root + '/{WEIGHTS_FILE}'"
 
 
 def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
         spec: of the model.
     """
     config = {key: value for key, value in copy.deepcopy(source).items() if key not in _FROM_RUN}
-    config["imports"] = [*config["imports"], "$import topolora_monai.metrics", "$import topolora_monai.release"]
+    config["imports"] = [*config["imports"], "$import topolora_monai.model.writing", "$import topolora_monai.release"]
     config["spec"] = f"$topolora_monai.adapters.read_spec(@bundle_root + '/{MODEL_FILE}')"
     config["model"] = _MODEL
     config["network_def"] = {
@@ -44,35 +43,16 @@ def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     }
     config["network"] = "$topolora_monai.release.load_model(@network_def, @model).to(@device)"
     config["preprocessing"]["transforms"] = _KEEPING_KEYS
+    overlapping = spec.out_channels > 1 and not spec.exclusive
     probability = {"_target_": "CopyItemsd", "keys": "pred", "names": "probability"}
     config["postprocessing"]["transforms"] = [
         *config["postprocessing"]["transforms"],
         probability,
-        *_to_mask(spec),
+        {"_target_": "Lambdad", "keys": "pred", "func": _MASK},
+        {"_target_": "Transposed", "keys": "pred", "indices": [0, 2, 1] if overlapping else [1, 0]},
     ]
     config["handlers"][0]["key"] = "probability"
-    scenes = config["scene_segmenter"]
-    scenes["fingerprint"] = scenes["fingerprint"].replace("@adapter", "@model")
     return config
-
-
-def _to_mask(spec: ModelSpec) -> list[dict[str, Any]]:
-    """Transforms from probabilities to a mask of class numbers, or to one mask a class where classes overlap."""
-    if spec.exclusive:
-        stored = "topolora_monai.metrics.to_16_bit(p).cpu().numpy()"
-        numbers = f"$lambda p: torch.from_numpy(topolora_monai.metrics.class_indices({stored}))"
-        return [{"_target_": "Lambdad", "keys": "pred", "func": numbers}, _columns_first(1, 0)]
-    transforms: list[dict[str, Any]] = [
-        {"_target_": "AsDiscreted", "keys": "pred", "threshold": "@threshold"},
-        {"_target_": "CastToTyped", "keys": "pred", "dtype": "$torch.uint8"},
-    ]
-    if spec.out_channels == 1:
-        return [*transforms, {"_target_": "SqueezeDimd", "keys": "pred", "dim": 0}, _columns_first(1, 0)]
-    return [*transforms, _columns_first(0, 2, 1)]
-
-
-def _columns_first(*axes: int) -> dict[str, Any]:
-    return {"_target_": "Transposed", "keys": "pred", "indices": list(axes)}
 
 
 def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[str, Any]) -> dict[str, Any]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 import topolora_monai
-from topolora_monai.adapters import load_adapter, merge, read_spec
-from topolora_monai.adapters.files import build_as_stored
+from topolora_monai.adapters import read_spec
 from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, first_line
+from topolora_monai.model.network import adapted_network, merged_network
 from topolora_monai.model.spec import ModelSpec
-from topolora_monai.networks import build_network
-from topolora_monai.release.network import merged_network
 
-__all__ = ["load_merged", "read_merged_header", "write_merged"]
+__all__ = ["load_merged", "read_merged_spec", "write_merged"]
 
 _HEADER_KEY = "topolora_monai_merged"
 _KIND = "merged network"
@@ -24,7 +21,7 @@ _KIND = "merged network"
 
 def write_merged(
     adapter: str | Path, out: str | Path, weights: str | Path | None = None, overwrite: bool = False
-) -> dict[str, Any]:
+) -> ModelSpec:
     """Fold an adapter into its base and write the whole network; what cannot be folded stays as modules.
 
     Args:
@@ -34,7 +31,8 @@ def write_merged(
         overwrite: replace an older file.
 
     Returns:
-        The header: that of the adapter, with ``adapter_sha256`` and the version that merged.
+        What the file says: what the adapter does, by the version that merged, with ``adapter_sha256`` among
+        :attr:`~topolora_monai.model.ModelSpec.further`.
 
     Raises:
         ConfigError: if ``out`` has another ending.
@@ -50,16 +48,12 @@ def write_merged(
     if out.exists() and not overwrite:
         raise OutputError("file exists already", path=out, hint="choose another --out, or give --force")
     spec = read_spec(adapter)
-    network = build_as_stored(spec, build_network, adapter, weights=weights)
-    state = merge(load_adapter(network, adapter).network).state_dict()
-    header = spec.to_header() | {
-        "package_version": topolora_monai.__version__,
-        "adapter_sha256": file_sha256(adapter),
-        "adapter_package_version": spec.package_version,
-    }
+    state = adapted_network(adapter, weights).state_dict()
+    origin = {"adapter_sha256": file_sha256(adapter), "adapter_package_version": spec.package_version}
+    merged = spec.replace(package_version=topolora_monai.__version__, further={**spec.further, **origin})
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(state, out, _HEADER_KEY, header)
+        write_tensors(state, out, _HEADER_KEY, merged.to_header())
     except OSError as error:
         raise OutputError(
             "cannot write the merged network",
@@ -67,16 +61,16 @@ def write_merged(
             found=error.strerror or str(error),
             hint="free some space, or choose another --out",
         ) from error
-    return header
+    return merged
 
 
-def read_merged_header(path: str | Path) -> dict[str, Any]:
+def read_merged_spec(path: str | Path) -> ModelSpec:
     """What a merged network's file says of itself; see :func:`write_merged`.
 
     Raises:
         AdapterFileError: if the file is missing, damaged, or no merged network of this package.
     """
-    return ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path).to_header()
+    return ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path)
 
 
 def load_merged(path: str | Path) -> nn.Module:
@@ -88,6 +82,7 @@ def load_merged(path: str | Path) -> nn.Module:
     Example:
         >>> import tempfile
         >>> from topolora_monai.adapters import adapt, preset_config, save_adapter
+        >>> from topolora_monai.networks import build_network
         >>> folder = Path(tempfile.mkdtemp())
         >>> adaptation = adapt(build_network("vit_tiny_test", image_size=64), preset_config("lora"))
         >>> save_adapter(adaptation, folder / "adapter.safetensors", image_size=64)
@@ -95,7 +90,7 @@ def load_merged(path: str | Path) -> nn.Module:
         >>> load_merged(folder / "merged.safetensors").image_size
         64
     """
-    spec = ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path)
+    spec = read_merged_spec(path)
     state = read_tensors(path, _KIND)
     broken = non_finite(state)
     if broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,10 +25,13 @@ from topolora_monai.io import (
     read_volume,
     volume_state,
 )
+from topolora_monai.io.rasters import open_raster, read_bands
 from topolora_monai.metrics import class_masks
 from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["LoadItem"]
+__all__ = ["LoadItem", "raster_limits"]
+
+_LIMITS_PIXELS = 1_000_000
 
 
 class LoadItem(Transform):
@@ -107,7 +111,32 @@ class LoadItem(Transform):
         if image_kind(path) == "volume":
             limits = _volume_limits(path, volume_state(path), self.scaling)
             return np.repeat(limits, len(image.values), axis=0)
-        return self.scaling.limits(image.values, image.valid)
+        return raster_limits(path, self.channels, self.scaling)
+
+
+def raster_limits(path: str | Path, channels: int, scaling: IntensityScaling) -> NDArray[np.float64]:
+    """What the values of a raster of measurements are scaled between, shape (C, 2).
+
+    They are those of every n-th of its pixels, about a million in all, so that rasters of any size have some, whether
+    they are read whole or not.
+
+    Args:
+        path: the raster.
+        channels: that it is read with.
+        scaling: whose limits.
+
+    Raises:
+        DataError: as :func:`~topolora_monai.io.read_image`.
+    """
+    if scaling.value_range is not None:
+        return scaling.limits(np.empty((channels, 0)))
+    import rasterio  # noqa: PLC0415 - an optional dependency
+
+    # Averaged overviews, which GDAL would take, have less speckle and so narrower limits.
+    with open_raster(path), rasterio.open(path, OVERVIEW_LEVEL="NONE") as source:
+        step = max(1.0, math.sqrt(source.height * source.width / _LIMITS_PIXELS))
+        shape = (max(1, int(source.height / step)), max(1, int(source.width / step)))
+        return scaling.limits(*read_bands(source, channels, out_shape=shape))
 
 
 @lru_cache(maxsize=64)

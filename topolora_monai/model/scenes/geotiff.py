@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from topolora_monai.engines.scenes.files import DIGEST_TAG, written_whole
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.metrics import class_indices, to_16_bit
+from topolora_monai.metrics import to_16_bit
+from topolora_monai.model.scenes.files import DIGEST_TAG, written_whole
 from topolora_monai.networks.activation import Activation, probabilities
 
 if TYPE_CHECKING:
@@ -30,17 +30,16 @@ _BLOCK = 512
 
 
 def stored_probabilities(
-    total: NDArray[np.float32], valid: NDArray[np.bool_], activation: Activation = "sigmoid"
+    logits: Tensor, valid: NDArray[np.bool_], activation: Activation = "sigmoid"
 ) -> NDArray[np.uint16]:
-    """Sums of weighted logits and of weights (K + 1, h, w) as 16-bit probabilities (K, h, w).
+    """Logits (K, h, w) as 16-bit probabilities.
 
     Example:
-        >>> total = np.array([[[0, 50, 7]], [[2, 2, 0]]], np.float32)  # logits 0 and 25, and no tile at all
-        >>> stored_probabilities(total, np.array([[True, True, False]])).tolist()
+        >>> import torch
+        >>> stored_probabilities(torch.tensor([[[0.0, 25.0, 3.0]]]), np.array([[True, True, False]])).tolist()
         [[[32768, 65534, 65535]]]
     """
-    logits = np.divide(total[:-1], total[-1], out=np.zeros_like(total[:-1]), where=valid)
-    stored = to_16_bit(probabilities(torch.from_numpy(logits), activation)).numpy()
+    stored = to_16_bit(probabilities(logits, activation)).cpu().numpy()
     return np.where(valid, np.minimum(stored, _PROBABILITY_NODATA - 1), _PROBABILITY_NODATA).astype(np.uint16)
 
 
@@ -49,18 +48,16 @@ def write_geotiffs(
     parts: Iterator[NDArray[np.uint16]],
     outputs: Sequence[Path],
     digest: str,
-    threshold: int | None = None,
-    exclusive: bool = False,
+    decide: Callable[[NDArray[np.uint16]], NDArray[np.uint8]] | None = None,
 ) -> None:
-    """Write one GeoTIFF per class, the mask if a threshold is given, else probabilities; or one of class numbers.
+    """Write one GeoTIFF per class of probabilities, or one per mask.
 
     Args:
         source: raster whose geometry they get.
         parts: 16-bit probabilities (K, rows, W) from the first row to the last.
-        outputs: K files; one for class numbers.
+        outputs: a file for each class or mask.
         digest: what :func:`raster_digest` is to find.
-        threshold: lowest 16-bit probability of the foreground.
-        exclusive: write the number of the most probable class, 0 for the background.
+        decide: makes the masks (outputs, rows, W) of rows, see :func:`~topolora_monai.model.writing.decided`.
 
     Raises:
         OutputError: if they cannot be written, or read back otherwise than written; none of them is there then.
@@ -71,7 +68,7 @@ def write_geotiffs(
         profile = _georeference(raster)
     profile |= (
         {"dtype": "uint16", "nodata": _PROBABILITY_NODATA, "predictor": 2}
-        if threshold is None and not exclusive
+        if decide is None
         else {"dtype": "uint8", "nodata": _MASK_NODATA}
     )
     sums: list[list[int]] = [[] for _ in outputs]
@@ -83,7 +80,8 @@ def write_geotiffs(
                 _describe(file, digest, scale=1 / 65536 if profile["dtype"] == "uint16" else 1.0)
             for strip, rows in enumerate(_regrouped(parts, _BLOCK)):
                 window = ((strip * _BLOCK, strip * _BLOCK + rows.shape[1]), (0, rows.shape[2]))
-                planes = [_index_mask(rows)] if exclusive else [_plane(stored, threshold) for stored in rows]
+                missing = rows[:1] == _PROBABILITY_NODATA
+                planes = rows if decide is None else np.where(missing, _MASK_NODATA, decide(rows)).astype(np.uint8)
                 for file, plane, of in zip(files, planes, sums, strict=True):
                     file.write(plane, 1, window=window)
                     of.append(zlib.crc32(plane.tobytes()))
@@ -113,18 +111,6 @@ def _check_written(path: Path, sums: list[int]) -> None:
             rows = file.read(1, window=((top, min(top + _BLOCK, file.height)), (0, file.width)))
             if zlib.crc32(rows.tobytes()) != expected:
                 raise OSError("it reads back damaged, probably since the disk is full")
-
-
-def _index_mask(stored: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    return np.where(stored[0] == _PROBABILITY_NODATA, _MASK_NODATA, class_indices(stored)).astype(np.uint8)
-
-
-def _plane(stored: NDArray[np.uint16], threshold: int | None) -> NDArray[np.uint16] | NDArray[np.uint8]:
-    return stored if threshold is None else _mask(stored, threshold)
-
-
-def _mask(stored: NDArray[np.uint16], threshold: int) -> NDArray[np.uint8]:
-    return np.where(stored == _PROBABILITY_NODATA, _MASK_NODATA, stored >= threshold).astype(np.uint8)
 
 
 def _georeference(source: DatasetReader) -> dict[str, Any]:

@@ -7,29 +7,30 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
-from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from topolora_monai.engines.finite import check_finite
-from topolora_monai.engines.output import prepare_output
-from topolora_monai.engines.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
-from topolora_monai.engines.scenes.parts import SceneParts
-from topolora_monai.engines.scenes.places import require_placing
-from topolora_monai.engines.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
-from topolora_monai.engines.scenes.scene import Scene, open_scene
-from topolora_monai.engines.scenes.tiles import Band, Prepare, TileReader
 from topolora_monai.errors import ConfigError
+from topolora_monai.io.outputs import prepare_output
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.metrics import check_threshold, threshold_bin
+from topolora_monai.metrics import check_threshold
+from topolora_monai.model.inferers import check_finite
+from topolora_monai.model.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
+from topolora_monai.model.scenes.parts import SceneParts
+from topolora_monai.model.scenes.places import require_placing
+from topolora_monai.model.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
+from topolora_monai.model.scenes.scene import Scene, open_scene
+from topolora_monai.model.scenes.tiles import Prepare, TileReader
+from topolora_monai.model.tiling import BandBlend, TileInferer, blended_logits
+from topolora_monai.model.writing import decided
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.transforms.intensity import IntensityScaling
 
@@ -46,10 +47,10 @@ _GDAL_CACHE_BYTES = 256 * 2**20  # GDAL's own choice is a share of the machine's
 class SceneSegmenter:
     """Segment rasters larger than memory and write GeoTIFF with the source's georeference.
 
-    Square tiles overlap and are blended by a Gaussian, at the positions and with the weights of MONAI's
-    ``SlidingWindowInferer(mode="gaussian")``, so that the logits are those it gives on the whole image. Only one
-    band of tiles is in memory at a time. Pixels that are nodata, masked or not finite are 0 in the image and nodata
-    in the output; tiles without a valid pixel are not run.
+    Tiles are those of a :class:`~topolora_monai.model.tiling.TileInferer`, and so are the logits, bit for bit those
+    that it gives on the whole image. Only one band of tiles is in memory at a time. Pixels that are nodata, masked or
+    not finite are 0 in the image and nodata in the output; tiles without a valid pixel are not run, but with others of
+    their batch.
 
     Values are scaled as :func:`~topolora_monai.io.read_image` and its users do: pictures by their bit depth,
     measurements by ``scaling``, with limits taken once per scene from about a million of its pixels, so that all
@@ -76,17 +77,14 @@ class SceneSegmenter:
 
     Args:
         network: maps images (B, C, h, w) in [0, 1] to logits (B, K, h, w).
-        inferer: MONAI inferer that runs the network on a batch of tiles, for example
-            ``AutocastInferer(SimpleInferer())``.
+        tiles: how they lie and are run.
         channels: C, see :func:`~topolora_monai.io.read_bands` for the bands that are taken.
         scaling: of measurements.
         output_dir: where to; created.
         fingerprint: any text that changes with the weights and with whatever else decides the logits, such as
             precision, mirrored copies or ``prepare`` and its settings; results of another one are never continued.
         threshold: foreground is ``probability >= threshold``.
-        crop_size: side of a tile in pixels.
-        overlap: of neighbouring tiles, as a share of their side, at least 0 and less than 1.
-        batch_size: tiles per call of the network.
+        temperature: that the blended logits are divided by.
         device: the network's.
         probabilities: whether to write them.
         polygons: whether to write them.
@@ -97,7 +95,8 @@ class SceneSegmenter:
         activation: what makes probabilities of logits; ``"softmax"`` makes several classes exclude one another, and
             then there is no threshold.
         margin: pixels around a tile that ``prepare`` gets, too; no less than the reach of its filters, which is
-            half the window of :class:`~topolora_monai.transforms.RefinedLeed`. Not used without ``prepare``.
+            half the window of :class:`~topolora_monai.transforms.RefinedLeed`. None has it prepare whole scenes, in
+            memory, as filters need whose result depends on all of an image. Not used without ``prepare``.
 
     Raises:
         ConfigError: for an impossible setting, or if the packages for polygons are not installed.
@@ -105,13 +104,14 @@ class SceneSegmenter:
     Example:
         >>> import tempfile, rasterio
         >>> from monai.inferers import SimpleInferer
+        >>> from topolora_monai.model.tiling import TileInferer
         >>> folder = Path(tempfile.mkdtemp())
         >>> profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": 40, "width": 50}
         >>> grid = rasterio.Affine(10, 0, 500000, 0, -10, 4649000)
         >>> with rasterio.open(folder / "scene.tif", "w", **profile, crs="EPSG:32633", transform=grid) as scene:
         ...     scene.write(np.tile(np.uint8([0, 255]), (1, 40, 25)))
         >>> segmenter = SceneSegmenter(
-        ...     lambda image: 8 * image - 4, SimpleInferer(), 1, IntensityScaling(), folder, "none", crop_size=32
+        ...     lambda image: 8 * image - 4, TileInferer(SimpleInferer(), 32), 1, IntensityScaling(), folder, "none"
         ... )
         >>> (mask,) = segmenter.run([{"name": "scene", "image": str(folder / "scene.tif")}])
         >>> with rasterio.open(mask) as written:
@@ -122,48 +122,39 @@ class SceneSegmenter:
     def __init__(
         self,
         network: Callable[[Tensor], Tensor],
-        inferer: Inferer,
+        tiles: TileInferer,
         channels: int,
         scaling: IntensityScaling,
         output_dir: str | Path,
         fingerprint: str,
         threshold: float = 0.5,
-        crop_size: int = 192,
-        overlap: float = 0.5,
-        batch_size: int = 4,
+        temperature: float = 1.0,
         device: str | torch.device = "cpu",
         probabilities: bool = True,
         polygons: bool = False,
         prepare: Prepare | None = None,
-        margin: int = 0,
+        margin: int | None = 0,
         activation: Activation = "sigmoid",
     ) -> None:
-        if crop_size < 1 or batch_size < 1:
-            raise ConfigError("crop_size and batch_size must be at least 1", found=f"{crop_size} and {batch_size}")
-        if not 0 <= overlap < 1:
-            raise ConfigError("overlap is a share of the tile", expected="at least 0 and less than 1", found=overlap)
-        if margin < 0:
+        if margin is not None and margin < 0:
             raise ConfigError("margin must not be negative", found=margin)
         check_activation(activation)
         if polygons:
             require_polygon_packages()
         self.network = network
-        self.inferer = inferer
+        self.tiles = tiles
         self.channels = channels
         self.scaling = scaling
         self.output_dir = Path(output_dir)
         self.fingerprint = fingerprint
         self.threshold = check_threshold(threshold)
-        self.crop_size = crop_size
-        self.overlap = overlap
-        self.batch_size = batch_size
+        self.temperature = temperature
         self.device = torch.device(device)
         self.probabilities = probabilities
         self.polygons = polygons
         self.prepare = prepare
         self.activation = activation
         self.margin = margin if prepare is not None else 0
-        self._weights = compute_importance_map((crop_size, crop_size), mode="gaussian").numpy()
 
     def run(self, items: Sequence[Item]) -> list[Path]:
         """Segment scenes, one after the other.
@@ -202,14 +193,12 @@ class SceneSegmenter:
         path = Path(item["image"]).absolute()
         if self.polygons:
             require_placing(path)
-        return open_scene(item["name"], path, self.channels, self.crop_size, self.overlap)
+        return open_scene(item["name"], path, self.channels, self.tiles.crop_size, self.tiles.overlap)
 
     def _count_classes(self) -> int:
-        tile = np.zeros((1, self.channels, self.crop_size, self.crop_size), np.float32)
-        shape = self._infer(tile).shape
-        if shape[2:] != tile.shape[2:]:
-            raise ConfigError("the network changes the size of a tile", expected=tile.shape[2:], found=shape[2:])
-        return int(shape[1])
+        side = self.tiles.crop_size
+        tile = torch.zeros(1, self.channels, side, side, device=self.device)
+        return int(self.tiles.inferer(tile, self.network).shape[1])
 
     def _segment(self, scene: Scene, classes: int, bar: tqdm[Any]) -> list[Path]:
         """Make whatever output of a scene is missing."""
@@ -229,8 +218,8 @@ class SceneSegmenter:
             self._run_bands(scene, classes, limits, parts, bar)
             if self.probabilities:
                 write_geotiffs(scene.path, parts.rows(), probabilities, digest)
-            threshold = None if exclusive else threshold_bin(self.threshold)
-            write_geotiffs(scene.path, parts.rows(), masks, digest, threshold=threshold, exclusive=exclusive)
+            decide = partial(decided, threshold=self.threshold, activation=self.activation)
+            write_geotiffs(scene.path, parts.rows(), masks, digest, decide)
         parts.remove()
         if self.polygons:
             vectors = self.output_dir / f"{scene.name}.gpkg"
@@ -254,8 +243,9 @@ class SceneSegmenter:
             "scaling": self.scaling.to_dict(),
             "classes": classes,
             "limits": limits.tolist(),
-            "crop_size": self.crop_size,
-            "overlap": self.overlap,
+            "crop_size": self.tiles.crop_size,
+            "overlap": self.tiles.overlap,
+            "temperature": self.temperature,
             "prepared": self.prepare is not None,
             "margin": self.margin,
         }
@@ -274,38 +264,26 @@ class SceneSegmenter:
             _pass_over(bar, first * len(grid.columns))
         if first == len(grid.rows):
             return
-        carry = parts.carry(first) if first else np.zeros((classes + 1, 0, grid.padded_width), np.float32)
+        carry = torch.from_numpy(parts.carry(first)).to(self.device) if first else None
+
+        def infer(tiles: Tensor) -> Tensor:
+            logits: Tensor = self.tiles.inferer(tiles.to(self.device), self.network)
+            check_finite(logits, [scene.name])
+            return logits
+
+        blend = BandBlend(grid, infer, self.tiles.batch_size, self.device, carry)
         with open_raster(scene.path) as source:
             reader = TileReader(scene, source, self.scaling, limits, self.prepare, self.margin)
             for index in range(first, len(grid.rows)):
                 band = reader.read(index)
-                total = np.zeros((classes + 1, grid.crop, grid.padded_width), np.float32)
-                total[:, : carry.shape[1]] = carry
-                self._add_tiles(total, reader, band, bar)
-                rows, columns = grid.finished(index)
-                finished = total[:, rows, columns]
-                valid = band.valid[band.own][: finished.shape[1]]
-                done = stored_probabilities(finished, valid, self.activation)
-                carry = total[:, grid.step(index) :].copy()
-                parts.save(index, done, carry)
-
-    def _add_tiles(self, total: NDArray[np.float32], reader: TileReader, band: Band, bar: tqdm[Any]) -> None:
-        """Add the weighted logits of a band's tiles, and in the last plane the weights, to ``total``."""
-        grid = reader.scene.grid
-        starts = [start for start in grid.columns if reader.has_data(band, start)]
-        bar.update(len(grid.columns) - len(starts))
-        for done in range(0, len(starts), self.batch_size):
-            batch = starts[done : done + self.batch_size]
-            logits = self._infer(np.stack([reader.tile(band, start) for start in batch]))
-            check_finite(torch.from_numpy(logits), [reader.scene.name])
-            for start, one in zip(batch, logits, strict=True):
-                total[:-1, :, start : start + grid.crop] += one * self._weights
-                total[-1, :, start : start + grid.crop] += self._weights
-            bar.update(len(batch))
-
-    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: Tensor = self.inferer(torch.from_numpy(batch).to(self.device), self.network)
-        return logits.float().cpu().numpy()
+                sums = blend.band(
+                    index, partial(reader.tile, band), wanted=partial(reader.has_data, band), classes=classes
+                )
+                logits = blended_logits(sums) / self.temperature
+                valid = band.valid[band.own][: sums.shape[1]]
+                assert blend.carry is not None  # there was a band
+                parts.save(index, stored_probabilities(logits, valid, self.activation), blend.carry.cpu().numpy())
+                bar.update(len(grid.columns))
 
 
 def _pass_over(bar: tqdm[Any], tiles: int) -> None:

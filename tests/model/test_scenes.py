@@ -18,9 +18,10 @@ import torch
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from monai.transforms import Compose, Lambdad, Resized, ScaleIntensityRanged
 
-from topolora_monai.engines.scenes import SceneSegmenter
 from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.metrics import to_16_bit
+from topolora_monai.model.scenes import SceneSegmenter
+from topolora_monai.model.tiling import TileInferer
 from topolora_monai.transforms import LoadItem
 from topolora_monai.transforms.intensity import IntensityScaling
 from topolora_monai.transforms.speckle import RefinedLeed
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 NORTH_UP = rasterio.Affine(10, 0, 500_000, 0, -10, 4_649_000)
 UNIT = IntensityScaling(value_range=(0, 1))  # leaves values in [0, 1] as they are
-SETTINGS = {"fingerprint": "test", "crop_size": 32, "overlap": 0.5}
 
 
 def write_scene(path, bands, **profile) -> Path:
@@ -76,8 +76,13 @@ class Counted:
         return self.network(tile)
 
 
-def segment(path, output, network=scored_in_context, channels=1, scaling=UNIT, **settings):
-    segmenter = SceneSegmenter(network, SimpleInferer(), channels, scaling, output, **{**SETTINGS, **settings})
+def tiles(inferer=None, crop_size=32, overlap=0.5, batch_size=4):
+    return TileInferer(inferer or SimpleInferer(), crop_size, overlap, batch_size)
+
+
+def segment(path, output, network=scored_in_context, channels=1, scaling=UNIT, fingerprint="test", **settings):
+    lie = {name: settings.pop(name) for name in ("crop_size", "overlap", "batch_size") if name in settings}
+    segmenter = SceneSegmenter(network, tiles(**lie), channels, scaling, output, fingerprint, **settings)
     return segmenter.run([{"name": "scene", "image": str(path)}])[0]
 
 
@@ -184,7 +189,7 @@ class TestValidity:
                 return inferer(batch, network)
 
         path = write_scene(tmp_path / "a.tif", image, nodata=-1)
-        segmenter = SceneSegmenter(network, Spy(), 1, UNIT, tmp_path, **SETTINGS)
+        segmenter = SceneSegmenter(network, tiles(Spy(), batch_size=1), 1, UNIT, tmp_path, "a")
         segmenter.run([{"name": "scene", "image": str(path)}])
         assert sum(calls) == 1 + 4  # the probe, and the tiles over the pixel
 
@@ -426,7 +431,7 @@ class TestMemory:
     def test_only_a_band_is_held(self, tmp_path):
         shape = (12_000, 1000)
         path = write_scene(tmp_path / "a.tif", np.broadcast_to(np.float32(0.7), (1, *shape)), compress="deflate")
-        segmenter = SceneSegmenter(lambda tile: tile, SimpleInferer(), 1, UNIT, tmp_path, "a", crop_size=200, overlap=0)
+        segmenter = SceneSegmenter(lambda tile: tile, tiles(crop_size=200, overlap=0), 1, UNIT, tmp_path, "a")
         tracemalloc.start()
         segmenter.run([{"name": "scene", "image": str(path)}])
         peak = tracemalloc.get_traced_memory()[1]
@@ -437,7 +442,7 @@ class TestMemory:
 SLOW_RUN = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from tests.engines.test_scenes import scored_in_context, segment
+from tests.model.test_scenes import scored_in_context, segment
 def slow(tile):
     time.sleep(0.02)
     return scored_in_context(tile)
@@ -606,8 +611,8 @@ class TestPolygons:
         import shapely
         from scipy.ndimage import gaussian_filter
 
-        monkeypatch.setattr("topolora_monai.engines.scenes.polygons._ROWS", rows)
-        monkeypatch.setattr("topolora_monai.engines.scenes.polygons._POLYGONS_PER_WRITE", 50)
+        monkeypatch.setattr("topolora_monai.model.scenes.polygons._ROWS", rows)
+        monkeypatch.setattr("topolora_monai.model.scenes.polygons._POLYGONS_PER_WRITE", 50)
         image = gaussian_filter(speckle(150, 120), 1.2)
         image[:, ::3] = speckle(150, 40)  # diagonal contacts, long combs, holes
         image = np.where(image > 0.5, 0.9, 0.1).astype(np.float32)
@@ -693,7 +698,7 @@ class TestPolygons:
     def test_missing_package_names_the_extra(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pyogrio", None)
         with pytest.raises(ConfigError, match=r"topolora_monai\[sar\]"):
-            SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path, "a", polygons=True)
+            SceneSegmenter(None, tiles(), 1, UNIT, tmp_path, "a", polygons=True)
 
 
 class TestRefusals:
@@ -709,15 +714,17 @@ class TestRefusals:
             {"name": "b", "image": str(tmp_path / "b.tif")},
         ]
         with pytest.raises(DataError, match=r"b\.tif"):
-            SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path / "out", **SETTINGS).run(items)
+            SceneSegmenter(None, tiles(), 1, UNIT, tmp_path / "out", "a").run(items)
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize(
-        ("setting", "value"), [("overlap", 1), ("crop_size", 0), ("batch_size", 0), ("margin", -1)]
-    )
-    def test_impossible_setting(self, tmp_path, setting, value):
+    @pytest.mark.parametrize(("setting", "value"), [("overlap", 1), ("crop_size", 0), ("batch_size", 0)])
+    def test_impossible_tiles(self, setting, value):
         with pytest.raises(ConfigError):
-            SceneSegmenter(None, SimpleInferer(), 1, UNIT, tmp_path, **{**SETTINGS, setting: value})
+            tiles(**{setting: value})
+
+    def test_impossible_margin(self, tmp_path):
+        with pytest.raises(ConfigError):
+            SceneSegmenter(None, tiles(), 1, UNIT, tmp_path, "a", margin=-1)
 
     def test_network_of_another_size(self, tmp_path):
         path = write_scene(tmp_path / "a.tif", speckle(40, 40))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.engines.scenes.grid import TileGrid
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
+from topolora_monai.model.tiling import TileGrid
 from topolora_monai.transforms.intensity import IntensityScaling
+from topolora_monai.transforms.loading import raster_limits
 
 __all__ = ["Scene", "open_scene"]
-
-_LIMITS_PIXELS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,22 +27,10 @@ class Scene:
     depth: int | None
 
     def limits(self, scaling: IntensityScaling) -> NDArray[np.float64]:
-        """What values are scaled between, shape (C, 2): 0 and 1 for pictures.
-
-        Measurements are sampled at every n-th pixel of the scene itself, about a million in all.
-        """
+        """What values are scaled between, shape (C, 2): 0 and 1 for pictures."""
         if self.depth:
             return np.tile([0.0, 1.0], (self.channels, 1))
-        if scaling.value_range is not None:
-            return scaling.limits(np.empty((self.channels, 0)))
-        import rasterio  # noqa: PLC0415 - an optional dependency
-
-        step = max(1.0, math.sqrt(self.grid.height * self.grid.width / _LIMITS_PIXELS))
-        shape = (max(1, int(self.grid.height / step)), max(1, int(self.grid.width / step)))
-        # Averaged overviews, which GDAL would take, have less speckle and so narrower limits.
-        with open_raster(self.path), rasterio.open(self.path, OVERVIEW_LEVEL="NONE") as source:
-            values, valid = read_bands(source, self.channels, out_shape=shape)
-        return scaling.limits(values, valid)
+        return raster_limits(self.path, self.channels, scaling)
 
 
 def open_scene(name: str, path: Path, channels: int, crop_size: int, overlap: float) -> Scene:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.engines.scenes.files import writing, written_whole
 from topolora_monai.errors import OutputError
+from topolora_monai.model.scenes.files import writing, written_whole
 
 __all__ = ["SceneParts"]
 

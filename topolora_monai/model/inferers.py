@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +12,9 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, TopoLoRAError
 
-__all__ = ["AutocastInferer", "FlipInferer", "Precision", "TemperatureInferer", "default_precision"]
+__all__ = ["AutocastInferer", "FlipInferer", "Precision", "TemperatureInferer", "check_finite", "default_precision"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,7 +36,7 @@ class AutocastInferer(Inferer):
     scaling. For float16 training set ``amp: true`` on the trainer too, for its gradient scaler.
 
     Args:
-        inferer: what runs the network, for example a ``SlidingWindowInferer``.
+        inferer: what runs the network, for example a ``SimpleInferer``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
@@ -120,3 +120,25 @@ class TemperatureInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Logits of ``inputs``, divided."""
         return self.inferer(inputs, network, *args, **kwargs) / self.temperature
+
+
+def check_finite(logits: Tensor, images: Sequence[str]) -> None:
+    """Make sure that a network answered in numbers; anything else would come out as an empty mask.
+
+    Args:
+        logits: or probabilities, any shape.
+        images: names of what was asked about.
+
+    Raises:
+        TopoLoRAError: if a value is infinite or none at all.
+
+    Example:
+        >>> check_finite(torch.tensor([0.5, -3.0]), ["a"])
+    """
+    finite = torch.isfinite(logits)
+    if not finite.all():
+        raise TopoLoRAError(
+            "the network's answer is not a number",
+            found=f"{int((~finite).sum()):,} of {finite.numel():,} values, image {', '.join(images)}",
+            hint="try --precision fp32; if that does not help its training diverged: take an earlier adapter",
+        )

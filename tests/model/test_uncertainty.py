@@ -9,8 +9,8 @@ from monai.inferers import SimpleInferer
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from topolora_monai.engines.uncertainty import RiskCoverage, UncertaintyInferer
 from topolora_monai.errors import ConfigError
+from topolora_monai.model.uncertainty import RiskCoverage, UncertaintyInferer
 from topolora_monai.networks import probabilities
 
 

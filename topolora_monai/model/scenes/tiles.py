@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,10 @@ from monai.utils import convert_to_numpy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topolora_monai.engines.scenes.scene import Scene
 from topolora_monai.errors import ConfigError
+from topolora_monai.io import require_whole
 from topolora_monai.io.rasters import read_bands
+from topolora_monai.model.scenes.scene import Scene
 from topolora_monai.transforms.intensity import IntensityScaling
 
 if TYPE_CHECKING:
@@ -53,8 +55,11 @@ class TileReader:
         source: its raster, open.
         scaling: of measurements.
         limits: what they are scaled between, shape (C, 2).
-        prepare: see :class:`~topolora_monai.engines.SceneSegmenter`.
-        margin: pixels around a tile that ``prepare`` gets, too.
+        prepare: see :class:`~topolora_monai.model.scenes.SceneSegmenter`.
+        margin: pixels around a tile that ``prepare`` gets, too; None has it prepare the whole scene at once, in memory.
+
+    Raises:
+        DataError: from the first read, if memory does not hold a whole scene.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class TileReader:
         scaling: IntensityScaling,
         limits: NDArray[np.float64],
         prepare: Prepare | None = None,
-        margin: int = 0,
+        margin: int | None = 0,
     ) -> None:
         self.scene = scene
         self.source = source
@@ -76,25 +81,40 @@ class TileReader:
     def read(self, band: int) -> Band:
         """Read and scale a band of tiles."""
         grid = self.scene.grid
+        first, last = grid.source_rows(band)
+        if self.margin is None:
+            image, valid = self._whole
+            return Band(image[:, first:last], valid[first:last], first, slice(0, last - first))
         top, bottom = grid.source_rows(band, self.margin)
-        values, valid = read_bands(self.source, self.scene.channels, window=((top, bottom), (0, grid.width)))
+        values, valid = self._scaled(top, bottom)
+        return Band(values, valid, top, slice(first - top, last - top))
+
+    @cached_property
+    def _whole(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The scene as it is prepared, and its validity."""
+        require_whole(self.scene.path, self.scene.channels)
+        values, valid = self._scaled(0, self.scene.grid.height)
+        return (values if self.prepare is None else self._prepared(values, valid)), valid
+
+    def _scaled(self, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        window = ((top, bottom), (0, self.scene.grid.width))
+        values, valid = read_bands(self.source, self.scene.channels, window=window)
         if self.scene.depth == 16:
             values = np.minimum(values / (2**self.scaling.bits - 1), 1)
         elif self.scene.depth is None:
             values = self.scaling.apply(values, self.limits)
         values[:, ~valid] = 0
-        first, last = grid.source_rows(band)
-        return Band(values, valid, top, slice(first - top, last - top))
+        return values, valid
 
     def has_data(self, band: Band, start: int) -> bool:
         """Whether the tile that starts at column ``start`` has a valid pixel."""
         return bool(band.valid[band.own, slice(*self.scene.grid.source_columns(start))].any())
 
-    def tile(self, band: Band, start: int) -> NDArray[np.float32]:
+    def tile(self, band: Band, start: int) -> Tensor:
         """The tile that starts at column ``start``, shape (C, crop, crop), 0 beyond the scene."""
         grid = self.scene.grid
         first, last = grid.source_columns(start)
-        if self.prepare is None:
+        if self.prepare is None or self.margin is None:
             image = band.image[:, band.own, first:last]
         else:
             left, right = grid.source_columns(start, self.margin)
@@ -102,7 +122,7 @@ class TileReader:
             image = image[:, band.own, first - left : last - left]
         tile = np.zeros((self.scene.channels, grid.crop, grid.crop), np.float32)
         tile[:, grid.top : grid.top + image.shape[1], grid.left : grid.left + image.shape[2]] = image
-        return tile
+        return torch.from_numpy(tile)
 
     def _prepared(self, image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         assert self.prepare is not None

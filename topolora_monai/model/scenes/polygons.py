@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.engines.scenes.files import DIGEST_TAG, written_whole
-from topolora_monai.engines.scenes.places import scene_placing
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.rasters import open_raster
+from topolora_monai.model.scenes.files import DIGEST_TAG, written_whole
+from topolora_monai.model.scenes.places import scene_placing
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
