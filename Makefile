@@ -13,7 +13,7 @@ LABEL_READY := $(LABEL)/.ready
 
 help:
 	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 5 min on 2 cores)"
-	@echo "make test    set up, then lint, type-check and test (about 15 min on 2 cores)"
+	@echo "make test    set up, then lint, type-check and test (about 12 min on 2 cores)"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make bench   time and memory of an encoder step against the original (about 12 min)"
 	@echo "make label   set up the annotation server in an environment of its own (about 5 min, 6 GB)"
@@ -64,7 +64,7 @@ $(LABEL_READY): pyproject.toml constraints-label.txt
 	@test -x $(LABEL)/bin/python || $(PYTHON) -m venv $(LABEL)
 	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --editable ".[label]" pytest httpx playwright dcmqi
 	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --no-deps monailabel pydicom-seg
-	@$(LABEL)/bin/python -c 'from topolora_monai.label_app.cures import check_version; check_version()'
+	@$(LABEL)/bin/python -c 'from topolora_monai.label_app.patches import check_version; check_version()'
 	@touch $@
 
 label-test: $(LABEL_READY)

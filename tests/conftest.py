@@ -15,6 +15,7 @@ SHARED = Path(os.environ.get("TOPOLORA_SHARED", ROOT.parent / "shared"))
 def pytest_configure(config):
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # and in what tests start
 
 
 def _real(path: Path) -> Path:

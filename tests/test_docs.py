@@ -3,14 +3,13 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from tests.bundles.helpers import BUNDLE, SMALL, flatten
 from tests.conftest import ROOT
 from tests.data.fakes import draw
+from tests.processes import run_module
 from topolora_monai.cli import main
 
 DATA = (ROOT / "docs/data.md").read_text()
@@ -34,15 +33,16 @@ def test_data_commands_run_as_printed(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "drive.json").is_file()
 
 
-def test_method_commands_run_as_printed(tmp_path):
+def test_method_commands_run_as_printed(tmp_path, fake_drive):
     *counting, training = printed_commands(METHODS)
     assert len(counting) == 2
     for words in counting:
         assert words[0] == "topolora"
         assert main(words[1:]) == 0
     small = SMALL | {"epochs": 1, "network_name": training[training.index("--network_name") + 1]}
-    words = [sys.executable, *training[1:], *flatten(small), "--output_dir", str(tmp_path / "run")]
-    done = subprocess.run(words, cwd=BUNDLE, capture_output=True, text=True, check=False)
+    small |= {"dataset_name": "drive", "dataset_dir": fake_drive, "allow_partial": True}
+    assert training[:3] == ["python", "-m", "monai.bundle"]
+    done = run_module("monai.bundle", *training[3:], *flatten(small), "--output_dir", tmp_path / "run", cwd=BUNDLE)
     assert done.returncode == 0, done.stderr
     adaptation = json.loads((tmp_path / "run/training.json").read_text())["adaptation"]
     assert adaptation["lora"]["first_block"] == -4
@@ -64,8 +64,7 @@ def test_topology_commands_run_as_printed(tmp_path, fake_drive):
         (SMALL | {"dataset_name": "drive", "dataset_dir": fake_drive, "data#allow_partial": True},
          {"dataset_dir": fake_drive, "precision": "fp32"}, {"precision": "fp32"}), strict=True,
     ):  # fmt: skip
-        done = subprocess.run([sys.executable, *words[1:], *flatten(more)], cwd=BUNDLE, capture_output=True, text=True,
-                              check=False)  # fmt: skip
+        done = run_module("monai.bundle", *words[3:], *flatten(more), cwd=BUNDLE)
         assert done.returncode == 0, done.stderr
     assert list((tmp_path / "masks").glob("*_uncertainty.png"))
     assert main(report[1:]) == 0

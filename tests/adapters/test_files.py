@@ -3,8 +3,6 @@
 import json
 import os
 import stat
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
+from tests.processes import run_code
 from topolora_monai.adapters import adapt, load_adapter, preset_config, read_adapter_header, save_adapter
 from topolora_monai.adapters.files import read_adapter_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
@@ -69,7 +68,7 @@ def test_a_fresh_process_gives_the_same_logits(saved, tmp_path):
         "with torch.no_grad(): torch.save(net(image), sys.argv[2])\n"
     )
     out = tmp_path / "logits.pt"
-    subprocess.run([sys.executable, "-c", script, path, out], check=True)
+    assert run_code(script, path, out).returncode == 0
     torch.testing.assert_close(torch.load(out), logits(adaptation.network), rtol=0, atol=1e-5)
 
 

@@ -1,13 +1,11 @@
 """Nothing is lost: not by roll-back, not by writers side by side, not when a process is killed anywhere."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
 
+from tests.processes import run_code
 from topolora_monai.annotation import AdapterVersions
 from topolora_monai.errors import AdapterFileError, DataError
 
@@ -110,10 +108,8 @@ def test_writers_take_turns(history, adapter):
 
 
 def test_survives_sigkill_anywhere(tmp_path, adapter):
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / "places"), str(adapter)],
-        capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run_code(CHILD, tmp_path / "places", adapter)
+    assert done.returncode == 0, done.stderr
     outcomes = dict(line.split() for line in done.stdout.splitlines())
     assert list(outcomes.values()).count("finished") == 2
     killed = [name for name, how in outcomes.items() if how == str(int(signal.SIGKILL))]

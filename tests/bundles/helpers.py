@@ -1,10 +1,11 @@
 """Running the bundle as its users do, small enough for a test."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from monai.bundle import ConfigParser
+
+from tests.processes import run_module
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "topolora_sam_segmentation"
 CONFIGS = BUNDLE / "configs"
@@ -37,9 +38,10 @@ def flatten(options: dict) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
 
-def command(run_id: str, config: str | Path, **options) -> list[str]:
-    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(config), *flatten(options)]
+def words(run_id: str, config: str | Path, **options) -> list[str]:
+    """What follows ``python -m monai.bundle``."""
+    return ["run", run_id, "--config_file", str(config), *flatten(options)]
 
 
 def run(run_id: str, config: str | Path, cwd: Path, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(run_id, config, **options), cwd=cwd, capture_output=True, text=True, check=False)
+    return run_module("monai.bundle", *words(run_id, config, **options), cwd=cwd)

@@ -2,8 +2,8 @@
 
 import csv
 import json
+import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from monai.bundle import ConfigParser, create_workflow
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, command, files, parsed, run
+from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, files, parsed, run, words
 from tests.data.fakes import draw
+from tests.processes import start_module
 from topolora_monai.data import open_dataset
 from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import BASELINE_NAMES
@@ -90,16 +91,13 @@ def test_killed_run_resumes_to_the_result_of_an_uninterrupted_one(options, tmp_p
     assert done.returncode == 0, done.stderr
 
     killed = {**options, "output_dir": tmp_path / "killed"}
-    process = subprocess.Popen(
-        command("training", CONFIGS / "train.yaml", **killed), cwd=tmp_path, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = start_module(tmp_path, "monai.bundle", *words("training", CONFIGS / "train.yaml", **killed), cwd=tmp_path)
     last = killed["output_dir"] / "last.pt"
     deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+    while not last.exists() and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     epoch = torch.load(last, weights_only=True)["epoch"]
     assert 1 <= epoch < 4
     assert not (killed["output_dir"] / "training.json").exists()
@@ -146,18 +144,20 @@ def test_resuming_with_other_settings_or_images_is_refused(options):
 
 def test_ctrl_c_says_how_to_go_on_and_a_second_run_who_is_first(options, tmp_path):
     options |= {"epochs": 200}
-    start = command("training", CONFIGS / "train.yaml", **options)
-    process = subprocess.Popen(start, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = start_module(
+        tmp_path, "monai.bundle", *words("training", CONFIGS / "train.yaml", **options), cwd=tmp_path
+    )
     last = options["output_dir"] / "last.pt"
     deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+    while not last.exists() and time.monotonic() < deadline and process.is_alive():
         time.sleep(0.01)
-    second = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
+    second = run("training", CONFIGS / "train.yaml", tmp_path, **options)
     assert second.returncode == 1
     assert f"process {process.pid} on" in second.stderr
-    process.send_signal(signal.SIGINT)
-    said = process.communicate()[1]
-    assert process.returncode == 130
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    said = (tmp_path / "err").read_text()
+    assert process.exitcode == 130
     epoch = torch.load(last, weights_only=True)["epoch"]
     assert said.splitlines()[-1] == f"stopped; the same command resumes after epoch {epoch}"
     assert "Traceback" not in said
@@ -180,7 +180,7 @@ def test_half_precision_accumulation_and_early_stopping(options):
 )
 def test_other_methods_and_networks_run_by_name(network_name, preset, options, tmp_path):
     options = {key: str(value) if key.endswith("_dir") else value for key, value in options.items()}
-    options |= {"network_name": network_name} | ({"preset": preset} if preset else {})
+    options |= {"network_name": network_name, "epochs": 1} | ({"preset": preset} if preset else {})
     created = workflow(**options)
     record = json.loads((tmp_path / "run/training.json").read_text())
     assert record["preset"] == (preset or "full")

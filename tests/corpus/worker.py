@@ -1,9 +1,8 @@
-"""The process that breaks in place of the tests: takes names of cases, gives back verdicts, one a line."""
+"""The process that breaks in place of the tests: takes names of cases, gives back verdicts."""
 
 import contextlib
 import errno
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -11,6 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from functools import lru_cache
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +171,8 @@ def _be_a_small_machine() -> None:
     memory._CGROUP = stated
 
 
-def serve() -> None:
-    """Answer until nothing more is asked."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+def serve(base: str, connection: Connection) -> None:
+    """Answer until nothing more is asked, in a folder of its own."""
     silence = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):  # libraries speak below Python
         os.dup2(silence, descriptor)
@@ -181,11 +180,13 @@ def serve() -> None:
 
     torch.set_num_threads(1)
     _warm_up()
-    base = Path(sys.argv[1])
     os.chdir(base)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        name = json.loads(line)
+    connection.send("ready")
+    while True:
+        try:
+            name = connection.recv()
+        except EOFError:
+            return
         folder = Path(tempfile.mkdtemp(dir=base))
         try:
             verdict = judge(all_cases()[name], folder)
@@ -194,8 +195,4 @@ def serve() -> None:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             Path(base, SENTINEL).unlink(missing_ok=True)
-        print(json.dumps([verdict.outcome, verdict.detail]), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    serve()
+        connection.send(verdict)

@@ -7,8 +7,6 @@ import io
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import tarfile
 import threading
 import zipfile
@@ -16,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.processes import run_code
 from topolora_monai.data import download
 from topolora_monai.data.download import Archive, download_archives, download_file, file_sha256, unpack_archives
 from topolora_monai.errors import DataError, OutputError
@@ -273,7 +272,7 @@ class TestUnpacking:
             f"{call} = lambda *_: os._exit(9)\n"
             f"unpack_archives([Archive('set.zip', creates='set', into='set')], pathlib.Path({str(root)!r}), False)"
         )
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+        assert run_code(code).returncode == 9
         assert not (root / "set").exists()
         assert len(list(root.iterdir())) == 2  # the archive, and what was being unpacked
         unpack_archives([self.ARCHIVE], root, checksum=False)

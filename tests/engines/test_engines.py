@@ -2,7 +2,6 @@
 
 import logging
 import math
-import subprocess
 import sys
 
 import nibabel as nib
@@ -15,6 +14,7 @@ from monai.inferers import SimpleInferer, SlidingWindowInferer
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests.processes import run_code
 from topolora_monai.data import find_images
 from topolora_monai.engines import (
     AutocastInferer,
@@ -226,16 +226,13 @@ class TestOutput:
             "try:\n    raise DataError('mask is broken', path='a.png')\n"
             "except DataError as error:\n    raise RuntimeError('Failed to instantiate') from error\n"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        done = run_code(script)
         assert done.returncode == 1
         assert done.stderr.strip() == "error: mask is broken: a.png"
         other = script.replace("DataError('mask is broken', path='a.png')", "ValueError('x')").replace(
             "except DataError", "except ValueError"
         )
-        assert (
-            "Traceback"
-            in subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False).stderr
-        )
+        assert "Traceback" in run_code(other).stderr
 
     @pytest.mark.parametrize(("note", "said"), [(None, "stopped"), ("it resumes", "stopped; it resumes")])
     def test_ctrl_c_is_a_sentence(self, note, said):
@@ -246,7 +243,7 @@ class TestOutput:
             "note and say_if_stopped(note)\n"
             "raise KeyboardInterrupt\n"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        done = run_code(script)
         assert (done.returncode, done.stderr.strip()) == (130, said)
 
     @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "NaN"])

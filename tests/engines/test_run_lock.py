@@ -1,27 +1,30 @@
 """One process at a time writes to a folder, and whoever comes second learns who that is."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from tests.processes import start
 from topolora_monai.engines import lock_output, unlock_output
 from topolora_monai.errors import OutputError
 
-HOLD = "import sys; from topolora_monai.engines import lock_output; lock_output(sys.argv[1]); print('held', flush=True); sys.stdin.read()"  # noqa: E501
+
+def hold(folder, held):
+    lock_output(folder)
+    held.send(True)
+    signal.pause()
 
 
 @pytest.fixture
 def other(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline().strip() == "held"
+    held, tells = multiprocessing.Pipe(duplex=False)
+    process = start(hold, tmp_path, tells)
+    assert held.recv()
     yield process
     process.kill()
-    process.wait()
+    process.join()
 
 
 def test_the_other_process_is_named_and_a_killed_one_does_not_block(other, tmp_path):
@@ -32,7 +35,7 @@ def test_the_other_process_is_named_and_a_killed_one_does_not_block(other, tmp_p
     with pytest.raises(OutputError, match="does not say which"):
         lock_output(tmp_path)
     os.kill(other.pid, signal.SIGKILL)
-    other.wait()
+    other.join()
     lock_output(tmp_path)
     unlock_output(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

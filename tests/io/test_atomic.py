@@ -2,13 +2,12 @@
 
 import errno
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 
 import pytest
 
+from tests.processes import run_code
 from topolora_monai.errors import OutputError
 from topolora_monai.io import atomic
 from topolora_monai.io.atomic import atomic_write, folder_beside, remove_leftovers, writing
@@ -26,7 +25,7 @@ KILLED = textwrap.dedent(
 
 
 def killed_while_writing(path):
-    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == 9
+    assert run_code(KILLED, path).returncode == 9
 
 
 def names(folder):

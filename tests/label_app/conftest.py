@@ -89,23 +89,23 @@ def client(make_client):
 
 @pytest.fixture
 def without(monkeypatch):
-    """Takes one cure back for the test: puts MONAI Label's own in the place of its replacements."""
+    """Takes one patch back for the test: puts MONAI Label's own in the place of its replacements."""
     import importlib.util
     import inspect
 
-    import topolora_monai.label_app.main  # noqa: F401 - applies the cures
-    from topolora_monai.label_app.cures import CURES
+    import topolora_monai.label_app.main  # noqa: F401 - applies the patches
+    from topolora_monai.label_app.patches import PATCHES
 
     def own(place, attribute):
         module = sys.modules[place.__module__] if inspect.isclass(place) else place
-        specification = importlib.util.spec_from_file_location(f"uncured_{module.__name__}", module.__file__)
+        specification = importlib.util.spec_from_file_location(f"unpatched_{module.__name__}", module.__file__)
         again = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(again)
         return getattr(getattr(again, place.__name__) if inspect.isclass(place) else again, attribute)
 
     def take_back(name):
-        cure = next(cure for cure in CURES if cure.name == name)
-        for place, attribute, replacement in cure.patches():
+        patch = next(patch for patch in PATCHES if patch.name == name)
+        for place, attribute, replacement in patch.replacements():
             original = getattr(replacement, "original", None) or own(place, attribute)
             monkeypatch.setattr(place, attribute, original)
 

@@ -139,7 +139,7 @@ def test_parallel_requests_get_their_own_answers(client):
 
 
 class TestActiveLearning:
-    def test_most_doubtful_first(self, client):
+    def test_most_uncertain_first(self, client):
         done = client.post("/scoring/topology?run_sync=true", json={})
         assert done.status_code == 200, done.text
         scores = done.json()["scores"]

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 
 from topolora_monai.metrics import PooledDice, ThresholdCurve
 from topolora_monai.metrics.calibration import (
-    CalibrationMetric,
     apply_temperature,
     fit_temperature,
-    negative_log_likelihood,
     reliability_diagram,
 )
 
@@ -27,80 +25,43 @@ def error_over_pixels(claimed, right, bins):
     return total / len(claimed)
 
 
-@pytest.fixture
-def images():
-    p = torch.rand(3, 2, 17, 13, dtype=torch.float64)
-    y = (torch.rand_like(p) < p**2).double()
-    mask = (torch.rand(3, 1, 17, 13) > 0.4).double()
-    return p, y, mask
-
-
-def scored(p, y, mask=None, **options):
-    metric = CalibrationMetric(**options)
-    metric(y_pred=p, y=y, mask=mask)
-    return metric
-
-
-class TestCalibrationMetric:
-    @pytest.mark.parametrize("bins", [1, 10, 15])
-    def test_agrees_with_the_definition_inside_the_mask(self, images, bins):
-        p, y, mask = images
-        metric = scored(p, y, mask, bins=bins)
-        decided = scored(p, y, mask, bins=bins, of="decision")
-        for k in range(2):
-            inside = mask[:, 0].numpy() > 0.5
-            claimed, true = p[:, k].numpy()[inside], y[:, k].numpy()[inside]
-            assert metric.aggregate()[k].item() == pytest.approx(error_over_pixels(claimed, true, bins), abs=1e-9)
-            right = ((claimed >= 0.5) == (true > 0.5)).astype(float)
-            sure = np.maximum(claimed, 1 - claimed)
-            assert decided.aggregate()[k].item() == pytest.approx(error_over_pixels(sure, right, bins), abs=1e-9)
-            assert metric.brier()[k].item() == pytest.approx(((claimed - true) ** 2).mean(), abs=1e-9)
-
-    def test_images_one_by_one_are_those_at_once(self, images):
-        p, y, mask = images
-        metric = CalibrationMetric()
-        for one in range(3):
-            metric(y_pred=[p[one]], y=[torch.cat([y[one], mask[one]])])
-        torch.testing.assert_close(metric.aggregate(), scored(p, y, mask).aggregate())
-        alone = scored(p[1:2], y[1:2], mask[1:2])
-        torch.testing.assert_close(metric.per_image()[1, :, 0], alone.aggregate())
-        torch.testing.assert_close(metric.per_image()[1, :, 1], alone.brier())
-
-    def test_diagram(self):
-        p, y = torch.tensor([0.1, 0.15, 0.9, 1.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
-        diagram = scored(p.view(1, 1, 1, 4), y.view(1, 1, 1, 4), bins=5).diagram()
-        assert diagram.counts.tolist() == [2, 0, 0, 0, 2]
-        assert diagram.confidence[[0, 4]] == pytest.approx([0.125, 0.95])
-        assert diagram.accuracy[[0, 4]].tolist() == [0.5, 1.0]
-        assert math.isnan(diagram.confidence[2])
-        assert diagram.expected_error == pytest.approx((0.375 + 0.05) / 2)
-
-    def test_state_does_not_grow_with_the_image(self):
-        sizes = [scored(torch.rand(1, 1, n, n), torch.ones(1, 1, n, n)).get_buffer().numel() for n in (4, 64)]
-        assert sizes[0] == sizes[1] == 46
-
-    def test_nothing_counts(self, images):
-        p, y, mask = images
-        metric = scored(p, y, 0 * mask)
-        assert metric.aggregate().isnan().all() and metric.brier().isnan().all()
-
-    def test_bad_input(self, images):
-        p, y, mask = images
-        for options in ({"bins": 0}, {"of": "classes"}):
-            with pytest.raises(ValueError, match="bins"):
-                CalibrationMetric(**options)
-        with pytest.raises(ValueError, match="lie in"):
-            scored(p + 1, y)
-        with pytest.raises(ValueError, match="fit"):
-            scored(p, y, mask[:, :, 1:])
-        with pytest.raises(ValueError, match="no image"):
-            CalibrationMetric().aggregate()
-
-
 def counted(p, y):
     curve = ThresholdCurve()
     curve.add(p, y)
     return curve
+
+
+def at_levels(p):
+    """In the middle of 16-bit levels, where counts are exact."""
+    return (p.double() * 65536).floor().clamp(max=65535).add(0.5) / 65536
+
+
+class TestReliability:
+    @pytest.mark.parametrize("bins", [1, 10, 15])
+    def test_agrees_with_the_definition_inside_the_mask(self, bins):
+        p = at_levels(torch.rand(2, 1, 40, 50))
+        y, inside = (torch.rand_like(p) < p**2).double(), torch.rand(2, 1, 40, 50) > 0.4
+        curve = ThresholdCurve()
+        for one, true, mask in zip(p, y, inside, strict=True):
+            curve.add(one, true, mask)
+        claimed, true = p[inside].numpy(), y[inside].numpy()
+        diagram = reliability_diagram(curve, bins)
+        assert diagram.expected_error == pytest.approx(error_over_pixels(claimed, true, bins), abs=1e-9)
+        assert diagram.brier == pytest.approx(((claimed - true) ** 2).mean(), abs=1e-9)
+
+    def test_bins(self):
+        p, y = torch.tensor([0.1, 0.15, 0.9, 1.0]), torch.tensor([0.0, 1.0, 1.0, 1.0])
+        diagram = reliability_diagram(counted(p, y), bins=5)
+        assert diagram.counts.tolist() == [2, 0, 0, 0, 2]
+        assert diagram.confidence[[0, 4]] == pytest.approx([0.125, 0.95], abs=1e-4)
+        assert diagram.accuracy[[0, 4]].tolist() == [0.5, 1.0]
+        assert math.isnan(diagram.confidence[2])
+        assert diagram.expected_error == pytest.approx((0.375 + 0.05) / 2, abs=1e-4)
+
+    def test_nothing_counts(self):
+        diagram = reliability_diagram(ThresholdCurve())
+        assert math.isnan(diagram.expected_error)
+        assert math.isnan(diagram.brier)
 
 
 class TestTemperature:
@@ -111,9 +72,7 @@ class TestTemperature:
         p = (logits * made_with).sigmoid()
         found = fit_temperature(counted(p, y))
         assert found == pytest.approx(made_with, rel=0.02)
-        errors = [
-            scored(q.view(1, 1, 1, -1), y.view(1, 1, 1, -1)).aggregate() for q in (p, apply_temperature(p, found))
-        ]
+        errors = [reliability_diagram(counted(q, y)).expected_error for q in (p, apply_temperature(p, found))]
         assert errors[1] < 0.01
         assert made_with == 1 or errors[1] < errors[0] / 3
 
@@ -123,7 +82,6 @@ class TestTemperature:
         curve = counted(logits.sigmoid(), y)
         losses = {t: F.binary_cross_entropy_with_logits(logits / t, y).item() for t in np.linspace(1, 4, 301)}
         assert fit_temperature(curve) == pytest.approx(min(losses, key=losses.get), abs=0.011)
-        assert negative_log_likelihood(curve, 2.0) == pytest.approx(losses[2.0], abs=1e-4)
 
     def test_classes_share_one(self):
         first, second = (counted(torch.rand(300), (torch.rand(300) > 0.5).float()) for _ in range(2))
@@ -151,23 +109,7 @@ class TestTemperature:
             apply_temperature(torch.rand(3), 0.0)
 
 
-class TestFromCounts:
-    """The same from counts of levels as from the pixels themselves."""
-
-    def test_diagram_agrees_with_the_metric(self):
-        generator = torch.Generator().manual_seed(3)
-        probability = torch.rand(2, 1, 40, 50, generator=generator)
-        target = (torch.rand(2, 1, 40, 50, generator=generator) < probability**2).float()
-        metric, counts = CalibrationMetric(bins=10), ThresholdCurve()
-        metric(y_pred=probability, y=target)
-        counts.add(probability, target)
-        pixels, levels = metric.diagram(), reliability_diagram(counts, bins=10)
-        np.testing.assert_array_equal(levels.counts, pixels.counts)
-        np.testing.assert_allclose(levels.confidence, pixels.confidence, atol=1e-5)
-        np.testing.assert_array_equal(levels.accuracy, pixels.accuracy)
-        assert levels.brier == pytest.approx(pixels.brier, abs=1e-5)
-        assert levels.expected_error == pytest.approx(pixels.expected_error, abs=1e-5)
-
+class TestPooledDice:
     def test_pooled_dice_fits_the_same_temperature(self):
         generator = torch.Generator().manual_seed(4)
         logits = 3 * torch.randn(2, 2, 30, 30, generator=generator)

@@ -1,4 +1,4 @@
-"""Curves against scikit-learn on quantised probabilities, clDice at thresholds against the single score."""
+"""Average precision against scikit-learn on quantised probabilities, clDice at thresholds against the single score."""
 
 import math
 
@@ -8,13 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from topolora_monai.metrics import ThresholdCurve, cldice, predicted_masks, to_16_bit
-from topolora_monai.metrics.curves import (
-    ClDiceCurveMetric,
-    average_precision,
-    best_threshold,
-    precision_recall_curve,
-    roc_curve,
-)
+from topolora_monai.metrics.curves import ClDiceCurveMetric, average_precision
 
 
 def counted(p, y):
@@ -34,42 +28,21 @@ def cases():
 
 class TestAgainstScikitLearn:
     @pytest.mark.parametrize(("p", "y"), list(cases()))
-    def test_areas_and_points(self, p, y):
+    def test_areas(self, p, y):
         metrics = pytest.importorskip("sklearn.metrics")
         curve, rounded = counted(p, y), to_16_bit(p.float()).numpy() / 65536
         assert average_precision(curve) == pytest.approx(metrics.average_precision_score(y, rounded), abs=1e-6)
         assert curve.auc() == pytest.approx(metrics.roc_auc_score(y, rounded), abs=1e-6)
-        precision, recall, thresholds = metrics.precision_recall_curve(y, rounded)
-        ours = precision_recall_curve(curve)
-        np.testing.assert_allclose(ours.threshold, thresholds[::-1], atol=1e-12)
-        np.testing.assert_allclose(ours.precision, precision[:-1][::-1], atol=1e-12)
-        np.testing.assert_allclose(ours.recall, recall[:-1][::-1], atol=1e-12)
-        false, true, thresholds = metrics.roc_curve(y, rounded, drop_intermediate=False)
-        points = roc_curve(curve)
-        np.testing.assert_allclose(points.false_positive_rate, false, atol=1e-12)
-        np.testing.assert_allclose(points.true_positive_rate, true, atol=1e-12)
-        np.testing.assert_allclose(points.threshold, thresholds)
 
 
-class TestCurves:
+class TestAveragePrecision:
     def test_by_hand(self):
         curve = counted(torch.tensor([0.75, 0.75, 0.5, 0.25]), torch.tensor([1.0, 0.0, 1.0, 0.0]))
         assert average_precision(curve) == pytest.approx((1 / 2 + 2 / 3) / 2)
-        assert precision_recall_curve(curve).threshold.tolist() == [0.75, 0.5, 0.25]
-        assert roc_curve(curve).false_positive_rate.tolist() == [0, 0.5, 0.5, 1]
-
-    def test_thinned_keeps_both_ends(self):
-        curve = counted(torch.rand(2000), (torch.rand(2000) > 0.5).float())
-        whole, few = precision_recall_curve(curve), precision_recall_curve(curve, 50)
-        assert len(few.threshold) == 50
-        assert (few.threshold[0], few.threshold[-1]) == (whole.threshold[0], whole.threshold[-1])
-        assert np.isin(few.precision, whole.precision).all()
-        assert len(roc_curve(curve, 50).threshold) == 51
 
     def test_absent_foreground(self):
         curve = counted(torch.rand(9), torch.zeros(9))
         assert math.isnan(average_precision(curve))
-        assert np.isnan(precision_recall_curve(curve).recall).all()
         assert math.isnan(average_precision(ThresholdCurve()))
 
 
@@ -118,29 +91,15 @@ class TestClDiceCurve:
             ClDiceCurveMetric()(y_pred=torch.rand(1, 1, 4, 4), y=torch.rand(1, 1, 4, 5))
 
 
-class TestBestThreshold:
-    def test_by_dice_and_by_cldice(self):
-        """A thick halo of 0.4 costs Dice much and clDice nothing; half of the line is only found with it."""
-        line = torch.zeros(1, 21, 40)
-        line[:, 10, 2:38] = 1
-        halo = torch.zeros_like(line)
-        halo[:, 9:12, 2:38] = 1
-        p = 0.05 + 0.37 * halo
-        p[:, 10, 2:20] = 0.9
-        images = [(p, line, None)]
-        assert best_threshold(images, by="dice") > 0.42
-        assert best_threshold(images, by="cldice") <= 0.42
-
-    def test_streams_and_respects_the_mask(self, scenes):
-        p, y, mask = scenes
-        spoiled = torch.where(mask > 0.5, p, 1 - p)
-        assert best_threshold(zip(p, y, mask, strict=True)) == best_threshold(zip(spoiled, y, mask, strict=True))
-        curve = ThresholdCurve()
-        curve.add(p, y, mask)
-        assert best_threshold(zip(p, y, mask, strict=True)) == curve.best_threshold()
-
-    def test_bad_input(self):
-        with pytest.raises(ValueError, match="cldice"):
-            best_threshold([], by="iou")
-        with pytest.raises(ValueError, match="no image"):
-            best_threshold([])
+def test_best_threshold_by_dice_and_by_cldice():
+    """A thick halo of 0.4 costs Dice much and clDice nothing; half of the line is only found with it."""
+    line = torch.zeros(1, 1, 21, 40)
+    line[:, :, 10, 2:38] = 1
+    halo = torch.zeros_like(line)
+    halo[:, :, 9:12, 2:38] = 1
+    p = 0.05 + 0.37 * halo
+    p[:, :, 10, 2:20] = 0.9
+    metric = ClDiceCurveMetric()
+    metric(y_pred=p, y=line)
+    assert metric.best_threshold() <= 0.42
+    assert counted(p, line).best_threshold() > 0.42

@@ -2,7 +2,6 @@
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,6 @@ MEASURES = {
     "e_measure": saliency.e_measure,
     "weighted_f_measure": saliency.weighted_f_measure,
     "mean_absolute_error": saliency.mean_absolute_error,
-    "max_f": saliency.f_measure,
-    "mean_f": partial(saliency.f_measure, kind="mean"),
-    "adaptive_f": partial(saliency.f_measure, kind="adaptive"),
     "balanced_error_rate": saliency.balanced_error_rate,
 }
 UNDEFINED_THERE = {("s_measure", "a ramp on the last corner"), ("s_measure", "a line one pixel high")}
@@ -74,10 +70,6 @@ class TestByHand:
         assert saliency.balanced_error_rate([[0.9, 0.1, 0.1, 0.1, 0.7]], [[1, 1, 0, 0, 0]]) == pytest.approx(5 / 12)
         assert saliency.balanced_error_rate([[0.4, 0.1]], [[1, 0]], threshold=0.3) == 0
 
-    def test_unknown_kind(self):
-        with pytest.raises(ValueError, match="adaptive"):
-            saliency.f_measure([[0.5]], [[1]], kind="best")
-
 
 class TestMetrics:
     def test_values_of_images_and_classes(self):
@@ -98,8 +90,6 @@ class TestMetrics:
             (saliency.EMeasureMetric(), "e_measure"),
             (saliency.WeightedFMeasureMetric(), "weighted_f_measure"),
             (saliency.MeanAbsoluteErrorMetric(), "mean_absolute_error"),
-            (saliency.FMeasureMetric("adaptive"), "adaptive_f"),
-            (saliency.FMeasureMetric(), "max_f"),
             (saliency.BalancedErrorRateMetric(), "balanced_error_rate"),
         ],
     )

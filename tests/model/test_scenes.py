@@ -3,9 +3,6 @@
 import contextlib
 import json
 import logging
-import os
-import signal
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -18,6 +15,7 @@ import torch
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from monai.transforms import Compose, Lambdad, Resized, ScaleIntensityRanged
 
+from tests.processes import start
 from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.metrics import to_16_bit
 from topolora_monai.model.scenes import SceneSegmenter
@@ -439,15 +437,12 @@ class TestMemory:
         assert peak < 4 * np.prod(shape) / 2  # half of the scene itself; most is the sample for the limits
 
 
-SLOW_RUN = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-from tests.model.test_scenes import scored_in_context, segment
-def slow(tile):
-    time.sleep(0.02)
-    return scored_in_context(tile)
-segment(sys.argv[2], sys.argv[3], slow)
-"""
+def segment_slowly(scene, folder):
+    def slow(tile):
+        time.sleep(0.02)
+        return scored_in_context(tile)
+
+    segment(scene, folder, slow)
 
 
 class StoppedError(Exception):
@@ -476,15 +471,14 @@ class TestContinuation:
 
     def test_after_sigkill(self, scene, tmp_path):
         killed, whole = tmp_path / "killed", tmp_path / "whole"
-        command = [sys.executable, "-c", SLOW_RUN, str(Path(__file__).parents[2]), str(scene), str(killed)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = start(segment_slowly, scene, killed)
         parts = killed / ".scene.parts"
         deadline = time.monotonic() + 60
         while len(list(parts.glob("rows-*.npy.gz"))) < 3:
-            assert process.poll() is None and time.monotonic() < deadline, "not under way"
+            assert process.is_alive() and time.monotonic() < deadline, "not under way"
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         finished = len(list(parts.glob("rows-*.npy.gz")))
         assert not (killed / "scene_mask.tif").exists()
         network = Counted(scored_in_context)

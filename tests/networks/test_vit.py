@@ -115,6 +115,8 @@ def test_vit_b_equals_original_at_1024():
     randomise_positions(sam.image_encoder)
     network = build_network("vit_b")
     network.load_state_dict(sam.state_dict(), strict=False)
+    for encoder in (sam.image_encoder, network.image_encoder):
+        del encoder.blocks[1:9]  # three with windows and one over the whole grid are left
     image = torch.randn(1, 3, 1024, 1024)
     with torch.no_grad():
         expected = sam.image_encoder(image)

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -241,10 +239,6 @@ def test_command(tmp_path, capsys):
 def test_damaged_model_is_named(released, tmp_path):
     bundle = shutil.copytree(released / "vessels", tmp_path / "bundle")
     (bundle / "models/model.pt").write_bytes(b"nothing")
-    done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.yaml",
-         "--input", str(ROOT / "docs/images"), "--output_dir", str(tmp_path / "out")],
-        cwd=bundle, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run("inferring", "configs/inference.yaml", bundle, input=ROOT / "docs/images", output_dir=tmp_path / "out")
     assert done.returncode != 0
     assert "the bundle's model cannot be loaded: ./models/model.pt" in done.stderr

@@ -29,7 +29,7 @@ def twenty(tmp_path_factory):
     ]
     rows = [write_fake_run(folder / run, names, seed) for seed, run in enumerate(("plain", "topology"))]
     return SimpleNamespace(
-        path=write_report([folder / "plain", folder / "topology"], folder / "out", pdf=False), rows=rows, names=names
+        path=write_report([folder / "plain", folder / "topology"], folder / "out"), rows=rows, names=names
     )
 
 
@@ -101,7 +101,7 @@ class TestColumns:
         """A run with many scores on a narrow screen."""
         write_fake_run(tmp_path / "run", ["a", "b", "c"], further=True)
         page = browser.new_page(viewport={"width": 800, "height": 900})
-        page.goto(write_report([tmp_path / "run"], tmp_path / "out", pdf=False).as_uri())
+        page.goto(write_report([tmp_path / "run"], tmp_path / "out").as_uri())
         yield page
         page.close()
 
@@ -296,6 +296,13 @@ class TestPage:
         for hidden in ("nav", "#controls", "#filter", "#all-cards"):
             assert not opened.locator(hidden).is_visible()
         assert opened.locator("#table tbody tr").last.is_visible()
+        opened.set_viewport_size({"width": 688, "height": 1017})  # A4 within its margins, at 96 dots an inch
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 688
+        cut = opened.evaluate(
+            "[...document.querySelectorAll('figure, tr, #gallery li, #stage')].filter("
+            "e => e.checkVisibility() && getComputedStyle(e).breakInside != 'avoid').map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert cut == []
 
 
 def contrast(page):
@@ -318,7 +325,7 @@ def contrast(page):
 def test_thousand_images_load_few_pictures(browser, tmp_path, record_property):
     names = [f"image {number}" for number in range(1000)]
     rows = write_fake_run(tmp_path / "run", names)
-    path = write_report([tmp_path / "run"], tmp_path / "out", pdf=False)
+    path = write_report([tmp_path / "run"], tmp_path / "out")
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     requested = []
     page.on("request", lambda request: requested.append(request.url))

@@ -78,7 +78,7 @@ class TestCompare:
 
 
 def test_report_command_names_what_it_wrote(runs, tmp_path, capsys):
-    assert main(["report", *runs[:2], "--out", str(tmp_path / "out"), "--no-pdf"]) == 0
+    assert main(["report", *runs[:2], "--out", str(tmp_path / "out")]) == 0
     assert str(tmp_path / "out/report.html") in capsys.readouterr().out
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     change = np.mean([values(runs[3], "dice")[n] - values(runs[2], "dice")[n] for n in "bcdefgh"])

@@ -1,4 +1,4 @@
-"""The HTML report and its PDF: numbers of the run's files, safe text, nothing outside the folder."""
+"""The HTML report: numbers of the run's files, safe text, nothing outside the folder."""
 
 import base64
 import hashlib
@@ -118,7 +118,6 @@ class TestPage:
 
     def test_everything_it_names_is_in_its_folder(self, one):
         files = [address for address in one.page.addresses if not address.startswith(("#", "data:"))]
-        assert "report.pdf" in files
         assert all((one.path.parent / file).is_file() for file in files)
         assert not re.search(r"https?://|//cdn|@import|url\(", one.text)
         data = json.loads(one.page.scripts[0])
@@ -148,11 +147,6 @@ def further(tmp_path_factory):
     write_fake_run(folder / "old", ["a", "b", "c"], seed=1)
     path = write_report([folder / "new", folder / "old"], folder / "out")
     return SimpleNamespace(rows=rows, path=path, page=Page(path), text=path.read_text(encoding="utf-8"))
-
-
-def pdf_text(path):
-    pypdf = pytest.importorskip("pypdf")
-    return "\n".join(page.extract_text() for page in pypdf.PdfReader(path).pages)
 
 
 class TestFurtherScores:
@@ -198,13 +192,6 @@ class TestFurtherScores:
         facts = {row[0].removesuffix(" differs"): row[1:] for row in further.page.tables["table 0"][1:]}
         assert facts["Temperature"] == ["1.25", ""]
         assert facts["Threshold chosen by"] == ["clDice", ""]
-
-    def test_pdf_has_them_as_well(self, further):
-        text = pdf_text(further.path.with_name("report.pdf"))
-        for words in ("Betti-0 error in patches", "Risk and coverage", "0.0321", "Temperature", "1.25", "HD95"):
-            assert words in text, words
-        shown = [f"{float(row['hd95']):.4f}" for row in further.rows]
-        assert all(value in text for value in shown)
 
     def test_few_scores_need_no_choice(self, one):
         assert 'id="columns"' not in one.text
@@ -263,40 +250,22 @@ class TestUntrustedText:
         assert run.figure("../../../secret/input") is None
 
 
-class TestPaper:
-    def test_pdf_has_the_same_numbers(self, one):
-        text = pdf_text(one.folder / "out" / "report.pdf")
-        for row in one.rows:
-            assert f"{float(row['cldice']):.4f}" in text
-        interval = mean_interval(np.array([float(row["dice"]) for row in one.rows]))
-        assert f"{interval.low:.4f} to {interval.high:.4f}" in text
-        assert "4,115,328" in text
-
-    def test_names_beyond_latin_stay_apart(self, nasty):
-        assert "\\u8840" in pdf_text(nasty[0].with_name("report.pdf")).replace("\n", "")
-
-    def test_it_can_be_left_out(self, one, tmp_path):
-        page = write_report([one.folder / "run"], tmp_path / "out", pdf=False)
-        assert sorted(path.name for path in page.parent.iterdir()) == ["report.html", "report_files"]
-        assert "report.pdf" not in page.read_text(encoding="utf-8")
-
-
 class TestFolder:
     def test_older_report_is_replaced_and_nothing_half_written_stays(self, tmp_path):
         write_fake_run(tmp_path / "first", ["a", "b"])
         write_fake_run(tmp_path / "second", ["c"])
-        write_report([tmp_path / "first"], tmp_path / "out", pdf=False)
-        write_report([tmp_path / "second"], tmp_path / "out", pdf=False)
+        write_report([tmp_path / "first"], tmp_path / "out")
+        write_report([tmp_path / "second"], tmp_path / "out")
         assert [path.name for path in (tmp_path / "out/report_files/0").iterdir()] == ["0000"]
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report_files"]
 
     def test_report_that_fails_leaves_the_older_one(self, tmp_path):
         write_fake_run(tmp_path / "run", ["a"])
-        page = write_report([tmp_path / "run"], tmp_path / "out", pdf=False)
+        page = write_report([tmp_path / "run"], tmp_path / "out")
         before = page.read_text(encoding="utf-8")
         (tmp_path / "run/evaluation/images/a/truth.png").write_bytes(b"broken")
         with pytest.raises(DataError, match=r"truth\.png"):
-            write_report([tmp_path / "run"], tmp_path / "out", pdf=False)
+            write_report([tmp_path / "run"], tmp_path / "out")
         assert page.read_text(encoding="utf-8") == before
         assert (tmp_path / "out/report_files/0/0000/truth.png").is_file()
         assert not list((tmp_path / "out").glob(".*"))
@@ -349,7 +318,7 @@ class TestRuns:
         (tmp_path / "run/evaluation/per_image.csv").write_text("name,dice,empty\na,nan,nan\nb,0.5,\n")
         (run,) = open_runs([tmp_path / "run"])
         assert list(run.scores) == ["dice"]
-        page = write_report([tmp_path / "run"], tmp_path / "out", pdf=False)
+        page = write_report([tmp_path / "run"], tmp_path / "out")
         assert Page(page).tables["table"][1] == ["a", "\u2013"]
         assert mean_interval(run.scores["dice"]).mean == 0.5
 
@@ -399,7 +368,7 @@ class TestPictures:
     def test_uncertainty_is_shown_where_there_is_some(self, tmp_path):
         write_fake_run(tmp_path / "run", ["a"])
         Image.new("L", (SIZE, SIZE), 9).save(tmp_path / "run/evaluation/images/a/uncertainty.png")
-        page = Page(write_report([tmp_path / "run"], tmp_path / "out", pdf=False))
+        page = Page(write_report([tmp_path / "run"], tmp_path / "out"))
         assert json.loads(page.scripts[0])["images"][0]["classes"][0]["files"]["uncertainty"]
 
     def test_several_classes_have_their_own_layers(self, tmp_path):
@@ -410,7 +379,7 @@ class TestPictures:
         prediction[1] = truth[1]
         write_layers(tmp_path / "run/evaluation/images/a", np.zeros((1, SIZE, SIZE), np.float32), truth, prediction,
                      prediction.astype(np.float32), np.ones((SIZE, SIZE), bool))  # fmt: skip
-        data = json.loads(Page(write_report([tmp_path / "run"], tmp_path / "out", pdf=False)).scripts[0])
+        data = json.loads(Page(write_report([tmp_path / "run"], tmp_path / "out")).scripts[0])
         assert data["classes"] == [["cup", "disc"]]
         assert [one["counts"] for one in data["images"][0]["classes"]] == [[1, 0, 1], [0, 0, 0]]
 
@@ -504,7 +473,7 @@ def test_evaluation_leaves_what_the_report_needs(tmp_path):
     curves = json.loads((tmp_path / "evaluation/curves.json").read_text())
     assert curves["threshold"] == 0.5
     assert curves["classes"]["foreground"]["positives"] == truth.sum()
-    page = write_report([tmp_path], tmp_path / "out", pdf=False)
+    page = write_report([tmp_path], tmp_path / "out")
     assert Page(page).tables["table"][1][0] == "scan"
 
 

@@ -103,7 +103,7 @@ def test_scores_that_are_not_defined_are_null_and_read_as_such(odd, capsys):
     assert run.record["test"] == test
     assert main(["compare", str(folder), "--json"]) == 0
     json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=lambda _: pytest.fail("no JSON"))
-    write_report([folder], folder / "report", pdf=True)
+    write_report([folder], folder / "report")
     assert (folder / "report/report.html").stat().st_size > 1000
     assert not list((folder / "report").glob(".*"))
 

@@ -1,20 +1,20 @@
 """What an annotator's tools ask of the package: masks, clicks, what to annotate next, and learning from it."""
 
 from topolora_monai.annotation.correction import apply_click
-from topolora_monai.annotation.doubt import (
-    Doubt,
-    TopologicalDoubt,
-    doubt_score,
-    mean_entropy,
-    probable_breaks,
-    random_score,
-    topological_doubt,
-)
 from topolora_monai.annotation.embeddings import EmbeddingCache
 from topolora_monai.annotation.prompts import Click, Prompts
 from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.simulated import SimulatedAnnotation, annotate, mean_course, next_click
 from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune, split_pairs
+from topolora_monai.annotation.uncertainty import (
+    TopologicalUncertainty,
+    UncertaintyKind,
+    mean_entropy,
+    probable_breaks,
+    random_score,
+    topological_uncertainty,
+    uncertainty_score,
+)
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions, VersionChange
 
 __all__ = [
@@ -22,18 +22,17 @@ __all__ = [
     "AdapterVersions",
     "AnnotationSegmenter",
     "Click",
-    "Doubt",
     "EmbeddingCache",
     "FineTuning",
     "Progress",
     "Prompts",
     "SimulatedAnnotation",
-    "TopologicalDoubt",
+    "TopologicalUncertainty",
     "TrainingSettings",
+    "UncertaintyKind",
     "VersionChange",
     "annotate",
     "apply_click",
-    "doubt_score",
     "fine_tune",
     "mean_course",
     "mean_entropy",
@@ -41,5 +40,6 @@ __all__ = [
     "probable_breaks",
     "random_score",
     "split_pairs",
-    "topological_doubt",
+    "topological_uncertainty",
+    "uncertainty_score",
 ]

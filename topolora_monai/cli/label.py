@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _label(options: argparse.Namespace) -> int:
-    from topolora_monai.label_app.cures import check_version, set_defaults  # noqa: PLC0415 - only here
+    from topolora_monai.label_app.patches import check_version, set_defaults  # noqa: PLC0415 - only here
 
     check_version()
     _check_reach(options)

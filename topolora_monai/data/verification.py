@@ -117,9 +117,16 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
 
     Example:
         >>> import tempfile
-        >>> from topolora_monai.data import SyntheticVessels
-        >>> verify(SyntheticVessels(tempfile.mkdtemp())).passed
-        True
+        >>> from PIL import Image
+        >>> from topolora_monai.data import Folder
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for number in range(10):
+        ...     for folder, shade in (("images", number), ("masks", 255)):
+        ...         (root / folder).mkdir(exist_ok=True)
+        ...         Image.new("L", (8, 8), shade).save(root / folder / f"{number}.png")
+        >>> found = verify(Folder(root))
+        >>> found.passed, found.findings[0].message
+        (False, 'image is blank: all pixels are equal')
     """
     work = [(split, item) for split in SPLITS for item in data.items(split)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

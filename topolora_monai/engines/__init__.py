@@ -40,8 +40,6 @@ from topolora_monai.model.uncertainty import RiskCoverage, Uncertainty, Uncertai
 from topolora_monai.model.writing import write_classes
 from topolora_monai.parsing import parse_bool
 
-flag = parse_bool  # its name in evaluate.yaml and inference.yaml
-
 __all__ = [
     "AutocastInferer",
     "BalanceLoss",
@@ -74,7 +72,6 @@ __all__ = [
     "check_settings",
     "check_threshold_by",
     "default_precision",
-    "flag",
     "image_names",
     "lock_output",
     "lr_schedule",

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from topolora_monai.label_app.cures import apply_cures, set_defaults
+from topolora_monai.label_app.patches import apply_patches, set_defaults
 
 set_defaults()
 
@@ -18,7 +18,7 @@ from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelEr
 
 import topolora_monai  # noqa: E402
 from topolora_monai.adapters import read_spec  # noqa: E402
-from topolora_monai.annotation.doubt import Doubt  # noqa: E402
+from topolora_monai.annotation.uncertainty import UncertaintyKind  # noqa: E402
 from topolora_monai.errors import DataError  # noqa: E402
 from topolora_monai.io.geometry import shape_on_grid  # noqa: E402
 from topolora_monai.io.images import image_kind  # noqa: E402
@@ -28,14 +28,14 @@ from topolora_monai.label_app.names import checked_name  # noqa: E402
 from topolora_monai.label_app.options import LabelOptions  # noqa: E402
 from topolora_monai.label_app.other_labels import on_grid  # noqa: E402
 from topolora_monai.label_app.sizes import check_image_size, image_shape  # noqa: E402
-from topolora_monai.label_app.tasks.choice import MostDoubtful, RandomOrder, Scoring  # noqa: E402
+from topolora_monai.label_app.tasks.choice import MostUncertain, RandomOrder, Scoring  # noqa: E402
 from topolora_monai.label_app.tasks.segmentation import Clicks, Segmentation  # noqa: E402
 from topolora_monai.label_app.tasks.training import Training  # noqa: E402
 
 __all__ = ["LabelApp", "is_address"]
 
-apply_cures()
-_KINDS: tuple[Doubt, ...] = ("topology", "entropy", "dropout")
+apply_patches()
+_KINDS: tuple[UncertaintyKind, ...] = ("topology", "entropy", "dropout")
 
 
 class LabelApp(MONAILabelApp):
@@ -82,14 +82,14 @@ class LabelApp(MONAILabelApp):
         return {name: Training(self.adapters, name, self.training_folder, self.options) for name in self.adapters.names}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """Doubt by entropy, by dropout in the adapters, and in topology."""
+        """Uncertainty by entropy, by dropout in the adapters, and in topology."""
         return {kind: Scoring(self.adapters, kind) for kind in _KINDS} if self.adapters.names else {}
 
     def init_strategies(self) -> dict[str, Any]:
-        """The most doubtful image first, or a random order."""
+        """The most uncertain image first, or a random order."""
         strategies: dict[str, Any] = {"random": RandomOrder()}
         if self.adapters.names:
-            strategies.update((kind, MostDoubtful(kind)) for kind in _KINDS)
+            strategies.update((kind, MostUncertain(kind)) for kind in _KINDS)
         return strategies
 
     @property

@@ -1,4 +1,4 @@
-"""A look at every request before its endpoint: names that could be paths, models that are not there."""
+"""A look at every request before its endpoint: names that could be paths, models that are not there, its size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from starlette.datastructures import UploadFile
+from starlette.responses import JSONResponse
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.names import RESULT_SUFFIXES, RefusedNameError, checked_name, checked_suffix
 
-__all__ = ["check_request"]
+__all__ = ["LimitBody", "check_request"]
 
 _NAMES = {
     "image": "image",
@@ -167,3 +168,38 @@ def _check_source(request: Request) -> None:
         raise MONAILabelException(MONAILabelError.INVALID_INPUT, "there is no such session; it may have expired")
     if query.get("output") == "dicom_seg" and not isinstance(app_instance().datastore(), DicomStudies):
         raise ConfigError("DICOM SEG needs studies on a DICOM server", found="a folder of images")
+
+
+class LimitBody:
+    """Answers 413 to a request with a larger body, whether it says so or not; an ASGI middleware.
+
+    Args:
+        app: what to guard.
+        most: bytes.
+    """
+
+    def __init__(self, app: Any, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._most:
+            return await JSONResponse({"detail": self._sentence()}, 413)(scope, receive, send)
+        received = 0
+
+        async def counted() -> Any:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._most:
+                raise HTTPException(413, self._sentence())
+            return message
+
+        return await self._app(scope, counted, send)
+
+    def _sentence(self) -> str:
+        return f"a request may carry at most {self._most:,} bytes"

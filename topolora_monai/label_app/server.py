@@ -45,12 +45,11 @@ import topolora_monai.label_app.main
 from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.label_app import extra
 from topolora_monai.label_app.access import RequireToken, fetch_token
-from topolora_monai.label_app.cures import in_threads
 from topolora_monai.label_app.dicom_server import DicomServerError
 from topolora_monai.label_app.options import LabelOptions
-from topolora_monai.label_app.requests_check import check_request
+from topolora_monai.label_app.patches import in_threads
+from topolora_monai.label_app.requests_check import LimitBody, check_request
 from topolora_monai.label_app.sizes import ImageTooLargeError
-from topolora_monai.label_app.uploads import LimitBody
 
 __all__ = ["CLIENT_PATH", "RULES", "create_application"]
 

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.losses.base import SegmentationLoss
-from topolora_monai.losses.boundary_dice import BoundaryDiceLoss
 from topolora_monai.losses.cbdice import CbDiceLoss
-from topolora_monai.losses.centreline import SkeletonMethod
-from topolora_monai.losses.clce import ClCrossEntropyLoss
-from topolora_monai.losses.cldice import SoftClDiceLoss
+from topolora_monai.losses.centreline import ClCrossEntropyLoss, SkeletonMethod, SoftClDiceLoss
 from topolora_monai.losses.component_graph import ComponentGraphLoss
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
-from topolora_monai.losses.dice import SoftDiceLoss
+from topolora_monai.losses.dice import BoundaryDiceLoss, SoftDiceLoss
 from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
 from topolora_monai.losses.structure import StructureLoss
 

@@ -10,11 +10,9 @@ from topolora_monai.metrics.betti_matching import (
 from topolora_monai.metrics.boundary import ASSDMetric, BoundaryF1Metric, HD95Metric, assd, boundary_f1, hd95
 from topolora_monai.metrics.breaks import SkeletonBreak, false_components, skeleton_breaks
 from topolora_monai.metrics.calibration import (
-    CalibrationMetric,
     ReliabilityDiagram,
     apply_temperature,
     fit_temperature,
-    negative_log_likelihood,
     reliability_diagram,
 )
 from topolora_monai.metrics.classes import (
@@ -25,17 +23,11 @@ from topolora_monai.metrics.classes import (
     mean_scores,
     predicted_masks,
 )
-from topolora_monai.metrics.cldice import cldice
-from topolora_monai.metrics.cldice_metric import ClDiceMetric
+from topolora_monai.metrics.cldice import ClDiceMetric, cldice
 from topolora_monai.metrics.curves import (
     BestClDice,
     ClDiceCurveMetric,
-    PrecisionRecall,
-    ReceiverOperating,
     average_precision,
-    best_threshold,
-    precision_recall_curve,
-    roc_curve,
 )
 from topolora_monai.metrics.dice import PooledDice
 from topolora_monai.metrics.image_metric import ImageMetric
@@ -43,14 +35,12 @@ from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, check_
 from topolora_monai.metrics.saliency import (
     BalancedErrorRateMetric,
     EMeasureMetric,
-    FMeasureMetric,
     MeanAbsoluteErrorMetric,
     ProbabilityMetric,
     SMeasureMetric,
     WeightedFMeasureMetric,
     balanced_error_rate,
     e_measure,
-    f_measure,
     mean_absolute_error,
     s_measure,
     weighted_f_measure,
@@ -65,12 +55,10 @@ __all__ = [
     "BettiMatching",
     "BettiMatchingErrorMetric",
     "BoundaryF1Metric",
-    "CalibrationMetric",
     "ClDiceCurveMetric",
     "ClDiceMetric",
     "ClassCounts",
     "EMeasureMetric",
-    "FMeasureMetric",
     "HD95Metric",
     "ImageMetric",
     "Interval",
@@ -78,9 +66,7 @@ __all__ = [
     "OverlapScores",
     "PairedTest",
     "PooledDice",
-    "PrecisionRecall",
     "ProbabilityMetric",
-    "ReceiverOperating",
     "ReliabilityDiagram",
     "SMeasureMetric",
     "SkeletonBreak",
@@ -91,7 +77,6 @@ __all__ = [
     "average_precision",
     "balanced_error_rate",
     "best_common_threshold",
-    "best_threshold",
     "betti_error",
     "betti_matching",
     "betti_matching_error",
@@ -103,18 +88,14 @@ __all__ = [
     "class_masks",
     "cldice",
     "e_measure",
-    "f_measure",
     "false_components",
     "fit_temperature",
     "hd95",
     "mean_absolute_error",
     "mean_scores",
-    "negative_log_likelihood",
     "paired_test",
-    "precision_recall_curve",
     "predicted_masks",
     "reliability_diagram",
-    "roc_curve",
     "s_measure",
     "skeleton_breaks",
     "threshold_bin",

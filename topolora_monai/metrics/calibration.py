@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,19 +13,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logit
 from torch import Tensor
 
-from topolora_monai.metrics.image_metric import MaskedMetric
 from topolora_monai.metrics.overlap import ThresholdCurve
 
 __all__ = [
-    "CalibrationMetric",
     "ReliabilityDiagram",
     "apply_temperature",
     "fit_temperature",
-    "negative_log_likelihood",
     "reliability_diagram",
 ]
-
-Of = Literal["foreground", "decision"]
 
 _SMALLEST, _LARGEST = 0.01, 100.0
 """Temperatures that are looked at."""
@@ -57,93 +51,6 @@ class ReliabilityDiagram:
         return float((self.counts * gaps).sum() / self.counts.sum())
 
 
-class CalibrationMetric(MaskedMetric):
-    """Calibration error, Brier score and reliability diagram, each class against the rest.
-
-    Call it with probabilities and targets of shape (B, K, H, W), or lists of (K, H, W); where pixels count is said by
-    ``mask=`` of shape (B, 1, H, W) or (B, K, H, W), or by one more channel of the target. Of each image and class only
-    three sums a bin and two more are kept.
-
-    Args:
-        bins: number of bins of equal width; a value on an edge is in the upper one.
-        of: ``"foreground"`` bins the probability of foreground and compares it with its frequency, over [0, 1];
-            ``"decision"`` bins that of the decision at 0.5, as Guo et al. do, and compares it with how often the
-            decision is right. In thin structures nearly all pixels are certain background, which flatters the latter.
-
-    Raises:
-        ValueError: for an impossible setting, and from the call, if shapes do not fit.
-
-    Example:
-        >>> metric = CalibrationMetric()
-        >>> _ = metric(y_pred=torch.full((1, 1, 2, 2), 0.75), y=torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]]))
-        >>> metric.aggregate(), metric.diagram().brier
-        (tensor([0.], dtype=torch.float64), 0.1875)
-    """
-
-    def __init__(self, bins: int = 15, of: Of = "foreground") -> None:
-        super().__init__()
-        if bins < 1 or of not in ("foreground", "decision"):
-            raise ValueError(f"bins must be at least 1 and of foreground or decision, not {bins} and {of!r}")
-        self.bins = bins
-        self.of = of
-
-    def aggregate(self) -> Tensor:
-        """Calibration error of each class over all pixels since the last reset, shape (K,)."""
-        return torch.tensor(
-            [self.diagram(k).expected_error for k in range(self.scored().cpu().shape[1])], dtype=torch.float64
-        )
-
-    def brier(self) -> Tensor:
-        """Brier score of each class over all pixels since the last reset, shape (K,)."""
-        return torch.tensor([self.diagram(k).brier for k in range(self.scored().cpu().shape[1])], dtype=torch.float64)
-
-    def per_image(self) -> Tensor:
-        """Calibration error and Brier score of each image and class, shape (B, K, 2)."""
-        rows = [
-            [(d.expected_error, d.brier) for d in (self._of_sums(sums) for sums in image)]
-            for image in self.scored().cpu().numpy()
-        ]
-        return torch.tensor(rows, dtype=torch.float64)
-
-    def diagram(self, number: int | None = None) -> ReliabilityDiagram:
-        """Reliability over all images since the last reset.
-
-        Args:
-            number: channel of the class; None pools all classes.
-
-        Raises:
-            ValueError: if nothing was scored.
-        """
-        sums = self.scored().cpu().numpy().sum(axis=0)
-        return self._of_sums(sums.sum(axis=0) if number is None else sums[number])
-
-    def _of_sums(self, sums: NDArray[np.float64]) -> ReliabilityDiagram:
-        return _diagram(sums[:-1].reshape(3, self.bins), float(sums[-1]))
-
-    def _compute_tensor(
-        self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
-    ) -> Tensor:
-        """Sums of each image and class: pixels, claims and truths of each bin, and squared errors."""
-        y, mask = self.checked(y_pred, y, mask)
-        p, true = y_pred.detach().cpu().double(), (y.detach() > 0.5).cpu()
-        inside = torch.ones_like(true) if mask is None else (mask.detach() > 0.5).cpu().expand_as(true)
-        sums = torch.empty((*p.shape[:2], 3 * self.bins + 1), dtype=torch.float64)
-        for at in np.ndindex(*p.shape[:2]):
-            sums[at] = self._image_sums(p[at][inside[at]], true[at][inside[at]])
-        return sums
-
-    def _image_sums(self, p: Tensor, true: Tensor) -> Tensor:
-        if not bool(((p >= 0) & (p <= 1)).all()):
-            raise ValueError("probabilities must lie in [0, 1]")
-        squares = ((p - true.double()) ** 2).sum()
-        claimed, right = p, true
-        if self.of == "decision":
-            claimed, right = torch.maximum(p, 1 - p), (p >= 0.5) == true
-        at = (claimed * self.bins).long().clamp(max=self.bins - 1)
-        parts = [torch.bincount(at, weights, self.bins) for weights in (torch.ones_like(p), claimed, right.double())]
-        return torch.cat([*parts, squares[None]])
-
-
 def reliability_diagram(curve: ThresholdCurve, bins: int = 15) -> ReliabilityDiagram:
     """Reliability of foreground's probability, from counts that are pooled over images.
 
@@ -161,11 +68,14 @@ def reliability_diagram(curve: ThresholdCurve, bins: int = 15) -> ReliabilityDia
     positives, negatives = curve.positives.astype(float), curve.negatives.astype(float)
     levels = (np.arange(len(positives)) + 0.5) / len(positives)
     at = np.minimum((levels * bins).astype(int), bins - 1)
-    parts = [
+    counts, claimed, true = (
         np.bincount(at, part, bins) for part in (positives + negatives, levels * (positives + negatives), positives)
-    ]
-    squares = (positives * (1 - levels) ** 2 + negatives * levels**2).sum()
-    return _diagram(np.array(parts), float(squares))
+    )
+    confidence, accuracy = (
+        np.divide(part, counts, out=np.full(bins, np.nan), where=counts > 0) for part in (claimed, true)
+    )
+    squares, total = float((positives * (1 - levels) ** 2 + negatives * levels**2).sum()), float(counts.sum())
+    return ReliabilityDiagram(counts.astype(np.int64), confidence, accuracy, squares / total if total else float("nan"))
 
 
 def fit_temperature(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> float:
@@ -224,32 +134,6 @@ def apply_temperature(probability: Tensor, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"a temperature must be above 0, not {temperature}")
     return torch.sigmoid(torch.logit(probability.double()) / temperature).to(probability.dtype)
-
-
-def negative_log_likelihood(curves: ThresholdCurve | Sequence[ThresholdCurve], temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood of a pixel, in nats; NaN without pixels.
-
-    Example:
-        >>> counts = ThresholdCurve()
-        >>> counts.add(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]))
-        >>> round(negative_log_likelihood(counts), 4)
-        0.6931
-    """
-    positives, negatives = _counts(curves)
-    total = float(positives.sum() + negatives.sum())
-    return _loss(positives, negatives, temperature) if total else float("nan")
-
-
-def _diagram(parts: NDArray[np.float64], squares: float) -> ReliabilityDiagram:
-    """Of pixels, claims and truths of each bin, shape (3, bins), and the sum of squared errors."""
-    counts, claimed, true = parts
-    confidence, accuracy = (
-        np.divide(part, counts, out=np.full(len(counts), np.nan), where=counts > 0) for part in (claimed, true)
-    )
-    total = counts.sum()
-    return ReliabilityDiagram(
-        counts.astype(np.int64), confidence, accuracy, float(squares / total) if total else float("nan")
-    )
 
 
 def _counts(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,12 +1,16 @@
-"""Centreline Dice on exact skeletons."""
+"""Centreline Dice with exact skeletons, as a function and as a MONAI metric."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from skimage.morphology import skeletonize
 
-__all__ = ["cldice"]
+from topolora_monai.metrics.image_metric import ImageMetric
+
+__all__ = ["ClDiceMetric", "cldice"]
 
 
 def cldice(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> float:
@@ -44,3 +48,24 @@ def cldice(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = No
     precision = float(true[skeletonize(predicted)].mean())
     sensitivity = float(predicted[skeletonize(true)].mean())
     return 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
+
+
+class ClDiceMetric(ImageMetric):
+    """:func:`cldice` as a MONAI metric; see :class:`ImageMetric` for how to call it.
+
+    Args:
+        reduction: one of MONAI's.
+
+    Example:
+        >>> import torch
+        >>> metric = ClDiceMetric()
+        >>> _ = metric(y_pred=torch.eye(9)[None, None], y=torch.eye(9)[None, None])
+        >>> metric.aggregate()
+        tensor([1.])
+    """
+
+    def score(
+        self, prediction: NDArray[np.bool_], target: NDArray[np.bool_], mask: NDArray[np.bool_] | None, **options: Any
+    ) -> float:
+        """See :func:`cldice`."""
+        return cldice(prediction, target, mask, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +16,18 @@ from topolora_monai.metrics.image_metric import ImageMetric
 __all__ = [
     "BalancedErrorRateMetric",
     "EMeasureMetric",
-    "FMeasureMetric",
     "MeanAbsoluteErrorMetric",
     "ProbabilityMetric",
     "SMeasureMetric",
     "WeightedFMeasureMetric",
     "balanced_error_rate",
     "e_measure",
-    "f_measure",
     "mean_absolute_error",
     "s_measure",
     "weighted_f_measure",
 ]
 
 Maps = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
-FKind = Literal["max", "mean", "adaptive"]
 
 _EPS = float(np.spacing(1))
 _LEVELS = 256
@@ -149,47 +146,6 @@ def weighted_f_measure(
     recall = float(1 - weighted[true].mean())
     precision = found / (found + float(weighted[inside & ~true].sum()) + _EPS)
     return float((1 + beta_squared) * recall * precision / (recall + beta_squared * precision + _EPS))
-
-
-def f_measure(
-    probability: ArrayLike,
-    target: ArrayLike,
-    mask: ArrayLike | None = None,
-    kind: FKind = "max",
-    beta_squared: float = 0.3,
-) -> float:
-    """F-measure at the best of 256 thresholds, its mean over them, or at an adaptive one (Achanta et al., CVPR 2009).
-
-    Args:
-        probability: shape (H, W), values in [0, 1].
-        target: same shape, foreground above 0.5.
-        mask: same shape; only pixels above 0.5 count.
-        kind: ``"max"``, ``"mean"`` or ``"adaptive"``, twice the mean probability and at most 1.
-        beta_squared: 0.3 as in that paper, which favours precision.
-
-    Returns:
-        Value in [0, 1]; 0 on an empty target, NaN if no pixel counts.
-
-    Raises:
-        ValueError: if shapes differ, a probability is not in [0, 1], or the kind is unknown.
-
-    Example:
-        >>> f_measure([[0.9, 0.6, 0.2]], [[1, 0, 0]])
-        1.0
-    """
-    if kind not in ("max", "mean", "adaptive"):
-        raise ValueError(f"kind must be max, mean or adaptive, not {kind!r}")
-    p, true, inside = _checked(probability, target, mask)
-    if not inside.any():
-        return float("nan")
-    if kind == "adaptive":
-        answer = inside & (p >= min(2 * p[inside].mean(), 1.0))
-        hits, answered = np.array([(answer & true).sum()]), np.array([answer.sum()])
-    else:
-        hits, answered = _counts_by_level(p, true, inside)
-    precision, recall = hits / np.maximum(answered, 1), hits / max(int(true.sum()), 1)
-    scores = (1 + beta_squared) * precision * recall / np.where(hits > 0, beta_squared * precision + recall, 1)
-    return float(scores.mean() if kind == "mean" else scores.max())
 
 
 def mean_absolute_error(probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> float:
@@ -314,24 +270,6 @@ class WeightedFMeasureMetric(ProbabilityMetric):
     def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
         """See :func:`weighted_f_measure`."""
         return weighted_f_measure(prediction, target, mask, **options)
-
-
-class FMeasureMetric(ProbabilityMetric):
-    """:func:`f_measure` as a MONAI metric.
-
-    Args:
-        kind: ``"max"``, ``"mean"`` or ``"adaptive"``.
-        reduction: one of MONAI's.
-        normalize: see :class:`ProbabilityMetric`.
-    """
-
-    def __init__(self, kind: FKind = "max", reduction: str = "mean", normalize: bool = False) -> None:
-        super().__init__(reduction, normalize)
-        self.kind: FKind = kind
-
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`f_measure`."""
-        return f_measure(prediction, target, mask, self.kind, **options)
 
 
 class MeanAbsoluteErrorMetric(ProbabilityMetric):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-__all__ = ["relative_position_attention", "relative_position_table"]
+__all__ = ["fill_windows", "relative_position_attention", "relative_position_table"]
 
 _CHUNK_ELEMENTS = 1 << 23
 """Logits held at a time on the CPU, 32 MiB in float32: fewer queries multiply slower, more take memory for nothing."""
@@ -154,3 +155,34 @@ def _probabilities(
     by_axis = logits.unflatten(2, (bias_h.shape[-1], bias_w.shape[-1]))
     by_axis.add_(bias_h[chunk].unsqueeze(3)).add_(bias_w[chunk].unsqueeze(2))
     return torch.softmax(logits, dim=-1, out=buffers.view(1, chunk))
+
+
+def fill_windows(mapped: Tensor, tokens: Tensor, linear: Callable[[Tensor], Tensor], window: int) -> Tensor:
+    """Fill a grid up to whole windows with what a linear layer makes of zero tokens.
+
+    SAM's ViT pads tokens with zeros before its ``qkv`` layer; to pad the layer's result with its bias instead is the
+    same, and leaves less to multiply.
+
+    Args:
+        mapped: ``linear(tokens)``, shape (B, H, W, D).
+        tokens: shape (B, H, W, C).
+        linear: the layer, adapters included.
+        window: side of a window in tokens.
+
+    Returns:
+        ``mapped`` with rows below and columns to the right, sides multiples of ``window``.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 3)
+        >>> tokens = torch.rand(1, 5, 7, 2)
+        >>> filled = fill_windows(layer(tokens), tokens, layer, window=4)
+        >>> filled.shape, torch.equal(filled[0, 7, 7], layer.bias)
+        (torch.Size([1, 8, 8, 3]), True)
+    """
+    height, width = mapped.shape[1:3]
+    below, right = -height % window, -width % window
+    if not below and not right:
+        return mapped
+    filler = linear(tokens.new_zeros(1, 1, 1, tokens.shape[-1]))
+    outside = F.pad(tokens.new_zeros(height, width, 1), (0, 0, 0, right, 0, below), value=1.0)
+    return torch.addcmul(F.pad(mapped, (0, 0, 0, right, 0, below)), outside.to(filler.dtype), filler)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from topolora_monai.networks.attention import relative_position_attention, relative_position_table
-from topolora_monai.windows import fill_windows
+from topolora_monai.networks.attention import fill_windows, relative_position_attention, relative_position_table
 
 __all__ = ["VitImageEncoder"]
 

@@ -105,8 +105,10 @@ class EvaluationReport:
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
 
     def _score(self, engine: Engine) -> None:
-        doubts = self._doubts(len(engine.state.output))
-        for one, name, doubt in zip(engine.state.output, image_names(engine.state.batch), doubts, strict=True):
+        uncertainties = self._uncertainties(len(engine.state.output))
+        for one, name, uncertainty in zip(
+            engine.state.output, image_names(engine.state.batch), uncertainties, strict=True
+        ):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
             scores = self._empty()
@@ -117,8 +119,8 @@ class EvaluationReport:
             for curve, one_class, true in zip(self.curves, probability, label, strict=True):
                 curve.add(one_class, true, fov)
             truth, inside = label.numpy() > 0.5, fov[0].numpy() > 0.5
-            if doubt is not None:
-                for risk, one_class, wrong in zip(self.risks, doubt, predicted != truth, strict=True):
+            if uncertainty is not None:
+                for risk, one_class, wrong in zip(self.risks, uncertainty, predicted != truth, strict=True):
                     risk.add(one_class, torch.from_numpy(wrong), fov)
             row = {"name": name, **scores.row(self.threshold)}
             self.rows.append(row)
@@ -133,10 +135,10 @@ class EvaluationReport:
                     predicted & inside,
                     probability.numpy(),
                     inside,
-                    None if doubt is None else doubt.numpy(),
+                    None if uncertainty is None else uncertainty.numpy(),
                 )
 
-    def _doubts(self, images: int) -> Sequence[Tensor | None]:
+    def _uncertainties(self, images: int) -> Sequence[Tensor | None]:
         """Entropy of each image of the batch, shape (K, H, W); classes that exclude one another share theirs."""
         if self.uncertainty is None or self.uncertainty.latest is None:
             return [None] * images

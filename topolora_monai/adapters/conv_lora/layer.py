@@ -16,7 +16,7 @@ from topolora_monai.adapters.config import Gate
 from topolora_monai.adapters.conv_lora.experts import ConvExperts
 from topolora_monai.adapters.conv_lora.gate import NoisyTopKGate
 from topolora_monai.errors import ConfigError
-from topolora_monai.windows import fill_windows
+from topolora_monai.networks.attention import fill_windows
 
 __all__ = ["ConvLoraLinear", "balance_loss"]
 

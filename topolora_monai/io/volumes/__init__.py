@@ -7,8 +7,8 @@ nibabel's, so a NIfTI label fits a DICOM image it was drawn on.
 
 from topolora_monai.io.volumes.geometry import default_axis, slice_count, volume_affine, volume_shape
 from topolora_monai.io.volumes.kinds import VOLUME_SUFFIXES, VolumeKind, is_volume
+from topolora_monai.io.volumes.shared import volume_state
 from topolora_monai.io.volumes.slices import read_slice
-from topolora_monai.io.volumes.state import volume_state
 from topolora_monai.io.volumes.tiff import page_palette
 from topolora_monai.io.volumes.volume import Volume, read_volume
 from topolora_monai.io.volumes.writing import volume_output_name, write_volume

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.regular import FILE, path_kind, require_file
-from topolora_monai.io.volumes.optional_itk import require_itk
+from topolora_monai.io.volumes.shared import require_itk
 
 __all__ = ["has_dicom_magic", "looks_like_dicom", "series_files"]
 

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.io.volumes.damage import decoding
-from topolora_monai.io.volumes.header import Header
 from topolora_monai.io.volumes.itk_formats import itk_header
 from topolora_monai.io.volumes.kinds import VolumeKind, volume_kind
 from topolora_monai.io.volumes.nifti import nifti_header
-from topolora_monai.io.volumes.state import volume_state
+from topolora_monai.io.volumes.shared import Header, decoding, volume_state
 from topolora_monai.io.volumes.tiff import tiff_header
 
 __all__ = ["default_axis", "slice_count", "volume_affine", "volume_shape"]

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.volumes.dicom import has_dicom_magic, series_files
-from topolora_monai.io.volumes.header import Header, not_grey, three_axes
-from topolora_monai.io.volumes.optional_itk import require_itk
+from topolora_monai.io.volumes.shared import Header, not_grey, require_itk, three_axes
 
 __all__ = ["itk_header", "itk_values", "nifti_like_itk"]
 

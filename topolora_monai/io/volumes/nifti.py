@@ -11,7 +11,7 @@ import numpy as np
 from monai.data.image_reader import NibabelReader
 from numpy.typing import NDArray
 
-from topolora_monai.io.volumes.header import Header, not_grey, three_axes
+from topolora_monai.io.volumes.shared import Header, not_grey, three_axes
 
 __all__ = ["NIFTI_SUFFIXES", "nifti_header", "nifti_like", "nifti_values", "write_nifti"]
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.volumes.dicom import has_dicom_magic
-from topolora_monai.io.volumes.optional_itk import require_itk
-from topolora_monai.io.volumes.state import volume_state
+from topolora_monai.io.volumes.shared import require_itk, volume_state
 
 __all__ = ["is_photograph", "photograph"]
 

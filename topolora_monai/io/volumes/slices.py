@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.volumes.geometry import slice_count
-from topolora_monai.io.volumes.state import volume_state
+from topolora_monai.io.volumes.shared import volume_state
 from topolora_monai.io.volumes.volume import read_volume
 
 __all__ = ["read_slice"]

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from topolora_monai.io.memory import require_memory
 from topolora_monai.io.volumes.checksums import check_stream
-from topolora_monai.io.volumes.damage import decoding
 from topolora_monai.io.volumes.geometry import volume_shape
 from topolora_monai.io.volumes.itk_formats import itk_values
 from topolora_monai.io.volumes.kinds import VolumeKind, volume_kind
 from topolora_monai.io.volumes.nifti import nifti_values
+from topolora_monai.io.volumes.shared import decoding
 from topolora_monai.io.volumes.tiff import tiff_values
 
 __all__ = ["Volume", "read_volume"]

@@ -9,30 +9,30 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from topolora_monai.annotation.doubt import Doubt, doubt_score, random_score
+from topolora_monai.annotation.uncertainty import UncertaintyKind, random_score, uncertainty_score
 from topolora_monai.data import file_sha256
 from topolora_monai.errors import TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.label_app.models import Adapters
 
-__all__ = ["MostDoubtful", "RandomOrder", "Scoring"]
+__all__ = ["MostUncertain", "RandomOrder", "Scoring"]
 
 _HANDED_OUT = 300
 """Seconds for which an image that somebody was given is not given to others, while there are more."""
 
 
 class Scoring(ScoringMethod):
-    """Note on each image without final label how doubtful the network is of it.
+    """Note on each image without final label how uncertain the network is of it.
 
     The request may name the ``adapter``, by default the first, and ``passes`` with dropout.
 
     Args:
         adapters: of the server.
-        kind: of doubt.
+        kind: of uncertainty.
     """
 
-    def __init__(self, adapters: Adapters, kind: Doubt) -> None:
-        super().__init__(f"doubt by {kind}")
+    def __init__(self, adapters: Adapters, kind: UncertaintyKind) -> None:
+        super().__init__(f"uncertainty by {kind}")
         self._adapters = adapters
         self._kind = kind
 
@@ -50,7 +50,7 @@ class Scoring(ScoringMethod):
                 path = datastore.get_image_uri(image)
                 if image_kind(path) == "volume":
                     continue
-                score = doubt_score(segmenter, path, self._kind, name, passes=int(request.get("passes") or 4))
+                score = uncertainty_score(segmenter, path, self._kind, name, passes=int(request.get("passes") or 4))
             except TopoLoRAError as error:
                 errors[image] = str(error)
                 continue
@@ -61,15 +61,15 @@ class Scoring(ScoringMethod):
         return {"method": self._kind, "scores": scores, "errors": errors}
 
 
-class MostDoubtful(Strategy):
+class MostUncertain(Strategy):
     """The image without final label whose score is highest; those without a score come last.
 
     Args:
-        kind: of doubt, whose :class:`Scoring` is to be run first.
+        kind: of uncertainty, whose :class:`Scoring` is to be run first.
     """
 
-    def __init__(self, kind: Doubt) -> None:
-        super().__init__(f"most doubtful first, by {kind}; score the images first")
+    def __init__(self, kind: UncertaintyKind) -> None:
+        super().__init__(f"most uncertain first, by {kind}; score the images first")
         self._kind = kind
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ class RandomOrder(Strategy):
         super().__init__("random order")
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose; returns as :class:`MostDoubtful`."""
+        """Choose; returns as :class:`MostUncertain`."""
         return _choose(request, datastore, lambda image, info: random_score(image))
 
 

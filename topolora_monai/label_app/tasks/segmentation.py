@@ -10,8 +10,8 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from topolora_monai.annotation.doubt import probable_breaks
 from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.uncertainty import probable_breaks
 from topolora_monai.data.items import Item
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import ConfigError, DataError

@@ -1,4 +1,4 @@
-"""The report of one or several runs that people open: a page with a viewer, and a PDF."""
+"""The report of one or several runs that people open: a page with a viewer, which prints as well."""
 
 from topolora_monai.reports.html.report import write_report
 from topolora_monai.reports.html.runs import Run, open_runs

@@ -1,4 +1,4 @@
-"""Line and bar charts as data, drawn as SVG for the page; the PDF draws the same."""
+"""Line and bar charts as data, drawn as SVG."""
 
 from __future__ import annotations
 

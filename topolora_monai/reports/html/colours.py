@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ERROR_COLOURS", "MARK_COLOURS", "SERIES_COLOURS", "Colour", "as_hex", "viridis"]
+__all__ = ["ERROR_COLOURS", "MARK_COLOURS", "Colour", "as_hex", "viridis"]
 
 Colour = tuple[int, int, int]
 
@@ -24,9 +24,6 @@ MARK_COLOURS: dict[str, Colour] = {
     "false part": (230, 140, 190),
 }
 """Of circles, diamonds and outlines; all lighter than the map below them."""
-
-SERIES_COLOURS: tuple[Colour, ...] = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 150, 210))
-"""Of the lines of a chart on paper; each has a pattern of dashes too."""
 
 _VIRIDIS = (
     *((68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141)),

@@ -22,14 +22,13 @@ __all__ = ["render_page"]
 _FIRST_SHOWN = 24
 
 
-def render_page(content: Content, has_pdf: bool) -> str:
+def render_page(content: Content) -> str:
     """HTML of a report.
 
     All text of the runs is escaped, and the page's policy lets no script run but its own.
 
     Args:
         content: what it says.
-        has_pdf: link to ``report.pdf``.
     """
     templates = resources.files("topolora_monai.reports.html") / "templates"
     script = (templates / "report.js").read_text(encoding="utf-8")
@@ -52,7 +51,6 @@ def render_page(content: Content, has_pdf: bool) -> str:
     return environment.get_template("page").render(
         content=content,
         data=_data(content),
-        has_pdf=has_pdf,
         version=topolora_monai.__version__,
         style=Markup((templates / "report.css").read_text(encoding="utf-8")),
         hidden_columns=_hidden_columns(content),

@@ -1,4 +1,4 @@
-"""Write the report of some runs: a page, its pictures and a PDF, in one folder."""
+"""Write the report of some runs: a page and its pictures, in one folder."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from topolora_monai.errors import OutputError
 from topolora_monai.io.atomic import atomic_write, folder_beside, writing
 from topolora_monai.reports.html.content import build_content
 from topolora_monai.reports.html.page import render_page
-from topolora_monai.reports.html.pdf import write_pdf
 from topolora_monai.reports.html.pictures import ImagePictures, make_pictures
 from topolora_monai.reports.html.runs import Run, open_runs
 
 __all__ = ["write_report"]
 
-_PAGE, _PAPER, _FILES = "report.html", "report.pdf", "report_files"
+_PAGE, _FILES = "report.html", "report_files"
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = True) -> Path:
-    """Write ``report.html``, its pictures in ``report_files``, and ``report.pdf``.
+def write_report(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """Write ``report.html``, and its pictures in ``report_files``.
 
-    The page opens from disk and asks nothing of a network; the folder can be moved or zipped as it is. An older
-    report in it is replaced once the new one is whole.
+    The page opens from disk, asks nothing of a network, and prints on A4; the folder can be moved or zipped as it is.
+    An older report in it is replaced once the new one is whole.
 
     Args:
         folders: of runs that were evaluated; further ones are compared with the first.
         out: folder to write to; created.
-        pdf: write that too.
 
     Returns:
         Path of the page.
@@ -48,12 +46,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, pdf: bool = Tru
     with writing(out, "the report", "choose another --out"), _folder_in(out) as beside:
         (beside / _FILES).mkdir()
         pictures = _all_pictures(runs, beside)
-        content = build_content(runs, pictures)
-        if pdf:
-            write_pdf(content, out / _PAPER, beside)
-        else:
-            (out / _PAPER).unlink(missing_ok=True)
-        page = render_page(content, has_pdf=pdf)
+        page = render_page(build_content(runs, pictures))
         shutil.rmtree(out / _FILES, ignore_errors=True)
         os.replace(beside / _FILES, out / _FILES)
         with atomic_write(out / _PAGE) as page_beside:

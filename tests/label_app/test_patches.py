@@ -1,4 +1,4 @@
-"""Every cure: the defect without it, and nothing of it with it."""
+"""Every patch: the defect without it, and nothing of it with it."""
 
 import hashlib
 import importlib.metadata
@@ -10,14 +10,14 @@ from PIL import Image
 
 from topolora_monai.cli import main
 from topolora_monai.errors import ConfigError
-from topolora_monai.label_app import cures
+from topolora_monai.label_app import patches
 
 
 class TestVersion:
     def test_another_version_is_refused(self, monkeypatch):
         monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.9.0")
         with pytest.raises(ConfigError, match=r"expected: 0\.8\.5\n  found:    0\.9\.0"):
-            cures.apply_cures()
+            patches.apply_patches()
 
     def test_missing(self, monkeypatch, capsys):
         def version(name):
@@ -33,7 +33,7 @@ class TestCommand:
 
     @pytest.fixture(autouse=True)
     def installed(self, monkeypatch):
-        monkeypatch.setattr(cures, "check_version", lambda: None)
+        monkeypatch.setattr(patches, "check_version", lambda: None)
 
     def test_open_to_other_machines(self, tmp_path, capsys):
         assert main(["label", "--studies", str(tmp_path), "--host", "0.0.0.0"]) == 1
@@ -50,12 +50,12 @@ class TestCommand:
 
 
 def test_each_says_what_upstream_would_need():
-    names = [cure.name for cure in cures.CURES]
+    names = [patch.name for patch in patches.PATCHES]
     assert len(set(names)) == len(names)
-    for cure in cures.CURES:
-        assert cure.defect
-        assert cure.upstream
-        assert "http" not in cure.defect + cure.upstream
+    for patch in patches.PATCHES:
+        assert patch.defect
+        assert patch.upstream
+        assert "http" not in patch.defect + patch.upstream
 
 
 def test_coroutines_become_plain_functions():
@@ -67,16 +67,16 @@ def test_coroutines_become_plain_functions():
 
         await asyncio.sleep(0)
 
-    assert cures.in_threads(endpoint)("im1", size=3) == "im1 3"
+    assert patches.in_threads(endpoint)("im1", size=3) == "im1 3"
     with pytest.raises(RuntimeError, match="waits"):
-        cures.in_threads(waiting)()
+        patches.in_threads(waiting)()
 
 
 class TestMonaiLabel:
     @pytest.fixture(autouse=True)
     def installed(self):
         pytest.importorskip("monailabel", reason="needs MONAI Label: run `make label-test`")
-        import topolora_monai.label_app.main  # noqa: F401 - applies the cures
+        import topolora_monai.label_app.main  # noqa: F401 - applies the patches
 
     def test_batch_without_gpu(self, without):
         from monailabel.interfaces.tasks.batch_infer import BatchInferTask
@@ -283,7 +283,7 @@ class TestProxy:
         yield f"http://127.0.0.1:{server.server_port}/dicom-web"
         server.shutdown()
 
-    def test_all_of_the_server_without_the_cure(self, without, make_client, dicom, monkeypatch):
+    def test_all_of_the_server_without_the_patch(self, without, make_client, dicom, monkeypatch):
         from monailabel.config import settings
 
         client = make_client(without=["names"])

@@ -1,10 +1,16 @@
-"""Doubts with answers known by hand."""
+"""Uncertainty with answers known by hand."""
 
 import numpy as np
 import pytest
 import torch
 
-from topolora_monai.annotation import AnnotationSegmenter, doubt_score, mean_entropy, random_score, topological_doubt
+from topolora_monai.annotation import (
+    AnnotationSegmenter,
+    mean_entropy,
+    random_score,
+    topological_uncertainty,
+    uncertainty_score,
+)
 from topolora_monai.errors import ConfigError
 
 
@@ -16,10 +22,10 @@ def vessel(*gaps):
     return probability
 
 
-def test_broken_vessel_is_more_doubtful_than_a_whole_one():
-    assert topological_doubt([vessel()]).score == 0
-    assert topological_doubt([vessel(40)]) == (1, 0.0)
-    assert topological_doubt([vessel(30, 60, 90)]).breaks == 3
+def test_broken_vessel_is_more_uncertain_than_a_whole_one():
+    assert topological_uncertainty([vessel()]).score == 0
+    assert topological_uncertainty([vessel(40)]) == (1, 0.0)
+    assert topological_uncertainty([vessel(30, 60, 90)]).breaks == 3
 
 
 def test_betti_change_is_the_mean_over_pairs():
@@ -27,13 +33,13 @@ def test_betti_change_is_the_mean_over_pairs():
     ring[10:30, 10:30] = 0.9
     ring[14:26, 14:26] = 0
     answers = [ring, np.zeros((41, 120)), ring]  # (1, 1) and (0, 0): differences 2, 0, 2
-    assert topological_doubt(answers).betti_change == pytest.approx(4 / 3)
+    assert topological_uncertainty(answers).betti_change == pytest.approx(4 / 3)
 
 
 def test_threshold_is_taken():
-    assert topological_doubt([vessel(40)], threshold=0.3).breaks == 0
+    assert topological_uncertainty([vessel(40)], threshold=0.3).breaks == 0
     with pytest.raises(ConfigError):
-        topological_doubt([])
+        topological_uncertainty([])
 
 
 def test_mean_entropy_counts_valid_pixels():
@@ -55,11 +61,11 @@ def test_random_order_is_the_seeds():
 def test_score_of_an_image_repeats(adapter, samples, kind):
     segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32", overlap=0.0)
     image = samples[5][0]
-    first = doubt_score(segmenter, image, kind, passes=2)
+    first = uncertainty_score(segmenter, image, kind, passes=2)
     torch.rand(3)  # somebody else draws
-    assert doubt_score(segmenter, image, kind, passes=2) == pytest.approx(first, abs=1e-6)
+    assert uncertainty_score(segmenter, image, kind, passes=2) == pytest.approx(first, abs=1e-6)
     if kind == "dropout":
-        assert doubt_score(segmenter, image, kind, passes=2, seed=1) != first
+        assert uncertainty_score(segmenter, image, kind, passes=2, seed=1) != first
 
 
 def test_topology_counts_the_answers_of_all_mirror_images(adapter, samples):
@@ -69,11 +75,11 @@ def test_topology_counts_the_answers_of_all_mirror_images(adapter, samples):
     for answer in answers[1:]:  # mirrored back, so that they resemble the first, and not the same
         assert 1e-4 < np.abs(answer - answers[0]).mean() < 0.15
         assert np.corrcoef(answer.ravel(), answers[0].ravel())[0, 1] > 0.5
-    expected = topological_doubt([answer[0] for answer in answers], 0.5).score
-    assert doubt_score(segmenter, samples[5][0], "topology") == expected
+    expected = topological_uncertainty([answer[0] for answer in answers], 0.5).score
+    assert uncertainty_score(segmenter, samples[5][0], "topology") == expected
 
 
 def test_unknown_kind_is_refused(adapter, samples):
     segmenter = AnnotationSegmenter({"vessels": adapter}, precision="fp32")
     with pytest.raises(ConfigError, match="topology"):
-        doubt_score(segmenter, samples[0][0], "topologie")
+        uncertainty_score(segmenter, samples[0][0], "topologie")

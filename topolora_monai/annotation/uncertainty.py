@@ -16,18 +16,24 @@ from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.metrics import SkeletonBreak, betti_numbers, skeleton_breaks
 
 __all__ = [
-    "Doubt", "TopologicalDoubt", "doubt_score", "mean_entropy", "probable_breaks", "random_score", "topological_doubt",
+    "TopologicalUncertainty",
+    "UncertaintyKind",
+    "mean_entropy",
+    "probable_breaks",
+    "random_score",
+    "topological_uncertainty",
+    "uncertainty_score",
 ]  # fmt: skip
 
-Doubt = Literal["entropy", "dropout", "topology", "random"]
-"""Kinds of :func:`doubt_score`."""
+UncertaintyKind = Literal["entropy", "dropout", "topology", "random"]
+"""Kinds of :func:`uncertainty_score`."""
 
 _FAINT = 0.5
 """Share of the threshold above which a pixel may belong to a structure after all."""
 
 
-class TopologicalDoubt(NamedTuple):
-    """Doubts about how structures hang together.
+class TopologicalUncertainty(NamedTuple):
+    """Uncertainty about how structures hang together.
 
     Args:
         breaks: gaps of the mask in the centreline of what is at least half as probable as the threshold.
@@ -82,7 +88,7 @@ def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -
     return skeleton_breaks(inside, inside | (np.asarray(probability) >= _FAINT * threshold))
 
 
-def topological_doubt(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalDoubt:
+def topological_uncertainty(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalUncertainty:
     """Predicted breaks, and how topology changes between answers to the same image.
 
     Args:
@@ -98,18 +104,18 @@ def topological_doubt(answers: Sequence[ArrayLike], threshold: float = 0.5) -> T
         >>> whole[6:9, 5:55] = 0.9
         >>> broken = whole.copy()
         >>> broken[:, 28:33] *= 0.4
-        >>> topological_doubt([whole, whole]), topological_doubt([broken, whole])
-        (TopologicalDoubt(breaks=0, betti_change=0.0), TopologicalDoubt(breaks=1, betti_change=1.0))
+        >>> topological_uncertainty([whole, whole]), topological_uncertainty([broken, whole])
+        (TopologicalUncertainty(breaks=0, betti_change=0.0), TopologicalUncertainty(breaks=1, betti_change=1.0))
     """
     if not answers:
-        raise ConfigError("topological doubt needs an answer", expected="at least one", found="none")
+        raise ConfigError("topological uncertainty needs an answer", expected="at least one", found="none")
     maps = [np.asarray(answer) for answer in answers]
     masks = [answer >= threshold for answer in maps]
     breaks = len(probable_breaks(masks[0], maps[0], threshold))
     numbers = [betti_numbers(mask) for mask in masks]
     pairs = [(a, b) for index, a in enumerate(numbers) for b in numbers[index + 1 :]]
     changes = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in pairs]
-    return TopologicalDoubt(breaks, float(np.mean(changes)) if changes else 0.0)
+    return TopologicalUncertainty(breaks, float(np.mean(changes)) if changes else 0.0)
 
 
 def random_score(name: str, seed: int = 0) -> float:
@@ -123,10 +129,10 @@ def random_score(name: str, seed: int = 0) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
-def doubt_score(
+def uncertainty_score(
     segmenter: AnnotationSegmenter,
     image: ImageSource,
-    kind: Doubt = "topology",
+    kind: UncertaintyKind = "topology",
     adapter: str | None = None,
     passes: int = 4,
     seed: int = 0,
@@ -137,7 +143,7 @@ def doubt_score(
         segmenter: with the adapter.
         image: what to judge.
         kind: ``"entropy"`` of the mean answer to the image and its mirror images; ``"dropout"``, the same with
-            dropout in the adapter; ``"topology"``, :func:`topological_doubt` of the image and its mirror images,
+            dropout in the adapter; ``"topology"``, :func:`topological_uncertainty` of the image and its mirror images,
             summed over classes; ``"random"``.
         adapter: name; by default the first.
         passes: with dropout.
@@ -147,16 +153,18 @@ def doubt_score(
         ConfigError: for an unknown kind, or ``"dropout"`` of an adapter without dropout.
         DataError: for an image that cannot be used.
     """
-    if kind not in get_args(Doubt):
-        raise unknown_choice("kind of doubt", kind, get_args(Doubt))
+    if kind not in get_args(UncertaintyKind):
+        raise unknown_choice("kind of uncertainty", kind, get_args(UncertaintyKind))
     if kind == "random":
         name = image["image"] if isinstance(image, Mapping) else str(image)
         return random_score(str(name), seed)
     if kind == "topology":
         answers = segmenter.mirrored(image, adapter)
         threshold = segmenter.spec(adapter).threshold
-        per_class = (topological_doubt([answer[k] for answer in answers], threshold) for k in range(len(answers[0])))
-        return float(sum(doubt.score for doubt in per_class))
+        per_class = (
+            topological_uncertainty([answer[k] for answer in answers], threshold) for k in range(len(answers[0]))
+        )
+        return float(sum(uncertainty.score for uncertainty in per_class))
     maps = segmenter.uncertainty(
         image, adapter, passes if kind == "dropout" else 0, 2 if kind == "entropy" else 0, seed
     )

@@ -1,6 +1,6 @@
 """What is mended in MONAI Label while it runs; nothing of it is needed once upstream has the change.
 
-Each cure replaces single functions of MONAI Label's modules and says what upstream would need. They are written
+Each patch replaces single functions of MONAI Label's modules and says what upstream would need. They are written
 against one version of MONAI Label and refuse to be applied to another. Whatever starts the app imports
 :mod:`topolora_monai.label_app.main`, which applies them: the server, and the processes it starts for training,
 scoring and batches.
@@ -19,54 +19,63 @@ from typing import Any
 from topolora_monai.errors import ConfigError
 from topolora_monai.extras import import_extra
 
-__all__ = ["CURED_VERSION", "CURES", "Cure", "Patch", "apply_cures", "check_version", "in_threads", "set_defaults"]
+__all__ = [
+    "PATCHED_VERSION",
+    "PATCHES",
+    "Patch",
+    "Replacement",
+    "apply_patches",
+    "check_version",
+    "in_threads",
+    "set_defaults",
+]
 
-CURED_VERSION = "0.8.5"
-"""The version of MONAI Label that the cures are for."""
+PATCHED_VERSION = "0.8.5"
+"""The version of MONAI Label that the patches are for."""
 
-Patch = tuple[Any, str, Any]
+Replacement = tuple[Any, str, Any]
 """Object, name of its attribute, and what replaces it."""
 
 
 @dataclass(frozen=True)
-class Cure:
+class Patch:
     """One defect: what it is, what upstream would need, and the replacements."""
 
     name: str
     defect: str
     upstream: str
-    patches: Callable[[], list[Patch]]
+    replacements: Callable[[], list[Replacement]]
 
 
 def check_version() -> None:
-    """Make sure that MONAI Label is installed, and in the version the cures are for.
+    """Make sure that MONAI Label is installed, and in the version the patches are for.
 
     Raises:
         ConfigError: if it is missing or another version.
     """
-    install = f"run `make label`, or install monailabel=={CURED_VERSION} as docs/label.md says"
+    install = f"run `make label`, or install monailabel=={PATCHED_VERSION} as docs/label.md says"
     try:
         found = importlib.metadata.version("monailabel")
     except importlib.metadata.PackageNotFoundError as error:
-        raise ConfigError("MONAI Label is not installed", expected=CURED_VERSION, hint=install) from error
-    if found != CURED_VERSION:
+        raise ConfigError("MONAI Label is not installed", expected=PATCHED_VERSION, hint=install) from error
+    if found != PATCHED_VERSION:
         raise ConfigError(
             "the label app mends defects of one version of MONAI Label and would do harm to another",
-            expected=CURED_VERSION,
+            expected=PATCHED_VERSION,
             found=found,
             hint=install,
         )
 
 
-def apply_cures() -> None:
-    """Apply every cure, once for each process.
+def apply_patches() -> None:
+    """Apply every patch, once for each process.
 
     Raises:
         ConfigError: as :func:`check_version`.
     """
     check_version()
-    for cure in CURES:
-        for place, name, replacement in cure.patches():
+    for patch in PATCHES:
+        for place, name, replacement in patch.replacements():
             if getattr(place, name) is not replacement:
                 setattr(place, name, replacement)
 
@@ -123,13 +132,13 @@ def in_threads(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _tokens() -> list[Patch]:
+def _tokens() -> list[Replacement]:
     from topolora_monai.label_app import access  # noqa: PLC0415 - after the version is checked
 
     return [(_module("endpoints.user.auth"), "from_token", access.user_from_token)]
 
 
-def _batch_without_gpu() -> list[Patch]:
+def _batch_without_gpu() -> list[Replacement]:
     task = _module("interfaces.tasks.batch_infer").BatchInferTask
     return [(task, "__call__", _wrapped(task.__call__, _run_batch))]
 
@@ -141,7 +150,7 @@ def _run_batch(original: Callable[..., Any], task: Any, request: dict[str, Any],
     return original(task, request | {"multi_gpu": several}, *args)
 
 
-def _batch_goes_on() -> list[Patch]:
+def _batch_goes_on() -> list[Replacement]:
     batch = _module("interfaces.tasks.batch_infer")
     return [(batch, "run_infer_task", _wrapped(batch.run_infer_task, _infer_or_go_on))]
 
@@ -154,7 +163,7 @@ def _infer_or_go_on(original: Callable[..., Any], request: dict[str, Any], *args
         return {}
 
 
-def _training_from_scratch() -> list[Patch]:
+def _training_from_scratch() -> list[Replacement]:
     task = _module("tasks.train.bundle").BundleTrainTask
     return [(task, "_load_checkpoint", _wrapped(task._load_checkpoint, _load_checkpoint))]
 
@@ -164,7 +173,7 @@ def _load_checkpoint(original: Callable[..., Any], task: Any, path: str, pretrai
         original(task, path, pretrained, handlers)
 
 
-def _scoring_storm() -> list[Patch]:
+def _scoring_storm() -> list[Replacement]:
     app = _module("interfaces.app").MONAILabelApp
     return [(app, "async_scoring", _wrapped(app.async_scoring, _score_when_asked))]
 
@@ -173,7 +182,7 @@ def _score_when_asked(original: Callable[..., Any], app: Any, method: str | None
     return original(app, method, params) if method else {}
 
 
-def _checksum() -> list[Patch]:
+def _checksum() -> list[Replacement]:
     endpoints = _module("endpoints.datastore")
     return [(endpoints, "download_image", _wrapped(endpoints.download_image, _download_image))]
 
@@ -190,7 +199,7 @@ def _download_image(original: Callable[..., Any], image: str, check_only: bool =
     return found
 
 
-def _empty_archive() -> list[Patch]:
+def _empty_archive() -> list[Replacement]:
     endpoints = _module("endpoints.datastore")
     return [(endpoints, "download_dataset", _wrapped(endpoints.download_dataset, _download_dataset))]
 
@@ -204,7 +213,7 @@ def _download_dataset(original: Callable[..., Any], limit_cases: int | None = No
     return response
 
 
-def _submissions() -> list[Patch]:
+def _submissions() -> list[Replacement]:
     from topolora_monai.label_app import submissions  # noqa: PLC0415
 
     return [
@@ -213,25 +222,25 @@ def _submissions() -> list[Patch]:
     ]
 
 
-def _archives() -> list[Patch]:
+def _archives() -> list[Replacement]:
     from topolora_monai.label_app import submissions  # noqa: PLC0415
 
     return [(_module("endpoints.session"), "create_session", submissions.create_session)]
 
 
-def _regions() -> list[Patch]:
+def _regions() -> list[Replacement]:
     from topolora_monai.label_app import regions  # noqa: PLC0415
 
     return [(_module("endpoints.wsi_infer"), "run_wsi_inference", regions.infer_region)]
 
 
-def _proxy() -> list[Patch]:
+def _proxy() -> list[Replacement]:
     from topolora_monai.label_app import dicom_proxy  # noqa: PLC0415
 
     return [(_module("endpoints.proxy"), "proxy_dicom", dicom_proxy.forward)]
 
 
-def _dicomweb() -> list[Patch]:
+def _dicomweb() -> list[Replacement]:
     from topolora_monai.label_app import dicom_store  # noqa: PLC0415
 
     interface, endpoints = _module("interfaces.app"), _module("endpoints.infer")
@@ -264,76 +273,76 @@ def _run_inference(
     return dicom_store.answer_as_segmentation(answer, background_tasks, model, image, params)
 
 
-CURES = (
-    Cure(
+PATCHES = (
+    Patch(
         "tokens",
         "every token is refused, since its algorithm is not named when it is decoded; issuer and audience are not"
         " looked at, and keys only come from Keycloak's own page",
         "`algorithms=['RS256']` in `jwt.decode`, keys by `jwks_uri` of the issuer's configuration",
         _tokens,
     ),
-    Cure(
+    Patch(
         "batch_without_gpu",
         "a batch on a machine without GPU divides by the number of GPUs",
         "`multi_gpu` only where `torch.cuda.device_count()` is not 0",
         _batch_without_gpu,
     ),
-    Cure(
+    Patch(
         "batch_goes_on",
         "a batch with one worker, as on machines of fewer than 8 cores, ends at the first image that cannot be used",
         "the `except` around `run_infer_task` that several workers have",
         _batch_goes_on,
     ),
-    Cure(
+    Patch(
         "training_from_scratch",
         "training a bundle with `pretrained: false` ends with a TypeError",
         "no `os.path.exists` of None in `BundleTrainTask._load_checkpoint`",
         _training_from_scratch,
     ),
-    Cure(
+    Patch(
         "scoring_storm",
         "every start, every next image and every training starts all scoring methods, each in a process of its own",
         "scoring only when asked for, or when none is running",
         _scoring_storm,
     ),
-    Cure(
+    Patch(
         "checksum",
         "an image whose checksum begins with a character of the algorithm's name is said to be another",
         "`str.removeprefix` in the place of `str.lstrip` in `download_image`",
         _checksum,
     ),
-    Cure(
+    Patch(
         "empty_archive",
         "downloading a data set without labels fails with status 500; each download leaves an archive behind",
         "status 404, and a background task that removes the archive",
         _empty_archive,
     ),
-    Cure(
+    Patch(
         "submissions",
         "who submits a label is not kept, and a damaged or wrongly sized file is taken for a label",
         "`user` into the record, and a look at the file before it is taken",
         _submissions,
     ),
-    Cure(
+    Patch(
         "archives",
         "an uploaded archive may write outside of its session's folder or fill the disk",
         "`filter='data'` in `shutil.unpack_archive`, and a limit",
         _archives,
     ),
-    Cure(
+    Patch(
         "regions",
         "QuPath is sent a mask where it asked for an annotation file, unless the app writes one itself, and every TIFF"
         " is read as a slide",
         "polygons of every mask where `output=asap` is asked for, and a look at the file in the place of its ending",
         _regions,
     ),
-    Cure(
+    Patch(
         "proxy",
         "the proxy reaches every page of the DICOM server, not only DICOMweb, has no time limit, and blocks",
         "no `..` in the path, `timeout=`, a thread",
         _proxy,
     ),
-    Cure(
+    Patch(
         "dicomweb",
         "a DICOM server's list is up to two hours old and of CT alone, a label is read back as the image or not at all,"
         " photographs cannot be labelled, every segment is called spleen, a series that is cut off while it is copied"
@@ -351,12 +360,12 @@ def _module(name: str) -> Any:
 
 def _wrapped(original: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls the replacement with the original before its arguments; wraps only once."""
-    if getattr(original, "cured", False):
+    if getattr(original, "patched", False):
         return original
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return replacement(original, *args, **kwargs)
 
-    call.cured = True  # type: ignore[attr-defined]
+    call.patched = True  # type: ignore[attr-defined]
     call.original = original  # type: ignore[attr-defined]
     return call
