@@ -209,6 +209,14 @@ def test_scenes_of_measurements_in_memory_and_in_bands(made, tmp_path, changes):
     np.testing.assert_array_equal(probability[0][expected.valid], stored(expected)[0][0][expected.valid])
 
 
+def test_uncertainty_of_mirror_images(made):
+    trained = Predictor.from_run(made / "run", **OPTIONS)
+    settings = {"flip_axes": 1, "uncertainty": True, **OPTIONS}
+    found = Predictor(trained.spec.replace(temperature=1.0), trained.network, **settings)(made / "several tiles/a.png")
+    p = found.probabilities
+    np.testing.assert_allclose(found.uncertainty, -p * np.log2(p) - (1 - p) * np.log2(1 - p), atol=1e-5)
+
+
 @pytest.mark.parametrize("head", ["per_class", "token_set"])
 def test_adapters_that_say_no_more_than_they_must(made, tmp_path, head):
     """As the public ``save_adapter`` writes them, without properties."""

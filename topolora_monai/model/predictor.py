@@ -40,7 +40,7 @@ from topolora_monai.weights import fingerprint
 __all__ = ["Prediction", "Predictor"]
 
 _FILTER_MARGIN = 16  # pixels around a scene's tiles that filters of its values see
-_FILES_OF_RUN = "adapter.safetensors"
+_ADAPTER_OF_RUN = "adapter.safetensors"
 
 
 class Prediction(NamedTuple):
@@ -75,7 +75,8 @@ class Predictor:
         overlap: of neighbouring tiles, in [0, 1); less is faster.
         flip_axes: average over mirror images, along 0, 1 or 2 axes.
         dropout_passes: average over answers with dropout in the adapters, for each mirror image.
-        uncertainty: tell how unsure it is, from these answers and mirror images; of pictures and volumes.
+        uncertainty: tell how unsure it is, from these answers and mirror images; by default if there are passes. Scenes
+            are left to the mirror images alone.
         tile_batch: most tiles at once.
         seed: of the dropout.
 
@@ -105,7 +106,7 @@ class Predictor:
         overlap: float = 0.5,
         flip_axes: int = 0,
         dropout_passes: int = 0,
-        uncertainty: bool = False,
+        uncertainty: bool | None = None,
         tile_batch: int = 4,
         seed: int = 0,
     ) -> None:
@@ -121,7 +122,7 @@ class Predictor:
         once = AutocastInferer(SimpleInferer(), self.precision)
         self.tiles = TileInferer(FlipInferer(once, flip_axes), spec.crop_size, overlap, tile_batch)
         self.uncertainty: UncertaintyInferer | None = None
-        if uncertainty:
+        if dropout_passes > 0 if uncertainty is None else uncertainty:
             plain = TileInferer(once, spec.crop_size, overlap, tile_batch)
             self.uncertainty = UncertaintyInferer(plain, dropout_passes, flip_axes, spec.activation, seed)
         self.inferer: Inferer = TemperatureInferer(self.uncertainty or self.tiles, spec.temperature)
@@ -157,7 +158,7 @@ class Predictor:
             weights: the base checkpoint the run started from.
             **options: as of the class.
         """
-        return cls.from_adapter(Path(folder) / _FILES_OF_RUN, weights, **options)
+        return cls.from_adapter(Path(folder) / _ADAPTER_OF_RUN, weights, **options)
 
     @classmethod
     def from_bundle(cls, folder: str | Path, **options: Any) -> Predictor:
