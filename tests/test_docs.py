@@ -40,7 +40,7 @@ def test_method_commands_run_as_printed(tmp_path, fake_drive):
         assert words[0] == "topolora"
         assert main(words[1:]) == 0
     small = SMALL | {"epochs": 1, "network_name": training[training.index("--network_name") + 1]}
-    small |= {"dataset_name": "drive", "dataset_dir": fake_drive, "allow_partial": True}
+    small |= {"dataset_name": "drive", "dataset_dir": fake_drive, "data#allow_partial": True}
     assert training[:3] == ["python", "-m", "monai.bundle"]
     done = run_module("monai.bundle", *training[3:], *flatten(small), "--output_dir", tmp_path / "run", cwd=BUNDLE)
     assert done.returncode == 0, done.stderr
