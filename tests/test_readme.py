@@ -36,7 +36,9 @@ def test_bundle_commands_run_as_printed(tmp_path):
     assert [words[4] for words in bundle_commands] == ["training", "evaluating", "inferring"]
     for printed in bundle_commands:
         words = list(printed)
-        known = SMALL | {"data#allow_partial": True} if words[4] == "training" else {"precision": "fp32", "overlap": 0.0}
+        known = (
+            SMALL | {"data#allow_partial": True} if words[4] == "training" else {"precision": "fp32", "overlap": 0.0}
+        )
         words[6] = str(ROOT / words[6])
         done = run_module("monai.bundle", *words[3:], *flatten(known), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
