@@ -179,8 +179,8 @@ def serve(base: str, connection: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _warm_up()
     os.chdir(base)
+    _warm_up()
     connection.send("ready")
     while True:
         try:
