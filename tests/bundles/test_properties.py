@@ -270,7 +270,7 @@ class TestTraining:
                 "dataset": lambda: engine.data_loader.dataset,
                 "dataset_data": lambda: list(engine.data_loader.dataset.data),
                 "inferer": lambda: engine.inferer,
-                "preprocessing": lambda: engine.data_loader.dataset.transform,
+                "preprocessing": lambda: getattr(workflow, f"{part}_dataset").transform,
             }[kind]()
             assert found is value or (data and len(found) == 1)
 
