@@ -1,5 +1,6 @@
 """Inferers, handlers, output folder: the pieces of a run on their own."""
 
+import io
 import logging
 import math
 import sys
@@ -150,6 +151,24 @@ class TestHandlers:
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: seen.append(loss.weight("cldice")))
         engine.run()
         assert seen == pytest.approx([step / epochs for step in (0.0, 0.25, 0.5, 0.75)])
+
+    def test_progress_bar_that_nobody_reads_any_more(self, monkeypatch):
+        class Closed(io.StringIO):
+            def write(self, text):
+                if "0/" not in text:
+                    raise BrokenPipeError
+                return len(text)
+
+        monkeypatch.setattr("sys.stderr", Closed())
+        bar = TimeLeft("training")
+        engine, network = trainer(SumLoss(), loader(3), [bar])
+
+        @engine.on(Events.STARTED)
+        def write_at_each_step():
+            bar.bar.mininterval = 0
+
+        engine.run()
+        assert engine.state.iteration == 3
 
     def test_progress_bar_counts_and_passes_errors_on(self, capsys):
         engine, _ = trainer(SumLoss(), loader(3), [TimeLeft("training")])

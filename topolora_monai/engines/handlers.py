@@ -171,7 +171,7 @@ class EarlyStopping:
 
 
 class TimeLeft:
-    """One progress bar over a whole run, with the loss and the time left.
+    """One progress bar over a whole run, with the loss and the time left; it ends where nobody reads it any more.
 
     Args:
         description: what is being done.
@@ -201,7 +201,10 @@ class TimeLeft:
             output: Any = engine.state.output
             if isinstance(output, list) and output and Keys.LOSS in output[0]:
                 self.bar.set_postfix(epoch=engine.state.epoch, loss=f"{float(output[0][Keys.LOSS]):.3f}", refresh=False)
-            self.bar.update()
+            try:
+                self.bar.update()
+            except OSError:  # the process that started this one is gone
+                self.bar.disable = True
 
     def _close(self, engine: Engine, *error: BaseException) -> None:
         if self.bar is not None:
