@@ -161,7 +161,7 @@ class TestHandlers:
 
         monkeypatch.setattr("sys.stderr", Closed())
         bar = TimeLeft("training")
-        engine, network = trainer(SumLoss(), loader(3), [bar])
+        engine, _ = trainer(SumLoss(), loader(3), [bar])
 
         @engine.on(Events.STARTED)
         def write_at_each_step():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -201,14 +202,13 @@ class TimeLeft:
             output: Any = engine.state.output
             if isinstance(output, list) and output and Keys.LOSS in output[0]:
                 self.bar.set_postfix(epoch=engine.state.epoch, loss=f"{float(output[0][Keys.LOSS]):.3f}", refresh=False)
-            try:
+            with contextlib.suppress(OSError):  # the process that started this one, and read this, is gone
                 self.bar.update()
-            except OSError:  # the process that started this one is gone
-                self.bar.disable = True
 
     def _close(self, engine: Engine, *error: BaseException) -> None:
         if self.bar is not None:
-            self.bar.close()
+            with contextlib.suppress(OSError):
+                self.bar.close()
             self.bar = None
         if error:
             raise error[0]
