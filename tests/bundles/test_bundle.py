@@ -19,8 +19,8 @@ from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, files, parsed, run, wo
 from tests.data.fakes import draw
 from tests.processes import start_module
 from topolora_monai.data import open_dataset
-from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import BASELINE_NAMES
+from topolora_monai.spec import ModelSpec
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from topolora_monai.adapters.adapt import Adaptation, adapt
 from topolora_monai.adapters.config import AdaptationConfig
 from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
-from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec
+from topolora_monai.spec import MODEL_FORMAT, ModelSpec
 
 __all__ = [
     "adapt_as_stored",

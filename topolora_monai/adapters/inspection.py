@@ -17,7 +17,7 @@ from topolora_monai.adapters.files import (
     read_spec,
 )
 from topolora_monai.adapters.tensor_files import count_tensors
-from topolora_monai.model.spec import ModelSpec
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["AdapterSummary", "VerifiedAdapter", "describe_adapter", "verify_adapter"]
 

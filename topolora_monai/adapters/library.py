@@ -13,7 +13,7 @@ from torch import nn
 
 from topolora_monai.adapters.files import build_as_stored, load_adapter, read_spec
 from topolora_monai.errors import AdapterFileError, ConfigError, unknown_choice
-from topolora_monai.model.spec import ModelSpec
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["AdapterLibrary"]
 

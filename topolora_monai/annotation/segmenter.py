@@ -31,10 +31,10 @@ from topolora_monai.io import read_image
 from topolora_monai.metrics import class_masks, predicted_masks
 from topolora_monai.model.inferers import Precision, check_finite, default_precision
 from topolora_monai.model.predictor import Predictor
-from topolora_monai.model.spec import ModelSpec
 from topolora_monai.model.tiling import TileBlend, TileGrid
 from topolora_monai.model.uncertainty import Uncertainty, UncertaintyInferer
 from topolora_monai.networks import build_network, probabilities
+from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import fingerprint
 
 __all__ = ["AnnotationSegmenter"]

@@ -25,8 +25,8 @@ from topolora_monai.engines import plain_errors, read_json, training_workflow
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.inferers import Precision
-from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
+from topolora_monai.spec import ModelSpec
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]

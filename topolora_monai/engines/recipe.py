@@ -17,7 +17,7 @@ from topolora_monai.adapters import Adaptation
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.places import bundle_folder
-from topolora_monai.model.spec import ModelSpec, RecipeName, TrainingRecipe
+from topolora_monai.spec import ModelSpec, RecipeName, TrainingRecipe
 
 __all__ = ["Change", "Recipe", "caller", "training_workflow"]
 

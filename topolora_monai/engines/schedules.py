@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from topolora_monai.errors import unknown_choice
-from topolora_monai.model.spec import Schedule
+from topolora_monai.spec import Schedule
 
 __all__ = ["ScheduleSteps", "lr_schedule"]
 

@@ -19,7 +19,7 @@ from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.tasks.masks import class_numbers
 from topolora_monai.model.network import bundle_spec
 from topolora_monai.model.predictor import Predictor
-from topolora_monai.model.spec import ModelSpec
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["Adapters", "BundleModel", "Model", "once"]
 

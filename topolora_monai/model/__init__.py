@@ -1,5 +1,5 @@
-"""What a trained model is."""
+"""How a trained model makes masks of images; what it is stands in :mod:`topolora_monai.spec`."""
 
-from topolora_monai.model.spec import MODEL_FORMAT, ModelSpec, TrainingRecipe
+from topolora_monai.spec import MODEL_FORMAT, ModelSpec, TrainingRecipe
 
 __all__ = ["MODEL_FORMAT", "ModelSpec", "TrainingRecipe"]

@@ -11,8 +11,8 @@ from torch import nn
 from topolora_monai.adapters import AdaptationConfig, adapt, load_adapter, merge, read_spec
 from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import CheckpointError, ConfigError, first_line
-from topolora_monai.model.spec import ModelSpec
 from topolora_monai.networks import build_network
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["MODEL_FILE", "WEIGHTS_FILE", "adapted_network", "bundle_spec", "load_model", "merged_network"]
 

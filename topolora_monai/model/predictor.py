@@ -30,11 +30,11 @@ from topolora_monai.model.inferers import (
 )
 from topolora_monai.model.network import WEIGHTS_FILE, adapted_network, bundle_spec, load_model, merged_network
 from topolora_monai.model.scenes import SceneSegmenter
-from topolora_monai.model.spec import ModelSpec
 from topolora_monai.model.tiling import TileInferer
 from topolora_monai.model.uncertainty import UncertaintyInferer
 from topolora_monai.model.writing import MaskWriter, mask_of, write_classes
 from topolora_monai.networks.activation import probabilities
+from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import fingerprint
 
 __all__ = ["Prediction", "Predictor"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from topolora_monai.model.spec import ModelSpec
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["model_card"]
 

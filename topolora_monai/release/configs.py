@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE
-from topolora_monai.model.spec import ModelSpec
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["inference_config", "metadata"]
 

@@ -11,7 +11,7 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, first_line
 from topolora_monai.model.network import adapted_network, merged_network
-from topolora_monai.model.spec import ModelSpec
+from topolora_monai.spec import ModelSpec
 
 __all__ = ["load_merged", "read_merged_spec", "write_merged"]
 
