@@ -49,7 +49,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 test: lint
-	@echo "[test] running the suite: about 12 minutes on 2 cores"
+	@echo "[test] running the suite: about 6 minutes on 2 cores"
 	$(PY) -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
