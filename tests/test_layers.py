@@ -12,13 +12,13 @@ PACKAGE = ROOT / topolora_monai.__name__
 LAYERS = (
     {"errors", "extras", "environment", "parsing"},
     {"io"},
-    {"transforms", "losses", "metrics", "measures"},
+    {"transforms", "losses", "metrics"},
     {"data", "weights"},
     {"networks"},
     {"spec"},
     {"adapters"},
     {"model"},
-    {"engines", "planning"},
+    {"engines"},
     {"annotation", "reports", "release", "export"},
     {"cli", "label_app"},
 )

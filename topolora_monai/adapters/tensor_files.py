@@ -47,13 +47,7 @@ def parse_header(text: str, path: str | Path, kind: str) -> dict[str, Any]:
         AdapterFileError: if it is too long, no JSON, no object, or says something twice.
     """
     if len(text) > _LARGEST_HEADER:
-        raise AdapterFileError(
-            f"header of the {kind} file is too long",
-            path=path,
-            expected=f"at most {_LARGEST_HEADER:,} characters",
-            found=f"{len(text):,}",
-            hint="the file is damaged or hostile; take another one",
-        )
+        raise _too_long(f"header of the {kind} file", path, f"{_LARGEST_HEADER:,} characters", len(text))
     try:
         header = json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
@@ -136,13 +130,17 @@ def _check_contents(path: Path, kind: str) -> None:
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
     if _LARGEST_CONTENTS < length <= path.stat().st_size:  # beyond the file's end it is damaged, which shows anyway
-        raise AdapterFileError(
-            f"table of contents of the {kind} file is too long",
-            path=path,
-            expected=f"at most {_LARGEST_CONTENTS:,} bytes",
-            found=f"{length:,}",
-            hint="the file is damaged or hostile; take another one",
-        )
+        raise _too_long(f"table of contents of the {kind} file", path, f"{_LARGEST_CONTENTS:,} bytes", length)
+
+
+def _too_long(what: str, path: str | Path, most: str, found: int) -> AdapterFileError:
+    return AdapterFileError(
+        f"{what} is too long",
+        path=path,
+        expected=f"at most {most}",
+        found=f"{found:,}",
+        hint="the file is damaged or hostile; take another one",
+    )
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> AdapterFileError:

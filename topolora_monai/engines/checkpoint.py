@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from topolora_monai.engines.handlers import DIVERGENCE_HINT
 from topolora_monai.engines.output import provenance, say_if_stopped
 from topolora_monai.engines.recipe import Change, Recipe
 from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError, first_line
+from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 from topolora_monai.parsing import parse_bool
@@ -276,15 +276,11 @@ class RunCheckpoint:
             "seconds": self.seconds(),
         }
         self._check_finite(dict(_tensors(state)))
-        beside = self.last.with_name(f".{self.last.name}.part")
         try:
-            torch.save(state, beside)
-            os.replace(beside, self.last)
+            with atomic_write(self.last) as beside:
+                torch.save(state, beside)
         except (OSError, RuntimeError) as error:
             raise self._cannot_save(self.last, error) from error
-        finally:
-            if self.folder.is_dir():
-                beside.unlink(missing_ok=True)
         self._say_resumable(trainer.state.epoch)
 
     def _check_finite(self, state: Mapping[str, Tensor]) -> None:

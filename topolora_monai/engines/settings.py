@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.networks.registry import MulticlassHead
+from topolora_monai.spec import ThresholdBy
 
 __all__ = ["check_classes", "check_settings", "check_threshold_by"]
 
@@ -40,8 +42,8 @@ def check_threshold_by(name: str) -> str:
         >>> check_threshold_by("cldice")
         'cldice'
     """
-    if name not in ("dice", "cldice"):
-        raise unknown_choice("threshold_by", name, ("dice", "cldice"))
+    if name not in get_args(ThresholdBy):
+        raise unknown_choice("threshold_by", name, get_args(ThresholdBy))
     return name
 
 

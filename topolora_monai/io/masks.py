@@ -230,7 +230,7 @@ def _foreground(distinct: NDArray[Any], stored: _Stored, path: str | Path) -> li
 
 def _encoded(path: str | Path, stored: _Stored, encoding: Mapping[int, int]) -> Labels:
     in_hexadecimal = max(encoding) > _LARGEST_GREY
-    readings = [stored.values, *([] if (shown := _grey_levels(stored)) is None else [shown])]
+    readings = _readings(stored)
     fitting = [values for values in readings if np.isin(np.unique(values[stored.valid]), list(encoding)).all()]
     values, valid = (fitting or readings)[0], stored.valid
     distinct = np.unique(values[valid])
@@ -256,11 +256,16 @@ def _encoded(path: str | Path, stored: _Stored, encoding: Mapping[int, int]) -> 
 
 def _without(stored: _Stored, ignored: int, path: str | Path) -> _Stored:
     """Not known where a value is stored, or, as a GIF may have it, shown."""
-    readings = [stored.values, *([] if (shown := _grey_levels(stored)) is None else [shown])]
-    places = [place for place in (values == ignored for values in readings) if place.any()]
+    places = [place for place in (values == ignored for values in _readings(stored)) if place.any()]
     if len(places) > 1 and not np.array_equal(*places):
         raise _two_readings(path, f"both an index and a grey level of {ignored}, the value to ignore")
     return stored._replace(valid=stored.valid & ~places[0]) if places else stored
+
+
+def _readings(stored: _Stored) -> list[NDArray[Any]]:
+    """What class numbers may be: values as stored, and grey levels that are shown in their place."""
+    shown = _grey_levels(stored)
+    return [stored.values] if shown is None else [stored.values, shown]
 
 
 def _two_readings(path: str | Path, found: str) -> DataError:

@@ -246,14 +246,16 @@ class Predictor:
         prepare_output(output_dir)
         write_classes(output_dir, self.spec.labels)
         check_items(items)
-        scenes = [item for item in items if image_kind(item["image"]) == "raster"]
         writer = MaskWriter(output_dir, self.spec.threshold, self.spec.activation)
         written: list[Path] = []
+        scenes: list[Item] = []
         for item in items:
-            if item not in scenes:
-                loaded = self.load(item)
-                probability, entropy = self._answer(loaded)
-                written += writer.add(loaded, probability, entropy)
+            if image_kind(item["image"]) == "raster":
+                scenes.append(item)
+                continue
+            loaded = self.load(item)
+            probability, entropy = self._answer(loaded)
+            written += writer.add(loaded, probability, entropy)
         if scenes:
             written += self.scene_segmenter(output_dir, probabilities, polygons).run(scenes)
         return written
