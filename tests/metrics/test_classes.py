@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from topolora_monai.metrics import ClassCounts, PooledDice, class_indices, class_masks, predicted_masks, to_16_bit
+from topolora_monai.metrics import (
+    OverlapScores,
+    PooledDice,
+    class_counts,
+    class_indices,
+    class_masks,
+    predicted_masks,
+    to_16_bit,
+)
 from topolora_monai.reports.class_scores import ClassScores
 
 # Four pixels: background, cup, cup, window; answered cup, cup, window, window.
@@ -40,17 +48,16 @@ class TestDecision:
 
 class TestClassCounts:
     def test_by_hand(self):
-        counts = ClassCounts(2)
-        counts.add(predicted_masks(PROBABILITY, None), LABEL.numpy() > 0.5)
-        cup, window = counts.scores()
+        counts = class_counts(predicted_masks(PROBABILITY, None), LABEL)
+        cup, window = (OverlapScores.of_counts(*row) for row in counts.tolist())
         assert (cup.dice, cup.iou, cup.precision, cup.recall) == (0.5, 1 / 3, 0.5, 0.5)
         assert (window.dice, window.iou, window.precision, window.recall) == (2 / 3, 0.5, 0.5, 1)
-        counts.add(predicted_masks(PROBABILITY, None), LABEL.numpy() > 0.5, FOV.numpy() > 0.5)
-        assert counts.scores()[0].precision == 2 / 3
+        counts += class_counts(predicted_masks(PROBABILITY, None), LABEL, FOV)
+        assert OverlapScores.of_counts(*counts[0].tolist()).precision == 2 / 3
 
     def test_shapes(self):
-        with pytest.raises(ValueError, match="are not of 3"):
-            ClassCounts(3).add(np.zeros((2, 4), bool), np.zeros((2, 4), bool))
+        with pytest.raises(ValueError, match="differ in shape"):
+            class_counts(np.zeros((3, 4), bool), torch.zeros(2, 4))
 
 
 class TestPooledDice:

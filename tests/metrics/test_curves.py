@@ -7,8 +7,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from topolora_monai.metrics import ThresholdCurve, cldice, predicted_masks, to_16_bit
-from topolora_monai.metrics.curves import ClDiceCurveMetric, average_precision
+from topolora_monai.metrics import (
+    ClDiceCurveMetric,
+    ThresholdCurve,
+    average_precision,
+    cldice,
+    predicted_masks,
+    to_16_bit,
+)
 
 
 def counted(p, y):

@@ -1,4 +1,11 @@
-"""What MONAI's metrics lack."""
+"""What MONAI's metrics lack.
+
+Functions of masks take ``prediction`` and ``target``, binary and of one shape (H, W) or (D, H, W), those of
+probabilities ``probability`` (H, W) with values in [0, 1] instead of the first, and a target above 0.5. Pixels
+outside ``mask``, of the same shape, are background in both masks, and with probabilities do not count; all do
+without it. They raise ValueError if the shapes differ, or a probability is not in [0, 1]. Each is a MONAI metric too,
+an :class:`ImageMetric`.
+"""
 
 from topolora_monai.metrics.betti import BettiErrorMetric, betti_error, betti_numbers
 from topolora_monai.metrics.betti_matching import (
@@ -15,23 +22,21 @@ from topolora_monai.metrics.calibration import (
     fit_temperature,
     reliability_diagram,
 )
-from topolora_monai.metrics.classes import (
-    ClassCounts,
-    best_common_threshold,
-    class_indices,
-    class_masks,
-    mean_scores,
-    predicted_masks,
-)
-from topolora_monai.metrics.cldice import ClDiceMetric, cldice
-from topolora_monai.metrics.curves import (
-    BestClDice,
-    ClDiceCurveMetric,
-    average_precision,
-)
+from topolora_monai.metrics.classes import class_counts, class_indices, class_masks, predicted_masks
+from topolora_monai.metrics.cldice import BestClDice, ClDiceCurveMetric, ClDiceMetric, cldice
 from topolora_monai.metrics.dice import PooledDice
 from topolora_monai.metrics.image_metric import ImageMetric
-from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, check_threshold, threshold_bin, to_16_bit
+from topolora_monai.metrics.overlap import (
+    OverlapScores,
+    ThresholdCurve,
+    average_precision,
+    best_common_threshold,
+    check_threshold,
+    mean_of_defined,
+    mean_scores,
+    threshold_bin,
+    to_16_bit,
+)
 from topolora_monai.metrics.saliency import (
     BalancedErrorRateMetric,
     EMeasureMetric,
@@ -57,7 +62,6 @@ __all__ = [
     "BoundaryF1Metric",
     "ClDiceCurveMetric",
     "ClDiceMetric",
-    "ClassCounts",
     "EMeasureMetric",
     "HD95Metric",
     "ImageMetric",
@@ -84,6 +88,7 @@ __all__ = [
     "bootstrap_interval",
     "boundary_f1",
     "check_threshold",
+    "class_counts",
     "class_indices",
     "class_masks",
     "cldice",
@@ -92,6 +97,7 @@ __all__ = [
     "fit_temperature",
     "hd95",
     "mean_absolute_error",
+    "mean_of_defined",
     "mean_scores",
     "paired_test",
     "predicted_masks",

@@ -6,7 +6,7 @@ import itertools
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from skimage.measure import euler_number
 
@@ -22,14 +22,11 @@ def betti_numbers(mask: ArrayLike) -> tuple[int, ...]:
     pixels by edge only (4, in 3-D 6). What lies beyond the image is background, so that a hole is one only if the
     foreground surrounds it inside the image.
 
-    Args:
-        mask: binary mask of shape (H, W) or (D, H, W).
-
     Returns:
         (b0, b1), in 3-D (b0, b1, b2); zeros for an empty mask, (1, 0) for a full one.
 
     Raises:
-        ValueError: if it has another number of axes.
+        ValueError: if the mask is neither (H, W) nor (D, H, W).
 
     Example:
         >>> ring = np.ones((5, 5), bool)
@@ -62,20 +59,14 @@ def betti_error(
     Patches, unlike the whole image, do not let a false component here make up for a missed one there. They tile the
     image from its first pixel and do not overlap; the last of a row or column is as small as the image leaves it, and
     counts like any other. Patches without a pixel that counts are left out. In a patch, as in an image, what lies
-    beyond is background.
-
-    Args:
-        prediction: binary mask of shape (H, W) or (D, H, W).
-        target: same shape.
-        dimension: 0 for components, 1 for holes (in 3-D tunnels).
-        mask: same shape; pixels outside it are background in both.
-        patch_size: side of a patch in pixels, usually 64; None for the whole image.
+    beyond is background. ``dimension`` is 0 for components, 1 for holes (in 3-D tunnels); ``patch_size`` the side of a
+    patch in pixels, usually 64, or None for the whole image.
 
     Returns:
         At least 0, which is right; 0 too if both masks are empty; NaN if ``mask`` is.
 
     Raises:
-        ValueError: if shapes differ or are neither 2-D nor 3-D, or a setting is out of range.
+        ValueError: if a setting is out of range.
 
     Example:
         >>> line = np.zeros((9, 40), bool)
@@ -95,7 +86,9 @@ def betti_error(
     for corner in itertools.product(*starts):
         patch = tuple(slice(start, start + step.step) for start, step in zip(corner, starts, strict=True))
         if mask is None or np.asarray(mask, bool)[patch].any():
-            errors.append(_difference(predicted[patch], true[patch], dimension))
+            found, there = predicted[patch], true[patch]
+            equal = np.array_equal(found, there)
+            errors.append(0 if equal else abs(betti_numbers(found)[dimension] - betti_numbers(there)[dimension]))
     return float(np.mean(errors)) if errors else float("nan")
 
 
@@ -119,14 +112,6 @@ class BettiErrorMetric(ImageMetric):
         self.dimension: Literal[0, 1] = dimension
         self.patch_size = patch_size
 
-    def score(
-        self, prediction: NDArray[np.bool_], target: NDArray[np.bool_], mask: NDArray[np.bool_] | None, **options: Any
-    ) -> float:
+    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
         """See :func:`betti_error`."""
         return betti_error(prediction, target, self.dimension, mask, self.patch_size, **options)
-
-
-def _difference(prediction: NDArray[np.bool_], target: NDArray[np.bool_], dimension: int) -> int:
-    if np.array_equal(prediction, target):
-        return 0
-    return abs(betti_numbers(prediction)[dimension] - betti_numbers(target)[dimension])

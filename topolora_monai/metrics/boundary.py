@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import abc
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion
 from scipy.spatial import KDTree
 
-from topolora_monai.metrics.image_metric import ImageMetric, valid_masks
+from topolora_monai.metrics.image_metric import ImageMetric, harmonic_mean, valid_masks
 
 __all__ = ["ASSDMetric", "BoundaryF1Metric", "HD95Metric", "assd", "boundary_f1", "hd95"]
 
 Spacing = float | Sequence[float]
+"""Size of a pixel, of each axis or of all: 1 for distances in pixels, millimetres for distances in millimetres."""
 
 
 def boundary_f1(
@@ -28,20 +29,14 @@ def boundary_f1(
     """Harmonic mean of the shares of either outline within a tolerance of the other (Csurka et al., BMVC 2013).
 
     An outline is the foreground pixels with a background pixel, or the end of the image, next to them by edge.
-
-    Args:
-        prediction: binary mask of shape (H, W) or (D, H, W).
-        target: same shape.
-        tolerance: greatest distance of centres that still counts, in the unit of ``spacing``. The paper takes 0.75 %
-            of the diagonal of the image.
-        mask: same shape; pixels outside it are background in both.
-        spacing: size of a pixel, of each axis or of all; 1 makes it pixels.
+    ``tolerance`` is the greatest distance of centres that still counts, in the unit of ``spacing``, which is the size
+    of a pixel, of each axis or of all. The paper takes 0.75 % of the diagonal of the image.
 
     Returns:
         Value in [0, 1]; NaN if both masks are empty, 0 if one is.
 
     Raises:
-        ValueError: if shapes differ or are neither 2-D nor 3-D, or a setting is out of range.
+        ValueError: if the tolerance is negative, or the spacing does not fit.
 
     Example:
         >>> square = np.zeros((20, 20), bool)
@@ -52,31 +47,26 @@ def boundary_f1(
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, not {tolerance}")
-    predicted, true = valid_masks(prediction, target, mask)
-    if not predicted.any() or not true.any():
-        return float("nan") if predicted.any() == true.any() else 0.0
-    precision, recall = (float((one <= tolerance).mean()) for one in _distances(predicted, true, spacing))
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    distances = _distances(prediction, target, mask, spacing, of_empty=math.inf)
+    if np.isnan(distances[0]).any():
+        return math.nan
+    precision, recall = (float((one <= tolerance).mean()) for one in distances)
+    return harmonic_mean(precision, recall)
 
 
 def hd95(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, spacing: Spacing = 1.0) -> float:
     """95th percentile of the distances between outlines: of those of either to the other, the larger.
 
     Outlines are those of :func:`boundary_f1`, and percentiles are interpolated, both as in MONAI. MONAI's own is NaN
-    if one mask is empty and 0, or perfect, averaged over nothing but NaN.
-
-    Args:
-        prediction: binary mask of shape (H, W) or (D, H, W).
-        target: same shape.
-        mask: same shape; pixels outside it are background in both.
-        spacing: size of a pixel, of each axis or of all: 1 for a result in pixels, millimetres for one in millimetres.
+    if one mask is empty and 0, or perfect, averaged over nothing but NaN. ``spacing`` is the size of a pixel, of each
+    axis or of all: 1 for a result in pixels, millimetres for one in millimetres.
 
     Returns:
         At least 0; NaN if both masks are empty. If one is, the distance between opposite corners of the image, the
         largest there can be: a mean over images stays finite, and nothing is gained by predicting nothing.
 
     Raises:
-        ValueError: if shapes differ or are neither 2-D nor 3-D, or the spacing does not fit.
+        ValueError: if the spacing does not fit.
 
     Example:
         >>> square = np.zeros((20, 20), bool)
@@ -84,29 +74,14 @@ def hd95(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None
         >>> hd95(square, np.roll(square, 3, axis=0)), hd95(square, np.roll(square, 3, axis=0), spacing=(0.5, 1))
         (3.0, 1.5)
     """
-    predicted, true = valid_masks(prediction, target, mask)
-    if not predicted.any() or not true.any():
-        return _of_empty(predicted, true, spacing)
-    return max(float(np.percentile(one, 95)) for one in _distances(predicted, true, spacing))
+    return max(float(np.percentile(one, 95)) for one in _distances(prediction, target, mask, spacing))
 
 
 def assd(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, spacing: Spacing = 1.0) -> float:
     """Average symmetric surface distance: mean distance between outlines over all pixels of both.
 
     The pixels of both outlines are pooled, as in MONAI, so that the longer one weighs more. MONAI's own is infinite if
-    one mask is empty.
-
-    Args:
-        prediction: binary mask of shape (H, W) or (D, H, W).
-        target: same shape.
-        mask: same shape; pixels outside it are background in both.
-        spacing: as for :func:`hd95`.
-
-    Returns:
-        At least 0; for empty masks as :func:`hd95`.
-
-    Raises:
-        ValueError: if shapes differ or are neither 2-D nor 3-D, or the spacing does not fit.
+    one mask is empty. ``spacing``, errors and what is said of empty masks are those of :func:`hd95`.
 
     Example:
         >>> line = np.zeros((9, 9), bool)
@@ -114,64 +89,17 @@ def assd(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None
         >>> assd(line, np.roll(line, 2, axis=0), spacing=0.5)
         1.0
     """
-    predicted, true = valid_masks(prediction, target, mask)
-    if not predicted.any() or not true.any():
-        return _of_empty(predicted, true, spacing)
-    return float(np.concatenate(_distances(predicted, true, spacing)).mean())
+    return float(np.concatenate(_distances(prediction, target, mask, spacing)).mean())
 
 
 class _SpacedMetric(ImageMetric):
-    """Base of those in which distances count; a subclass scores with a size of pixels that is known."""
-
     def __init__(self, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.spacing = spacing
 
-    def score(
-        self,
-        prediction: NDArray[np.bool_],
-        target: NDArray[np.bool_],
-        mask: NDArray[np.bool_] | None,
-        spacing: Spacing | None = None,
-        **options: Any,
-    ) -> float:
+    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
         """Score of one mask, in pixels of ``spacing`` or else of the metric's own."""
-        return self._of(prediction, target, mask, self.spacing if spacing is None else spacing, **options)
-
-    @abc.abstractmethod
-    def _of(
-        self,
-        prediction: NDArray[np.bool_],
-        target: NDArray[np.bool_],
-        mask: NDArray[np.bool_] | None,
-        spacing: Spacing,
-        **options: Any,
-    ) -> float:
-        """The function that the metric is named after."""
-
-
-class BoundaryF1Metric(_SpacedMetric):
-    """:func:`boundary_f1` as a MONAI metric; see :class:`ImageMetric` for how to call it.
-
-    Args:
-        tolerance: greatest distance that still counts.
-        spacing: size of a pixel; a call can say another one for its images, as ``spacing=``.
-        reduction: one of MONAI's.
-
-    Example:
-        >>> import torch
-        >>> metric = BoundaryF1Metric(tolerance=1)
-        >>> _ = metric(y_pred=torch.eye(9)[None, None], y=torch.eye(9)[None, None])
-        >>> metric.aggregate()
-        tensor([1.])
-    """
-
-    def __init__(self, tolerance: float = 2.0, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
-        super().__init__(spacing, reduction)
-        self.tolerance = tolerance
-
-    def _of(self, prediction: Any, target: Any, mask: Any, spacing: Spacing, **options: Any) -> float:
-        return boundary_f1(prediction, target, self.tolerance, mask, spacing, **options)
+        return super().score(prediction, target, mask, **{"spacing": self.spacing} | options)
 
 
 class HD95Metric(_SpacedMetric):
@@ -190,46 +118,51 @@ class HD95Metric(_SpacedMetric):
         tensor([[1.]], dtype=torch.float64)
     """
 
-    def _of(self, prediction: Any, target: Any, mask: Any, spacing: Spacing, **options: Any) -> float:
-        return hd95(prediction, target, mask, spacing, **options)
+    measure = staticmethod(hd95)
 
 
 class ASSDMetric(_SpacedMetric):
-    """:func:`assd` as a MONAI metric; see :class:`ImageMetric` for how to call it.
+    """:func:`assd` as a MONAI metric, with the arguments of :class:`HD95Metric`."""
 
-    Args:
-        spacing: size of a pixel; a call can say another one for its images, as ``spacing=``.
-        reduction: one of MONAI's.
+    measure = staticmethod(assd)
+
+
+class BoundaryF1Metric(_SpacedMetric):
+    """:func:`boundary_f1` as a MONAI metric, with the arguments of :class:`HD95Metric` and ``tolerance`` before them.
 
     Example:
         >>> import torch
-        >>> metric = ASSDMetric()
-        >>> metric(y_pred=torch.ones(1, 1, 9, 9), y=torch.ones(1, 1, 9, 9))
-        tensor([[0.]], dtype=torch.float64)
+        >>> metric = BoundaryF1Metric(tolerance=1)
+        >>> _ = metric(y_pred=torch.eye(9)[None, None], y=torch.eye(9)[None, None])
+        >>> metric.aggregate()
+        tensor([1.])
     """
 
-    def _of(self, prediction: Any, target: Any, mask: Any, spacing: Spacing, **options: Any) -> float:
-        return assd(prediction, target, mask, spacing, **options)
+    measure = staticmethod(boundary_f1)
+
+    def __init__(self, tolerance: float = 2.0, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
+        super().__init__(spacing, reduction)
+        self.tolerance = tolerance
+
+    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
+        """See :func:`boundary_f1`."""
+        return super().score(prediction, target, mask, tolerance=self.tolerance, **options)
 
 
 def _distances(
-    prediction: NDArray[np.bool_], target: NDArray[np.bool_], spacing: Spacing
+    prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None, spacing: Spacing, of_empty: float | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each pixel of the prediction's outline to the target's, and the other way round; neither may be empty."""
-    size = _pixel_size(spacing, target.ndim)
-    predicted, true = (np.argwhere(one & ~binary_erosion(one)) * size for one in (prediction, target))
-    return KDTree(true).query(predicted)[0], KDTree(predicted).query(true)[0]
+    """Of each pixel of the prediction's outline to the target's, and the other way round.
 
-
-def _of_empty(prediction: NDArray[np.bool_], target: NDArray[np.bool_], spacing: Spacing) -> float:
-    size = _pixel_size(spacing, target.ndim)
-    if prediction.any() == target.any():
-        return float("nan")
-    return float(np.linalg.norm((np.array(target.shape) - 1) * size))
-
-
-def _pixel_size(spacing: Spacing, axes: int) -> NDArray[np.float64]:
+    NaN if both masks are empty; if one is, ``of_empty``, or else the image's diagonal.
+    """
+    predicted, true = valid_masks(prediction, target, mask)
     size = np.asarray(spacing, np.float64)
-    if size.shape not in ((), (axes,)) or not (np.isfinite(size) & (size > 0)).all():
-        raise ValueError(f"spacing must be a positive number or {axes} of them, not {spacing}")
-    return np.broadcast_to(size, (axes,))
+    if size.shape not in ((), (true.ndim,)) or not (np.isfinite(size) & (size > 0)).all():
+        raise ValueError(f"spacing must be a positive number or {true.ndim} of them, not {spacing}")
+    if not predicted.any() or not true.any():
+        diagonal = float(np.linalg.norm((np.array(true.shape) - 1) * size)) if of_empty is None else of_empty
+        far = np.array([math.nan if predicted.any() == true.any() else diagonal])
+        return far, far
+    outlines = [np.argwhere(one & ~binary_erosion(one)) * size for one in (predicted, true)]
+    return KDTree(outlines[1]).query(outlines[0])[0], KDTree(outlines[0]).query(outlines[1])[0]

@@ -21,11 +21,8 @@ _NEAR = 6
 class SkeletonBreak(NamedTuple):
     """A gap in a centreline.
 
-    Args:
-        row: centre of its bounding box, in pixels.
-        col: likewise.
-        length: number of its pixels.
-        radius: of the circle around the centre that goes one pixel beyond all of them.
+    ``row`` and ``col`` are the centre of its bounding box, ``length`` the number of its pixels, and ``radius`` that of
+    the circle around the centre that goes one pixel beyond all of them.
     """
 
     row: float
@@ -43,16 +40,11 @@ def skeleton_breaks(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | 
     not. So the gap in a loop is a break, the missed end of a branch is none, nor is a structure missed whole. With the
     two masks exchanged it finds links that join what is apart.
 
-    Args:
-        prediction: binary mask of shape (H, W).
-        target: same shape.
-        mask: same shape; pixels outside it are background in both.
-
     Returns:
         Breaks in raster order of their first pixels; none if either mask is empty.
 
     Raises:
-        ValueError: if shapes differ or are not 2-D.
+        ValueError: if the masks are not 2-D.
 
     Example:
         >>> line = np.zeros((9, 40), bool)
@@ -85,17 +77,9 @@ def skeleton_breaks(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | 
 def false_components(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.int32]:
     """Components of the prediction that touch nothing of the target, not even by a corner.
 
-    Args:
-        prediction: binary mask of shape (H, W) or (D, H, W); pixels are neighbours by edge or corner.
-        target: same shape.
-        mask: same shape; pixels outside it are background in both.
-
     Returns:
         Label map of that shape: 1, 2, ... in raster order, and 0 elsewhere. ``scipy.ndimage.find_objects`` gives their
         bounding boxes.
-
-    Raises:
-        ValueError: if shapes differ or are neither 2-D nor 3-D.
 
     Example:
         >>> false_components([[1, 0, 1, 0, 0, 1]], [[1, 0, 0, 0, 0, 0]])

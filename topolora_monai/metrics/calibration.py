@@ -13,17 +13,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logit
 from torch import Tensor
 
-from topolora_monai.metrics.overlap import ThresholdCurve
+from topolora_monai.metrics.overlap import LEVELS, ThresholdCurve
 
-__all__ = [
-    "ReliabilityDiagram",
-    "apply_temperature",
-    "fit_temperature",
-    "reliability_diagram",
-]
-
-_SMALLEST, _LARGEST = 0.01, 100.0
-"""Temperatures that are looked at."""
+__all__ = ["ReliabilityDiagram", "apply_temperature", "fit_temperature", "reliability_diagram"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +38,7 @@ class ReliabilityDiagram:
     def expected_error(self) -> float:
         """Expected calibration error (Naeini et al., AAAI 2015; Guo et al., ICML 2017); NaN without pixels."""
         if not self.counts.sum():
-            return float("nan")
+            return math.nan
         gaps = np.nan_to_num(np.abs(self.confidence - self.accuracy))
         return float((self.counts * gaps).sum() / self.counts.sum())
 
@@ -66,16 +58,15 @@ def reliability_diagram(curve: ThresholdCurve, bins: int = 15) -> ReliabilityDia
         (0.0, 0.1875)
     """
     positives, negatives = curve.positives.astype(float), curve.negatives.astype(float)
-    levels = (np.arange(len(positives)) + 0.5) / len(positives)
-    at = np.minimum((levels * bins).astype(int), bins - 1)
+    at = (LEVELS * bins).astype(int)
     counts, claimed, true = (
-        np.bincount(at, part, bins) for part in (positives + negatives, levels * (positives + negatives), positives)
+        np.bincount(at, part, bins) for part in (positives + negatives, LEVELS * (positives + negatives), positives)
     )
     confidence, accuracy = (
         np.divide(part, counts, out=np.full(bins, np.nan), where=counts > 0) for part in (claimed, true)
     )
-    squares, total = float((positives * (1 - levels) ** 2 + negatives * levels**2).sum()), float(counts.sum())
-    return ReliabilityDiagram(counts.astype(np.int64), confidence, accuracy, squares / total if total else float("nan"))
+    squares, total = float((positives * (1 - LEVELS) ** 2 + negatives * LEVELS**2).sum()), float(counts.sum())
+    return ReliabilityDiagram(counts.astype(np.int64), confidence, accuracy, squares / total if total else math.nan)
 
 
 def fit_temperature(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> float:
@@ -102,16 +93,20 @@ def fit_temperature(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> float:
         >>> round(fit_temperature(counts), 3)  # ln 9 / ln 3
         2.0
     """
-    positives, negatives = _counts(curves)
-    if not positives.sum() or not negatives.sum():
+    several = [curves] if isinstance(curves, ThresholdCurve) else list(curves)
+    if not several:
+        raise ValueError("no counts were given")
+    positives, negatives = (sum(getattr(one, name) for one in several) for name in ("positives", "negatives"))
+    if not positives.any() or not negatives.any():
         raise ValueError("a temperature can only be fitted to pixels of both foreground and background")
-    found = minimize_scalar(
-        lambda log: _loss(positives, negatives, math.exp(log)),
-        bounds=(math.log(_SMALLEST), math.log(_LARGEST)),
-        method="bounded",
-        options={"xatol": 1e-7},
-    )
-    return math.exp(float(found.x))
+
+    def loss(log: float) -> float:
+        logits = logit(LEVELS) / math.exp(log)
+        losses = positives * np.logaddexp(0, -logits) + negatives * np.logaddexp(0, logits)
+        return float(losses.sum() / (positives.sum() + negatives.sum()))
+
+    bounds = math.log(0.01), math.log(100)
+    return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x))
 
 
 def apply_temperature(probability: Tensor, temperature: float) -> Tensor:
@@ -134,19 +129,3 @@ def apply_temperature(probability: Tensor, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"a temperature must be above 0, not {temperature}")
     return torch.sigmoid(torch.logit(probability.double()) / temperature).to(probability.dtype)
-
-
-def _counts(curves: ThresholdCurve | Sequence[ThresholdCurve]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    several = [curves] if isinstance(curves, ThresholdCurve) else list(curves)
-    if not several:
-        raise ValueError("no counts were given")
-    positives, negatives = (
-        np.sum([getattr(one, name) for one in several], axis=0) for name in ("positives", "negatives")
-    )
-    return positives, negatives
-
-
-def _loss(positives: NDArray[np.int64], negatives: NDArray[np.int64], temperature: float) -> float:
-    logits = logit((np.arange(len(positives)) + 0.5) / len(positives)) / temperature
-    losses = positives * np.logaddexp(0, -logits) + negatives * np.logaddexp(0, logits)
-    return float(losses.sum() / (positives.sum() + negatives.sum()))

@@ -1,16 +1,14 @@
-"""Decisions and scores over several classes."""
+"""Decisions over several classes, and how many pixels of each are right."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, best_on_grid, threshold_bin, to_16_bit
+from topolora_monai.metrics.overlap import threshold_bin, to_16_bit
 
-__all__ = ["ClassCounts", "best_common_threshold", "class_indices", "class_masks", "mean_scores", "predicted_masks"]
+__all__ = ["class_counts", "class_indices", "class_masks", "predicted_masks"]
 
 _WHOLE = 65536
 """Of :func:`~topolora_monai.metrics.to_16_bit`, a probability of 1."""
@@ -65,66 +63,24 @@ def predicted_masks(probability: Tensor, threshold: float | None) -> NDArray[np.
     return np.asarray(stored >= threshold_bin(threshold))
 
 
-class ClassCounts:
-    """True positives, false positives and false negatives of K classes, pooled over images.
+def class_counts(predicted: NDArray[np.bool_], target: Tensor, mask: Tensor | None = None) -> NDArray[np.int64]:
+    """True positives, false positives and false negatives of each of K classes, shape (K, 3); to be added up.
 
     Args:
-        classes: number of foreground classes K.
+        predicted: masks, shape (K, ...).
+        target: same shape, foreground above 0.5.
+        mask: shape (...) or (1, ...); only pixels above 0.5 count.
+
+    Raises:
+        ValueError: if the shapes differ.
 
     Example:
-        >>> counts = ClassCounts(2)
-        >>> truth = class_masks(np.uint8([0, 1, 1, 2]), 2)
-        >>> counts.add(class_masks(np.uint8([1, 1, 2, 2]), 2), truth)
-        >>> [scores.iou for scores in counts.scores()]
-        [0.3333333333333333, 0.5]
+        >>> import torch
+        >>> class_counts(np.array([[True, True, False]]), torch.tensor([[1.0, 0.0, 0.0]])).tolist()
+        [[1, 1, 0]]
     """
-
-    def __init__(self, classes: int) -> None:
-        self.counts: NDArray[np.int64] = np.zeros((classes, 3), np.int64)
-
-    def add(
-        self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_], inside: NDArray[np.bool_] | None = None
-    ) -> None:
-        """Count one image.
-
-        Args:
-            predicted: shape (K, ...).
-            truth: same shape.
-            inside: where pixels count, shape (...) or (1, ...).
-
-        Raises:
-            ValueError: if the shapes differ.
-        """
-        if predicted.shape != truth.shape or len(truth) != len(self.counts):
-            raise ValueError(f"prediction {predicted.shape} and target {truth.shape} are not of {len(self.counts)}")
-        counted = np.ones(truth.shape, bool) if inside is None else np.broadcast_to(inside, truth.shape)
-        for column, pixels in enumerate((predicted & truth, predicted & ~truth, ~predicted & truth)):
-            self.counts[:, column] += (pixels & counted).reshape(len(truth), -1).sum(axis=1)
-
-    def merge(self, other: ClassCounts) -> None:
-        """Add another one's images to this one."""
-        self.counts += other.counts
-
-    def scores(self) -> list[OverlapScores]:
-        """Scores of each class."""
-        return [OverlapScores.of_counts(*(int(count) for count in row)) for row in self.counts]
-
-
-def mean_scores(scores: Sequence[OverlapScores]) -> OverlapScores:
-    """Mean over classes of each score; those that are not defined for a class are left out.
-
-    Example:
-        >>> mean_scores([OverlapScores.of_counts(1, 0, 0), OverlapScores.of_counts(0, 0, 0)]).dice
-        1.0
-    """
-    return OverlapScores(*(_mean([getattr(one, name) for one in scores]) for name in OverlapScores.names()))
-
-
-def best_common_threshold(curves: Sequence[ThresholdCurve]) -> float:
-    """The threshold on a grid of hundredths with the highest mean Dice of several classes; of equals as for one."""
-    return best_on_grid(lambda threshold: mean_scores([curve.scores(threshold) for curve in curves]).dice)
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")
+    if predicted.shape != target.shape:
+        raise ValueError(f"prediction {predicted.shape} and target {tuple(target.shape)} differ in shape")
+    true, inside = target.cpu().numpy() > 0.5, True if mask is None else mask.cpu().numpy() > 0.5
+    kinds = np.stack([predicted & true, predicted & ~true, ~predicted & true], axis=1) & inside
+    return np.asarray(kinds.reshape(*kinds.shape[:2], -1).sum(axis=2))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topolora_monai.metrics.calibration import fit_temperature
-from topolora_monai.metrics.classes import ClassCounts, best_common_threshold, mean_scores, predicted_masks
-from topolora_monai.metrics.overlap import ThresholdCurve
+from topolora_monai.metrics.classes import class_counts, predicted_masks
+from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, best_common_threshold, mean_scores
 
 __all__ = ["BestDice", "PooledDice"]
 
@@ -49,25 +49,18 @@ class PooledDice(CumulativeIterationMetric):
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         """What is pooled of one image: histograms, shape (1, K, 2, bins), or pixel counts, shape (1, K, 3).
 
-        Args:
-            y_pred: probabilities, shape (1, K, H, W).
-            y: target of that shape, or with the field of view as one more channel.
-            **kwargs: ignored.
+        Probabilities have shape (1, K, H, W), the target the same, or the field of view as one more channel.
         """
         if y is None:
             raise ValueError("PooledDice needs a target")
         classes = y_pred.shape[1]
         target, fov = y[0, :classes], y[0, classes] if y.shape[1] > classes else None
         if self.activation == "softmax" and classes > 1:
-            counts = ClassCounts(classes)
-            inside = None if fov is None else fov.cpu().numpy() > 0.5
-            counts.add(predicted_masks(y_pred[0], None), target.cpu().numpy() > 0.5, inside)
-            return torch.from_numpy(counts.counts)[None]
+            return torch.from_numpy(class_counts(predicted_masks(y_pred[0], None), target, fov))[None]
         curves = [ThresholdCurve() for _ in range(classes)]
         for curve, probability, truth in zip(curves, y_pred[0], target, strict=True):
             curve.add(probability, truth, fov)
-        histograms = np.stack([[curve.positives, curve.negatives] for curve in curves])
-        return torch.from_numpy(histograms)[None]
+        return torch.from_numpy(np.stack([[curve.positives, curve.negatives] for curve in curves]))[None]
 
     def aggregate(self) -> Tensor:
         """Dice over everything seen since the last reset, shape (1,)."""
@@ -81,10 +74,8 @@ class PooledDice(CumulativeIterationMetric):
         """
         total = self._total()
         if total.ndim == 2:
-            counts = ClassCounts(len(total))
-            counts.counts = total
-            return BestDice(mean_scores(counts.scores()).dice, 0.5)
-        curves = _curves(total)
+            return BestDice(mean_scores([OverlapScores.of_counts(*row) for row in total.tolist()]).dice, 0.5)
+        curves = [ThresholdCurve(*pair) for pair in total]
         threshold = best_common_threshold(curves)
         return BestDice(mean_scores([curve.scores(threshold) for curve in curves]).dice, threshold)
 
@@ -99,18 +90,10 @@ class PooledDice(CumulativeIterationMetric):
         total = self._total()
         if total.ndim == 2 or not total.sum(axis=(0, 2)).all():
             return 1.0
-        return fit_temperature(_curves(total))
+        return fit_temperature([ThresholdCurve(*pair) for pair in total])
 
     def _total(self) -> NDArray[np.int64]:
         buffer = self.get_buffer()
         if not isinstance(buffer, Tensor):
             raise ValueError("no image has been scored yet")
-        total: NDArray[np.int64] = buffer.sum(dim=0).cpu().numpy().astype(np.int64)
-        return total
-
-
-def _curves(histograms: NDArray[np.int64]) -> list[ThresholdCurve]:
-    curves = [ThresholdCurve() for _ in histograms]
-    for curve, (positives, negatives) in zip(curves, histograms, strict=True):
-        curve.positives, curve.negatives = positives, negatives
-    return curves
+        return np.asarray(buffer.sum(dim=0).cpu().numpy(), np.int64)

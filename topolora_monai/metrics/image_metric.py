@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from monai.metrics.utils import do_metric_reduction
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["ImageMetric", "valid_masks"]
+__all__ = ["ImageMetric", "harmonic_mean", "valid_masks"]
 
 
 def valid_masks(
@@ -21,14 +21,8 @@ def valid_masks(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Both masks as booleans, background where pixels do not count.
 
-    Args:
-        prediction: binary mask of shape (H, W), or (D, H, W).
-        target: same shape.
-        mask: same shape; pixels outside it are background in both.
-        dimensions: how many axes there may be.
-
     Raises:
-        ValueError: if the shapes differ, or have another number of axes.
+        ValueError: if the shapes differ, or have another number of axes than one of ``dimensions``.
 
     Example:
         >>> valid_masks([[1, 1]], [[0, 1]], [[0, 1]])
@@ -48,28 +42,25 @@ def valid_masks(
     return predicted & inside, true & inside
 
 
+def harmonic_mean(precision: float, recall: float) -> float:
+    """Of two shares; 0 if both are."""
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
 class MaskedMetric(CumulativeIterationMetric):
-    """What metrics with a validity mask share: how they are called, and their buffer.
+    """What metrics with a validity mask share: how they are called, and their buffer of shape (B, K, ...)."""
 
-    A subclass computes ``(B, K, ...)`` of a batch in ``_compute_tensor``, which begins with :meth:`checked`.
-    """
+    @abc.abstractmethod
+    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> Any:
+        """Score of one image and class, or several of them; NaN if not defined.
 
-    def checked(self, y_pred: Tensor, y: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Target and mask of a batch; the mask may have come as one more channel of the target.
-
-        Raises:
-            ValueError: if there is no target, or shapes do not fit.
+        The prediction is what :meth:`answers` made of it, of shape (H, W) or (D, H, W); the target and the mask, where
+        pixels count, are bool, and the mask None if all do. ``options`` are what the call was given beside ``mask``.
         """
-        if y is None:
-            raise ValueError(f"{type(self).__name__} needs a target")
-        classes = y_pred.shape[1]
-        if mask is None and y.shape[1] == classes + 1:
-            y, mask = y[:, :classes], y[:, classes:]
-        if y.shape != y_pred.shape:
-            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
-        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
-            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
-        return y, mask
+
+    def answers(self, y_pred: Tensor) -> Tensor:
+        """What is scored of a batch's predictions, of the same shape."""
+        return y_pred > 0.5
 
     def scored(self) -> Tensor:
         """The buffer.
@@ -83,11 +74,29 @@ class MaskedMetric(CumulativeIterationMetric):
         return buffer
 
     def _compute_list(self, y_pred: Any, y: Any = None, mask: Any = None, **kwargs: Any) -> Tensor:
+        targets, masks = ([None] * len(y_pred) if of is None else [one[None] for one in of] for of in (y, mask))
+        images = zip(y_pred, targets, masks, strict=True)
+        return torch.cat([self._compute_tensor(p[None], t, mask=m, **kwargs) for p, t, m in images])
+
+    def _compute_tensor(
+        self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
         if y is None:
             raise ValueError(f"{type(self).__name__} needs a target")
-        masks = [None] * len(y_pred) if mask is None else [one[None] for one in mask]
-        images = zip(y_pred, y, masks, strict=True)
-        return torch.cat([self._compute_tensor(p[None], t[None], mask=m, **kwargs) for p, t, m in images])
+        classes = y_pred.shape[1]
+        if mask is None and y.shape[1] == classes + 1:
+            y, mask = y[:, :classes], y[:, classes:]
+        if y.shape != y_pred.shape:
+            raise ValueError(f"prediction {tuple(y_pred.shape)} and target {tuple(y.shape)} differ in shape")
+        if mask is not None and mask.shape not in (y.shape, (len(y), 1, *y.shape[2:])):
+            raise ValueError(f"validity mask {tuple(mask.shape)} does not fit a target {tuple(y.shape)}")
+        answers, true = self.answers(y_pred.detach()).cpu().numpy(), (y.detach() > 0.5).cpu().numpy()
+        inside = None if mask is None else np.broadcast_to((mask.detach() > 0.5).cpu().numpy(), true.shape)
+        each = ((answers[at], true[at], None if inside is None else inside[at]) for at in np.ndindex(true.shape[:2]))
+        scores = np.array([self.score(*one, **kwargs) for one in each])
+        # Apple's GPUs have no float64.
+        dtype = torch.float32 if y_pred.device.type == "mps" else torch.float64
+        return torch.tensor(scores, dtype=dtype, device=y_pred.device).reshape(*true.shape[:2], *scores.shape[1:])
 
 
 class ImageMetric(MaskedMetric):
@@ -97,7 +106,7 @@ class ImageMetric(MaskedMetric):
     such without B. Every channel is scored. Where pixels count is said by ``mask=``, of shape (B, 1, ...) or
     (B, K, ...) and above 0.5, or by one more channel of ``y``, which is the way through MONAI's
     ``IgniteMetricHandler``. Without either all pixels count. The buffer has shape (B, K), float64 where the device
-    has it.
+    has it. A subclass names the function of one image that it is made of as ``measure``.
 
     Args:
         reduction: one of MONAI's: ``"none"``, ``"mean"``, ``"mean_batch"``, ``"mean_channel"`` and their sums.
@@ -107,26 +116,15 @@ class ImageMetric(MaskedMetric):
         ValueError: from the call, if shapes do not fit.
     """
 
+    measure: Callable[..., float]
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         self.reduction = reduction
 
-    @abc.abstractmethod
-    def score(
-        self,
-        prediction: NDArray[np.bool_],
-        target: NDArray[np.bool_],
-        mask: NDArray[np.bool_] | None,
-        **options: Any,
-    ) -> float:
-        """Score of one mask; NaN if it is not defined.
-
-        Args:
-            prediction: shape (H, W) or (D, H, W).
-            target: same shape.
-            mask: same shape, where pixels count; None if all do.
-            **options: what the call was given beside ``mask``.
-        """
+    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
+        """See the function that the metric is named after."""
+        return self.measure(prediction, target, mask=mask, **options)
 
     def aggregate(self, reduction: str | None = None) -> Tensor:
         """Scores of all images since the last reset, reduced.
@@ -141,26 +139,3 @@ class ImageMetric(MaskedMetric):
         """
         values, defined = do_metric_reduction(self.scored(), reduction or self.reduction)
         return torch.where(defined > 0, values, torch.nan)
-
-    def _compute_tensor(
-        self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
-    ) -> Tensor:
-        y, mask = self.checked(y_pred, y, mask)
-        classes = y_pred.shape[1]
-        predicted, true = _foreground(y_pred), _foreground(y)
-        inside = None if mask is None else np.broadcast_to(_foreground(mask), true.shape)
-        scores = [
-            [
-                self.score(predicted[at], true[at], None if inside is None else inside[at], **kwargs)
-                for at in ((image, number) for number in range(classes))
-            ]
-            for image in range(len(y))
-        ]
-        # Apple's GPUs have no float64.
-        dtype = torch.float32 if y_pred.device.type == "mps" else torch.float64
-        return torch.tensor(scores, dtype=dtype, device=y_pred.device).reshape(len(y), classes)
-
-
-def _foreground(values: Tensor) -> NDArray[np.bool_]:
-    foreground: NDArray[np.bool_] = (values.detach() > 0.5).cpu().numpy()
-    return foreground

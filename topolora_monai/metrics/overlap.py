@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,24 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["OverlapScores", "ThresholdCurve", "best_on_grid", "check_threshold", "threshold_bin", "to_16_bit"]
+__all__ = [
+    "LEVELS",
+    "OverlapScores",
+    "ThresholdCurve",
+    "average_precision",
+    "best_common_threshold",
+    "check_threshold",
+    "mean_of_defined",
+    "mean_scores",
+    "threshold_bin",
+    "to_16_bit",
+]
 
 _BINS = 65536
 """Probabilities are scored at 16-bit resolution, that of the probability images written to disk."""
+
+LEVELS: NDArray[np.float64] = (np.arange(_BINS) + 0.5) / _BINS
+"""The middle of each 16-bit level, which a counted probability is taken for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +59,42 @@ class OverlapScores:
             >>> OverlapScores.of_counts(2, 1, 1).iou
             0.5
         """
+        wrong = false_positive + false_negative
         return cls(
-            dice=_ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
-            iou=_ratio(true_positive, true_positive + false_positive + false_negative),
+            dice=_ratio(2 * true_positive, 2 * true_positive + wrong),
+            iou=_ratio(true_positive, true_positive + wrong),
             precision=_ratio(true_positive, true_positive + false_positive),
             recall=_ratio(true_positive, true_positive + false_negative),
         )
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Names of the scores."""
-        return tuple(field.name for field in dataclasses.fields(cls))
+
+def mean_scores(scores: Sequence[OverlapScores]) -> OverlapScores:
+    """Mean over classes of each score; those that are not defined for a class are left out.
+
+    Example:
+        >>> mean_scores([OverlapScores.of_counts(1, 0, 0), OverlapScores.of_counts(0, 0, 0)]).dice
+        1.0
+    """
+    return OverlapScores(*map(mean_of_defined, zip(*map(dataclasses.astuple, scores), strict=True)))
 
 
+def mean_of_defined(values: Sequence[float]) -> float:
+    """Mean of those that are not NaN; NaN if there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _counts() -> NDArray[np.int64]:
+    return np.zeros(_BINS, np.int64)
+
+
+@dataclasses.dataclass(eq=False)
 class ThresholdCurve:
     """Pooled histogram of probabilities over vessel and background pixels of any number of images.
+
+    Args:
+        positives: foreground pixels at each value of :func:`to_16_bit`.
+        negatives: background pixels, likewise.
 
     Example:
         >>> curve = ThresholdCurve()
@@ -68,9 +103,8 @@ class ThresholdCurve:
         (0.5, True, 1.0)
     """
 
-    def __init__(self) -> None:
-        self.positives: NDArray[np.int64] = np.zeros(_BINS, np.int64)
-        self.negatives: NDArray[np.int64] = np.zeros(_BINS, np.int64)
+    positives: NDArray[np.int64] = dataclasses.field(default_factory=_counts)
+    negatives: NDArray[np.int64] = dataclasses.field(default_factory=_counts)
 
     def add(self, probability: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Count one image.
@@ -89,7 +123,7 @@ class ThresholdCurve:
         if mask is not None:
             inside = mask.flatten() > 0.5
             p, t = p[inside], t[inside]
-        if p.numel() and not bool(((p >= 0) & (p <= 1)).all()):
+        if not bool(((p >= 0) & (p <= 1)).all()):
             raise ValueError("probabilities must lie in [0, 1]")
         bins = to_16_bit(p)
         self.positives += torch.bincount(bins[t], minlength=_BINS).cpu().numpy()
@@ -103,13 +137,12 @@ class ThresholdCurve:
     def scores(self, threshold: float) -> OverlapScores:
         """Scores where foreground is ``probability >= threshold``."""
         first = threshold_bin(threshold)
-        true_positive, false_positive = int(self.positives[first:].sum()), int(self.negatives[first:].sum())
-        false_negative = int(self.positives[:first].sum())
-        return OverlapScores.of_counts(true_positive, false_positive, false_negative)
+        counts = self.positives[first:], self.negatives[first:], self.positives[:first]
+        return OverlapScores.of_counts(*(int(of.sum()) for of in counts))
 
     def best_threshold(self) -> float:
         """The threshold on a grid of hundredths with the highest pooled Dice; the one nearest to 0.5 of equals."""
-        return best_on_grid(lambda threshold: self.scores(threshold).dice)
+        return best_common_threshold([self])
 
     def auc(self) -> float:
         """Area under the ROC curve; ties count half. NaN if one class is absent."""
@@ -118,10 +151,31 @@ class ThresholdCurve:
         return _ratio(float((positives * (below + negatives / 2)).sum()), float(positives.sum() * negatives.sum()))
 
 
-def best_on_grid(dice: Callable[[float], float]) -> float:
-    """The hundredth with the highest Dice, the one nearest to 0.5 of equals; what is not defined counts least."""
-    grid = sorted((round(0.01 * k, 2) for k in range(1, 100)), key=lambda t: abs(t - 0.5))
-    return max(grid, key=lambda t: np.nan_to_num(dice(t), nan=-1.0))
+def average_precision(curve: ThresholdCurve) -> float:
+    """Mean over foreground pixels of the precision where each is found, without interpolation; NaN if there is none.
+
+    Equal to scikit-learn's ``average_precision_score`` of probabilities rounded to 16 bits.
+
+    Example:
+        >>> counts = ThresholdCurve()
+        >>> counts.add(torch.tensor([0.9, 0.6, 0.2]), torch.tensor([1.0, 0.0, 1.0]))
+        >>> average_precision(counts)  # (1 + 2/3) / 2
+        0.8333333333333333
+    """
+    hits, answered = curve.positives[::-1].cumsum(), (curve.positives + curve.negatives)[::-1].cumsum()
+    return _ratio(float((curve.positives[::-1] * hits / np.maximum(answered, 1)).sum()), float(hits[-1]))
+
+
+def best_common_threshold(curves: Sequence[ThresholdCurve]) -> float:
+    """The hundredth with the highest mean Dice of several classes, the one nearest to 0.5 of equals.
+
+    What is not defined counts least.
+    """
+
+    def dice(threshold: float) -> float:
+        return float(np.nan_to_num(mean_scores([curve.scores(threshold) for curve in curves]).dice, nan=-1.0))
+
+    return max(sorted((round(0.01 * k, 2) for k in range(1, 100)), key=lambda t: abs(t - 0.5)), key=dice)
 
 
 def to_16_bit(probability: Tensor) -> Tensor:
@@ -169,4 +223,4 @@ def check_threshold(threshold: Any) -> float:
 
 
 def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else float("nan")
+    return numerator / denominator if denominator else math.nan

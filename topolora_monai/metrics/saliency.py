@@ -1,14 +1,16 @@
-"""Measures of whole probability maps, as salient object, camouflage, polyp and shadow detection report them."""
+"""Measures of whole probability maps, as salient object, camouflage, polyp and shadow detection report them.
+
+py-sod-metrics has most of them, but takes no mask, and its requirements exclude the present numpy and scikit-image.
+"""
 
 from __future__ import annotations
 
-import abc
+import itertools
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import convolve, distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from topolora_monai.metrics.image_metric import ImageMetric
@@ -27,8 +29,6 @@ __all__ = [
     "weighted_f_measure",
 ]
 
-Maps = tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]
-
 _EPS = float(np.spacing(1))
 _LEVELS = 256
 
@@ -37,20 +37,12 @@ def s_measure(probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None 
     """Structure measure: likeness of the object's statistics and of four regions (Fan et al., ICCV 2017).
 
     Pixels outside the mask are left out of every sum, so that a rectangular mask gives what the cropped image gives.
-
-    Args:
-        probability: shape (H, W), values in [0, 1].
-        target: same shape, foreground above 0.5.
-        mask: same shape; only pixels above 0.5 count.
-        alpha: weight of the object part, in [0, 1].
+    ``alpha`` is the weight of the object part, in [0, 1].
 
     Returns:
         Value of at least 0, 1 at best. On an empty target 1 minus the mean probability, on a full one the mean
         probability; NaN if no pixel counts. A region without pixels, where the centroid is in the last row or column,
         is left out (py-sod-metrics says NaN).
-
-    Raises:
-        ValueError: if shapes differ or a probability is not in [0, 1].
 
     Example:
         >>> square = np.zeros((8, 8))
@@ -75,17 +67,9 @@ def e_measure(probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None 
     Foreground at threshold t of 0 to 255 is where the whole part of 255 p is at least t. As in the authors' code the
     sum is divided by one pixel less than there are, so that a perfect answer to a small image is a little above 1.
 
-    Args:
-        probability: shape (H, W), values in [0, 1].
-        target: same shape, foreground above 0.5.
-        mask: same shape; only pixels above 0.5 count.
-
     Returns:
         Mean over thresholds. On an empty target the share of background answered, on a full one of foreground; NaN
         if no pixel counts.
-
-    Raises:
-        ValueError: if shapes differ or a probability is not in [0, 1].
 
     Example:
         >>> e_measure(np.zeros((5, 5)), np.ones((5, 5))) < 0.01
@@ -95,14 +79,13 @@ def e_measure(probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None 
     pixels, positives = int(inside.sum()), int(true.sum())
     if not pixels:
         return float("nan")
-    hits, answered = _counts_by_level(p, true, inside)
-    total: NDArray[Any]
-    if positives == 0:
-        total = pixels - answered
-    elif positives == pixels:
-        total = answered
-    else:
+    levels = (p * (_LEVELS - 1)).astype(np.int64)
+    # True positives, and pixels answered foreground, at thresholds 255 down to 0.
+    hits, answered = (np.bincount(levels[of], minlength=_LEVELS)[::-1].cumsum() for of in (true, inside))
+    if 0 < positives < pixels:
         total = _alignment(hits, answered, positives, pixels)
+    else:
+        total = answered if positives else pixels - answered
     return float((total / max(pixels - 1, 1)).mean())
 
 
@@ -111,19 +94,11 @@ def weighted_f_measure(
 ) -> float:
     """F-measure with errors weighted by where they are (Margolin et al., CVPR 2014).
 
-    Pixels outside the mask are treated like those beyond the image.
-
-    Args:
-        probability: shape (H, W), values in [0, 1].
-        target: same shape, foreground above 0.5.
-        mask: same shape; only pixels above 0.5 count.
-        beta_squared: above 1 recall weighs more, below 1 precision.
+    Pixels outside the mask are treated like those beyond the image. With ``beta_squared`` above 1 recall weighs more,
+    below 1 precision.
 
     Returns:
         Value in [0, 1]; NaN on an empty target, where the paper defines none (py-sod-metrics says 0).
-
-    Raises:
-        ValueError: if shapes differ or a probability is not in [0, 1].
 
     Example:
         >>> dot = np.zeros((9, 9))
@@ -138,7 +113,7 @@ def weighted_f_measure(
     error = np.abs(p - true)
     # Background takes the error of the nearest foreground pixel, so that smoothing does not mix both at the edge.
     carried = np.where(inside, error[tuple(nearest)], 0.0)
-    smooth = convolve(carried, weights=_gaussian_7x7(), mode="constant", cval=0)
+    smooth = gaussian_filter(carried, 5, radius=3, mode="constant")
     lenient = np.where(true & (smooth < error), smooth, error)
     importance = np.where(true, 1.0, 2 - np.exp(np.log(0.5) / 5 * distance))
     weighted = lenient * importance
@@ -150,14 +125,6 @@ def weighted_f_measure(
 
 def mean_absolute_error(probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> float:
     """Mean of ``|probability - target|`` over the pixels that count; NaN if there are none.
-
-    Args:
-        probability: shape (H, W), values in [0, 1].
-        target: same shape, foreground above 0.5.
-        mask: same shape; only pixels above 0.5 count.
-
-    Raises:
-        ValueError: if shapes differ or a probability is not in [0, 1].
 
     Example:
         >>> mean_absolute_error([[0.75, 0.25]], [[1, 0]])
@@ -172,18 +139,9 @@ def balanced_error_rate(
 ) -> float:
     """Mean of the error rates on foreground and on background, as shadow detection reports it (in per cent there).
 
-    Args:
-        probability: shape (H, W), values in [0, 1].
-        target: same shape, foreground above 0.5.
-        mask: same shape; only pixels above 0.5 count.
-        threshold: foreground is ``probability >= threshold``.
-
     Returns:
         Value in [0, 1], 0 at best; NaN where foreground or background is absent (py-sod-metrics takes the absent
         one's error rate for 1).
-
-    Raises:
-        ValueError: if shapes differ or a probability is not in [0, 1].
 
     Example:
         >>> balanced_error_rate([[0.9, 0.1, 0.8, 0.2]], [[1, 1, 0, 0]])
@@ -210,84 +168,54 @@ class ProbabilityMetric(ImageMetric):
         super().__init__(reduction)
         self.normalize = normalize
 
-    @abc.abstractmethod
+    def answers(self, y_pred: Tensor) -> Tensor:
+        """Probabilities as float64."""
+        return y_pred.cpu().double()
+
     def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """Score of one map.
-
-        Args:
-            prediction: probabilities, shape (H, W), float64.
-            target: same shape, bool.
-            mask: same shape, where pixels count; None if all do.
-            **options: none.
-        """
-
-    def _compute_tensor(
-        self, y_pred: Tensor, y: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
-    ) -> Tensor:
-        y, mask = self.checked(y_pred, y, mask)
-        p = y_pred.detach().cpu().double().numpy()
-        true = (y.detach() > 0.5).cpu().numpy()
-        inside = None if mask is None else np.broadcast_to((mask.detach() > 0.5).cpu().numpy(), true.shape)
-        values = torch.empty(p.shape[:2], dtype=torch.float64)
-        for at in np.ndindex(*p.shape[:2]):
-            counted = None if inside is None else inside[at]
-            values[at] = self.score(self._prepared(p[at], counted), true[at], counted, **kwargs)
-        return values.to(y_pred.device, torch.float32 if y_pred.device.type == "mps" else torch.float64)
-
-    def _prepared(self, p: NDArray[np.float64], inside: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-        counted = p if inside is None else p[inside]
-        if not self.normalize or not counted.size or counted.max() == counted.min():
-            return p
-        return np.asarray(np.clip((p - counted.min()) / (counted.max() - counted.min()), 0, 1))
+        """See the function that the metric is named after."""
+        counted = prediction if mask is None else prediction[mask]
+        if self.normalize and counted.size and counted.max() > counted.min():
+            prediction = np.clip((prediction - counted.min()) / (counted.max() - counted.min()), 0, 1)
+        return super().score(prediction, target, mask, **options)
 
 
 class SMeasureMetric(ProbabilityMetric):
     """:func:`s_measure` as a MONAI metric.
 
     Example:
+        >>> import torch
         >>> metric = SMeasureMetric()
         >>> _ = metric(y_pred=torch.zeros(1, 1, 4, 4), y=torch.zeros(1, 1, 4, 4))
         >>> metric.aggregate().item()
         1.0
     """
 
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`s_measure`."""
-        return s_measure(prediction, target, mask, **options)
+    measure = staticmethod(s_measure)
 
 
 class EMeasureMetric(ProbabilityMetric):
     """:func:`e_measure` as a MONAI metric."""
 
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`e_measure`."""
-        return e_measure(prediction, target, mask, **options)
+    measure = staticmethod(e_measure)
 
 
 class WeightedFMeasureMetric(ProbabilityMetric):
     """:func:`weighted_f_measure` as a MONAI metric."""
 
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`weighted_f_measure`."""
-        return weighted_f_measure(prediction, target, mask, **options)
+    measure = staticmethod(weighted_f_measure)
 
 
 class MeanAbsoluteErrorMetric(ProbabilityMetric):
     """:func:`mean_absolute_error` as a MONAI metric."""
 
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`mean_absolute_error`."""
-        return mean_absolute_error(prediction, target, mask, **options)
+    measure = staticmethod(mean_absolute_error)
 
 
 class BalancedErrorRateMetric(ProbabilityMetric):
-    """:func:`balanced_error_rate` as a MONAI metric.
+    """:func:`balanced_error_rate` as a MONAI metric, whose ``threshold`` comes before the other arguments."""
 
-    Args:
-        threshold: foreground is ``probability >= threshold``.
-        reduction: one of MONAI's.
-        normalize: see :class:`ProbabilityMetric`.
-    """
+    measure = staticmethod(balanced_error_rate)
 
     def __init__(self, threshold: float = 0.5, reduction: str = "mean", normalize: bool = False) -> None:
         super().__init__(reduction, normalize)
@@ -295,10 +223,12 @@ class BalancedErrorRateMetric(ProbabilityMetric):
 
     def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
         """See :func:`balanced_error_rate`."""
-        return balanced_error_rate(prediction, target, mask, self.threshold, **options)
+        return super().score(prediction, target, mask, threshold=self.threshold, **options)
 
 
-def _checked(probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None) -> Maps:
+def _checked(
+    probability: ArrayLike, target: ArrayLike, mask: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Probabilities, foreground that counts, and what counts."""
     p, true = np.asarray(probability, np.float64), np.asarray(target) > 0.5
     inside = np.ones(true.shape, bool) if mask is None else np.asarray(mask) > 0.5
@@ -318,13 +248,11 @@ def _object_likeness(values: NDArray[np.float64]) -> float:
 def _region_likeness(p: NDArray[np.float64], true: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:
     """Likeness of the four regions around the target's centroid, by their numbers of pixels."""
     row, column = (int(value) + 1 for value in np.argwhere(true).mean(axis=0).round())
-    pixels, total = int(inside.sum()), 0.0
-    for rows in (slice(None, row), slice(row, None)):
-        for columns in (slice(None, column), slice(column, None)):
-            counted = inside[rows, columns]
-            if counted.any():
-                alike = _ssim(p[rows, columns][counted], true[rows, columns][counted])
-                total += alike * counted.sum() / pixels
+    total = 0.0
+    for region in itertools.product(*((slice(None, at), slice(at, None)) for at in (row, column))):
+        counted = inside[region]
+        if counted.any():
+            total += _ssim(p[region][counted], true[region][counted]) * counted.sum() / inside.sum()
     return total
 
 
@@ -339,18 +267,7 @@ def _ssim(p: NDArray[np.float64], true: NDArray[np.bool_]) -> float:
     return 0.0 if lower else 1.0
 
 
-def _counts_by_level(
-    p: NDArray[np.float64], true: NDArray[np.bool_], inside: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True positives, and pixels answered foreground, at thresholds 255 down to 0."""
-    levels = (p * (_LEVELS - 1)).astype(np.int64)
-    hits, answered = (np.bincount(levels[of], minlength=_LEVELS)[::-1].cumsum() for of in (true, inside))
-    return hits, answered
-
-
-def _alignment(
-    hits: NDArray[np.int64], answered: NDArray[np.int64], positives: int, pixels: int
-) -> NDArray[np.float64]:
+def _alignment(hits: NDArray[Any], answered: NDArray[Any], positives: int, pixels: int) -> NDArray[Any]:
     """Sum of the enhanced alignment matrix, which has four values only, at each threshold."""
     mean_answer, mean_target = answered / pixels, positives / pixels
     false_alarms, missed = answered - hits, positives - hits
@@ -360,14 +277,5 @@ def _alignment(
         (missed, -mean_answer, 1 - mean_target),
         (pixels - answered - missed, -mean_answer, -mean_target),
     )
-    total = np.zeros(len(hits))
-    for count, answer, truth in parts:
-        total += count * (2 * answer * truth / (answer**2 + truth**2 + _EPS) + 1) ** 2 / 4
-    return total
-
-
-def _gaussian_7x7() -> NDArray[np.float64]:
-    """Gaussian of 5 pixels on 7 x 7, of sum 1."""
-    line = np.exp(-(np.arange(-3, 4) ** 2) / 50)
-    kernel = np.outer(line, line)
-    return np.asarray(kernel / kernel.sum())
+    alike = ((count, 2 * answer * truth / (answer**2 + truth**2 + _EPS)) for count, answer, truth in parts)
+    return np.asarray(np.sum([count * (enhanced + 1) ** 2 / 4 for count, enhanced in alike], axis=0))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 __all__ = ["Interval", "PairedTest", "bootstrap_interval", "paired_test"]
 
 Statistic = Callable[..., Any]
-
-_BATCH = 1000
-"""Resamples held in memory at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +48,19 @@ class PairedTest:
     effect_size: float
     better: int
     worse: int
+
+
+def _pooled_dice(hits: Any, false_alarms: Any, missed: Any, axis: int = -1) -> Any:
+    twice = 2 * hits.sum(axis)
+    return twice / np.asarray(twice + false_alarms.sum(axis) + missed.sum(axis))
+
+
+def _pooled_iou(hits: Any, false_alarms: Any, missed: Any, axis: int = -1) -> Any:
+    dice = _pooled_dice(hits, false_alarms, missed, axis)
+    return dice / (2 - dice)
+
+
+_STATISTICS: Mapping[str, Statistic] = {"mean": np.mean, "median": np.median, "dice": _pooled_dice, "iou": _pooled_iou}
 
 
 def bootstrap_interval(
@@ -89,22 +99,35 @@ def bootstrap_interval(
         raise ValueError(f"level must be in (0, 1) and resamples at least 1, not {level} and {resamples}")
     table = np.asarray(values, np.float64)
     table = table[:, None] if table.ndim == 1 else table
-    compute = _statistic(statistic)
+    if isinstance(statistic, str) and statistic not in _STATISTICS:
+        raise ValueError(f"statistic must be one of {', '.join(_STATISTICS)} or a function, not {statistic!r}")
+    compute = _STATISTICS[statistic] if isinstance(statistic, str) else statistic
     if table.ndim != 2 or (statistic in ("dice", "iou") and table.shape[1] != 3):
         raise ValueError(f"{statistic!r} cannot be taken of values of shape {np.shape(values)}")
     columns = tuple(table[~np.isnan(table).any(axis=1)].T)
     images = columns[0].size
-    value = float(compute(*columns, axis=-1)) if images else math.nan
+    with np.errstate(invalid="ignore"):  # 0/0 is NaN, as with single images
+        value = float(compute(*columns, axis=-1)) if images else math.nan
     if images < 2:
         return Interval(value, math.nan, math.nan)
     if all((column == column[0]).all() for column in columns):
         return Interval(value, value, value)
     for method in ("BCa", "percentile"):
         with np.errstate(invalid="ignore", divide="ignore"):
-            low, high = _bounds(columns, compute, level, resamples, seed, method)
+            low, high = stats.bootstrap(
+                columns,
+                compute,
+                paired=True,
+                vectorized=True,
+                confidence_level=level,
+                n_resamples=resamples,
+                batch=1000,  # held in memory at a time
+                method=method,
+                random_state=np.random.default_rng(seed),
+            ).confidence_interval
         if not math.isnan(low + high):
             break
-    return Interval(value, low, high)
+    return Interval(value, float(low), float(high))
 
 
 def paired_test(
@@ -135,61 +158,18 @@ def paired_test(
     differences = (one - other)[~np.isnan(one - other)]
     interval = bootstrap_interval(differences, "mean", level, resamples, seed)
     moved = differences[differences != 0]
-    ranks: NDArray[np.float64] = stats.rankdata(np.abs(moved))
-    total = float(ranks.sum())
+    ranks = stats.rankdata(np.abs(moved))
+    p_value, effect_size = (1.0, 0.0) if differences.size else (math.nan, math.nan)
+    if moved.size:
+        p_value = float(stats.wilcoxon(moved).pvalue)
+        effect_size = float((ranks * np.sign(moved)).sum() / ranks.sum())
     return PairedTest(
         images=differences.size,
         difference=interval.value,
         low=interval.low,
         high=interval.high,
-        p_value=_p_value(differences, moved),
-        effect_size=float((ranks * np.sign(moved)).sum()) / total if total else (0.0 if differences.size else math.nan),
+        p_value=p_value,
+        effect_size=effect_size,
         better=int((differences > 0).sum()),
         worse=int((differences < 0).sum()),
     )
-
-
-def _p_value(differences: NDArray[np.float64], moved: NDArray[np.float64]) -> float:
-    if not differences.size:
-        return math.nan
-    return float(stats.wilcoxon(moved).pvalue) if moved.size else 1.0
-
-
-def _bounds(
-    columns: tuple[NDArray[np.float64], ...], compute: Statistic, level: float, resamples: int, seed: int, method: str
-) -> tuple[float, float]:
-    found = stats.bootstrap(
-        columns,
-        compute,
-        paired=True,
-        vectorized=True,
-        axis=-1,
-        confidence_level=level,
-        n_resamples=resamples,
-        batch=_BATCH,
-        method=method,
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
-def _statistic(statistic: str | Statistic) -> Statistic:
-    if callable(statistic):
-        return statistic
-    known: dict[str, Statistic] = {"mean": np.mean, "median": np.median, "dice": _pooled_dice, "iou": _pooled_iou}
-    if statistic not in known:
-        raise ValueError(f"statistic must be one of {', '.join(known)} or a function, not {statistic!r}")
-    return known[statistic]
-
-
-def _pooled_dice(hits: Any, false_alarms: Any, missed: Any, axis: int = -1) -> Any:
-    return _ratio(2 * hits.sum(axis), 2 * hits.sum(axis) + false_alarms.sum(axis) + missed.sum(axis))
-
-
-def _pooled_iou(hits: Any, false_alarms: Any, missed: Any, axis: int = -1) -> Any:
-    return _ratio(hits.sum(axis), hits.sum(axis) + false_alarms.sum(axis) + missed.sum(axis))
-
-
-def _ratio(upper: Any, lower: Any) -> Any:
-    with np.errstate(invalid="ignore"):  # 0/0 is NaN, as with single images
-        return np.asarray(upper, float) / lower

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from topolora_monai.metrics import (
-    ClassCounts,
+    OverlapScores,
     ThresholdCurve,
     best_common_threshold,
+    class_counts,
+    mean_of_defined,
     predicted_masks,
     reliability_diagram,
 )
@@ -43,8 +45,8 @@ class ClassScores:
         self.foreground = tuple(classes[1:])
         self.exclusive = activation == "softmax" and len(self.foreground) > 1
         self.curves = [ThresholdCurve() for _ in self.foreground]
-        self.counts = ClassCounts(len(self.foreground))
-        self.of_images: list[list[Mapping[str, float]]] = [[] for _ in self.foreground]
+        self.counts = np.zeros((len(self.foreground), 3), np.int64)  # of classes that exclude one another
+        self.of_images: list[Sequence[Mapping[str, float]]] = []
 
     def add(self, probability: Tensor, label: Tensor, fov: Tensor | None = None) -> None:
         """Count one image.
@@ -55,24 +57,20 @@ class ClassScores:
             fov: shape (1, H, W); only pixels above 0.5 count.
         """
         if self.exclusive:
-            inside = None if fov is None else fov.cpu().numpy() > 0.5
-            self.counts.add(predicted_masks(probability, None), label.cpu().numpy() > 0.5, inside)
-            return
+            self.counts += class_counts(predicted_masks(probability, None), label, fov)
         for curve, one, truth in zip(self.curves, probability, label, strict=True):
             curve.add(one, truth, fov)
 
     def add_image_scores(self, scores: Sequence[Mapping[str, float]]) -> None:
         """Count one image's own scores by name, of each class; see :class:`~topolora_monai.reports.ImageScores`."""
-        for collected, of_class in zip(self.of_images, scores, strict=True):
-            collected.append(of_class)
+        self.of_images.append(scores)
 
     def merge(self, other: ClassScores) -> None:
         """Add another one's images to this one."""
-        self.counts.merge(other.counts)
+        self.counts += other.counts
         for curve, more in zip(self.curves, other.curves, strict=True):
             curve.merge(more)
-        for collected, more_images in zip(self.of_images, other.of_images, strict=True):
-            collected.extend(more_images)
+        self.of_images += other.of_images
 
     def predicted(self, probability: Tensor, threshold: float) -> NDArray[np.bool_]:
         """Masks (K, H, W) of probabilities of that shape."""
@@ -93,11 +91,8 @@ class ClassScores:
             single images' scores that were counted. Of several classes these are means over the classes, those left
             out for which a score is not defined, and ``classes`` has the scores of each by its name.
         """
-        each = {
-            name: self._of_class(number, threshold) | self._mean_of_images(number)
-            for number, name in enumerate(self.foreground)
-        }
-        total = {score: _mean([scores[score] for scores in each.values()]) for score in next(iter(each.values()))}
+        each = {name: self._of_class(number, threshold) for number, name in enumerate(self.foreground)}
+        total = {score: mean_of_defined([of[score] for of in each.values()]) for score in next(iter(each.values()))}
         return total if len(each) == 1 else total | {"classes": each}
 
     def row(self, threshold: float) -> dict[str, float]:
@@ -107,8 +102,10 @@ class ClassScores:
         return scores | {f"{score}_{name}": of[score] for name, of in each.items() for score in ("dice", "iou")}
 
     def _of_class(self, number: int, threshold: float) -> dict[str, float]:
+        images = [scores[number] for scores in self.of_images]
+        means = {name: mean_of_defined([one[name] for one in images]) for name in (images[0] if images else ())}
         if self.exclusive:
-            return dataclasses.asdict(self.counts.scores()[number])
+            return dataclasses.asdict(OverlapScores.of_counts(*self.counts[number].tolist())) | means
         curve = self.curves[number]
         diagram = reliability_diagram(curve)
         return {
@@ -118,13 +115,5 @@ class ClassScores:
             "dice_at_half": curve.scores(0.5).dice,
             "ece": diagram.expected_error,
             "brier": diagram.brier,
+            **means,
         }
-
-    def _mean_of_images(self, number: int) -> dict[str, float]:
-        images = self.of_images[number]
-        return {name: _mean([scores[name] for scores in images]) for name in images[0]} if images else {}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
