@@ -164,16 +164,15 @@ def collect(matrix: dict[str, Any], output_dir: Path) -> dict[str, Any]:
 
 
 def show(rows: dict[str, Any], scores: list[str]) -> None:
-    from topolora_monai.cli.tables import new_table, show_table
+    from topolora_monai.cli.common import show_table
 
-    columns = ("trainable", "seeds", *scores, "minutes", "GB")
-    table = new_table("run", *columns, numbers=columns)
+    columns, table = ("trainable", "seeds", *scores, "minutes", "GB"), []
     for name, one in rows.items():
         spread = one.get("standard_deviation", {})
         shown = [f"{one['test'][key]:.4f}" + (f" ± {spread[key]:.4f}" if key in spread else "") for key in scores]
         resources = f"{one['seconds'] / 60:.1f}", f"{one['peak_memory_bytes'] / 1e9:.1f}"
-        table.add_row(name, f"{one['trainable']:,}", str(len(one["seeds"])), *shown, *resources)
-    show_table(table)
+        table.append([name, f"{one['trainable']:,}", len(one["seeds"]), *shown, *resources])
+    show_table(("run", *columns), table, numbers=columns)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from topolora_monai.cli import adapter, compare, data, export, label, params, release, report, weights
+from topolora_monai.cli import adapter, data, label, params, runs, weights
 from topolora_monai.errors import TopoLoRAError
 
 __all__ = ["main"]
@@ -39,15 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="topolora", description="Adapt SAM-family networks to thin structures.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (adapter, compare, data, export, label, params, release, report, weights):
+    for group in (adapter, data, label, params, runs, weights):
         group.add_commands(commands)
     options = parser.parse_args(arguments)
     try:
-        status: int = options.run(options)
+        return options.run(options) or 0
     except TopoLoRAError as error:
         print(f"error: {error}", file=sys.stderr)
-        return getattr(options, "error_status", 1)
+        return int(getattr(options, "error_status", 1))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _INTERRUPTED
-    return status

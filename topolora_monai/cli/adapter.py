@@ -8,10 +8,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topolora_monai.cli.tables import new_table, show_table
+from topolora_monai.cli.common import add_command, show_table
 
 if TYPE_CHECKING:
-    from topolora_monai.adapters.comparison import AdapterComparison
     from topolora_monai.adapters.inspection import AdapterSummary
 
 __all__ = ["add_commands"]
@@ -24,30 +23,27 @@ def add_commands(commands: Any) -> None:
     group = commands.add_parser("adapter", help="look into adapter files, verify, merge and compare them")
     adapter = group.add_subparsers(required=True, metavar="command")
 
-    info = adapter.add_parser("info", help="what a file says of itself")
+    info = add_command(adapter, "info", _info, "what a file says of itself")
     info.add_argument("file", type=Path)
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.set_defaults(run=_info)
 
-    verify = adapter.add_parser("verify", help="read a file whole and hold it against its network")
+    verify = add_command(adapter, "verify", _verify, "read a file whole and hold it against its network")
     verify.add_argument("file", type=Path)
     verify.add_argument("--weights", help="base checkpoint, path or name, to compare with the one it was trained on")
-    verify.set_defaults(run=_verify)
 
-    merge = adapter.add_parser("merge", help="fold a file into its base and write the whole network")
+    merge = add_command(adapter, "merge", _merge, "fold a file into its base and write the whole network")
     merge.add_argument("file", type=Path)
     merge.add_argument("--weights", help="base checkpoint, path or name; none for a base of random weights")
     merge.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
     merge.add_argument("--force", action="store_true", help="replace an older file")
-    merge.set_defaults(run=_merge)
 
-    diff = adapter.add_parser("diff", help="what differs between two files; exit status 1 if anything does")
+    about = "what differs between two files; exit status 1 if anything does"
+    diff = add_command(adapter, "diff", _diff, about, error_status=_TROUBLE)
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
-    diff.set_defaults(run=_diff, error_status=_TROUBLE)
 
 
-def _info(options: argparse.Namespace) -> int:
+def _info(options: argparse.Namespace) -> None:
     from topolora_monai.adapters.inspection import describe_adapter  # noqa: PLC0415 - torch takes seconds
 
     summary = describe_adapter(options.file)
@@ -55,13 +51,8 @@ def _info(options: argparse.Namespace) -> int:
         numbers = {**vars(summary), "path": str(summary.path), "pixel_scale": summary.spec.pixel_scale}
         numbers["header"] = numbers.pop("spec").to_header()
         print(json.dumps(numbers, ensure_ascii=False))
-        return 0
-    table = new_table("", "")
-    table.show_header = False
-    for name, value in _facts(summary).items():
-        table.add_row(*_verbatim(name, value))
-    show_table(table)
-    return 0
+    else:
+        show_table(["", ""], _facts(summary).items())
 
 
 def _facts(summary: AdapterSummary) -> dict[str, str]:
@@ -99,14 +90,7 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _verbatim(*cells: str) -> list[str]:
-    """Texts of a file, whose brackets are no mark-up."""
-    from rich.markup import escape  # noqa: PLC0415 - takes time to import
-
-    return [escape(cell) for cell in cells]
-
-
-def _verify(options: argparse.Namespace) -> int:
+def _verify(options: argparse.Namespace) -> None:
     from topolora_monai.adapters.inspection import verify_adapter  # noqa: PLC0415
     from topolora_monai.networks import build_network  # noqa: PLC0415
 
@@ -118,62 +102,45 @@ def _verify(options: argparse.Namespace) -> int:
         print("base weights are those it was trained on, or it needs none")
     else:
         print("base weights not compared: give --weights for that")
-    return 0
 
 
-def _merge(options: argparse.Namespace) -> int:
+def _merge(options: argparse.Namespace) -> None:
     from topolora_monai.release.merged_file import write_merged  # noqa: PLC0415
 
     spec = write_merged(options.file, options.out, options.weights, options.force)
     size = options.out.stat().st_size
     print(f"written to {options.out} ({size / 1e6:.1f} MB): {spec.network_name} with the adapter folded in")
     print('load it with topolora_monai.release.load_merged("...")')
-    return 0
 
 
 def _diff(options: argparse.Namespace) -> int:
     from topolora_monai.adapters.comparison import compare_adapters  # noqa: PLC0415
 
-    comparison = compare_adapters(options.first, options.second)
-    if comparison.equal:
+    found = compare_adapters(options.first, options.second)
+    if found.equal:
         print("equal in every setting and value")
         return 0
-    _show_settings(comparison)
-    _show_tensors(comparison)
-    return _DIFFERENT
-
-
-def _show_settings(comparison: AdapterComparison) -> None:
-    if not comparison.settings:
+    if found.settings:
+        rows = ((name, _shown(first), _shown(second)) for name, (first, second) in found.settings.items())
+        show_table(("setting", "first", "second"), rows)
+    else:
         print("settings: equal")
-        return
-    table = new_table("setting", "first", "second")
-    for name, (first, second) in comparison.settings.items():
-        table.add_row(*_verbatim(name, _shown(first), _shown(second)))
-    show_table(table)
-
-
-def _show_tensors(comparison: AdapterComparison) -> None:
-    table = new_table(
-        "part",
-        "tensors",
-        "norm of first",
-        "of second",
-        "relative difference",
-        "cosine",
-        numbers=["tensors", "norm of first", "of second", "relative difference", "cosine"],
-    )
-    for group in comparison.groups:
-        cosine = "" if math.isnan(group.cosine) else f"{group.cosine:.6f}"
-        norms = [f"{norm:.5g}" for norm in group.norms]
-        table.add_row(*_verbatim(group.group), str(group.tensors), *norms, f"{group.relative_difference:.3g}", cosine)
     print()
-    show_table(table)
+    numbers = ("tensors", "norm of first", "of second", "relative difference", "cosine")
+    groups = [
+        (
+            *(one.group, one.tensors, *(f"{norm:.5g}" for norm in one.norms), f"{one.relative_difference:.3g}"),
+            "" if math.isnan(one.cosine) else f"{one.cosine:.6f}",
+        )
+        for one in found.groups
+    ]
+    show_table(("part", *numbers), groups, numbers)
     lists = {
-        "only in the first": comparison.only_first,
-        "only in the second": comparison.only_second,
-        "of another shape or type": comparison.reshaped,
+        "only in the first": found.only_first,
+        "only in the second": found.only_second,
+        "of another shape or type": found.reshaped,
     }
     for title, names in lists.items():
         for name in names:
             print(f"{title}: {name}")
+    return _DIFFERENT

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topolora_monai.cli.common import add_command
+
 if TYPE_CHECKING:
     from topolora_monai.label_app.options import LabelOptions
 
@@ -19,36 +21,32 @@ _APP = '"""Found by MONAI Label."""\n\nfrom topolora_monai.label_app.main import
 
 def add_commands(commands: Any) -> None:
     """Add the subcommand to a parser."""
-    label = commands.add_parser("label", help="annotate images with adapted networks: MONAI Label's server")
+    label = add_command(commands, "label", _label, "annotate images with adapted networks: MONAI Label's server")
     label.add_argument("--studies", required=True, help="folder of images, or address of a DICOMweb server")
-    label.add_argument(
-        "--adapter", action="append", default=[], metavar="[NAME=]FILE", help="adapter file; may be repeated"
-    )
-    label.add_argument(
-        "--bundle", action="append", default=[], metavar="[NAME=]DIR", help="released bundle; may be repeated"
-    )
+    several: dict[str, Any] = {"action": "append", "default": []}
+    label.add_argument("--adapter", metavar="[NAME=]FILE", help="adapter file; may be repeated", **several)
+    label.add_argument("--bundle", metavar="[NAME=]DIR", help="released bundle; may be repeated", **several)
     label.add_argument("--weights", help="base checkpoint of the adapters, path or name")
     label.add_argument("--workspace", type=Path, help="folder for adapter versions and logs, by default in the studies")
     label.add_argument("--host", default="127.0.0.1", help="address to listen on, by default this machine alone")
     label.add_argument("--port", type=int, default=8000)
-    label.add_argument("--allow_host", action="append", default=[], help="further name that the server answers to")
-    label.add_argument("--cors", action="append", default=[], metavar="ORIGIN", help="site whose pages may use it")
+    label.add_argument("--allow_host", help="further name that the server answers to", **several)
+    label.add_argument("--cors", metavar="ORIGIN", help="site whose pages may use it", **several)
     label.add_argument("--auth", metavar="URL", help="OpenID Connect issuer; without it nobody has to sign in")
     label.add_argument("--client_id", default="monailabel-app", help="of this server with the issuer")
     label.add_argument("--anyone", action="store_true", help="let other machines in without signing in")
     label.add_argument("--overlap", type=float, default=0.25, help="of the tiles; less answers sooner")
-    label.add_argument(
-        "--field_of_view", action="store_true", help="of fundus photographs: nothing outside the lit disc"
-    )
+    about = "of fundus photographs: nothing outside the lit disc"
+    label.add_argument("--field_of_view", action="store_true", help=about)
     label.add_argument("--max_upload_mb", type=float, default=500, help="most that a request may carry")
     label.add_argument("--max_megapixels", type=float, default=300, help="largest image")
     label.add_argument("--ssl_certfile", help="certificate, to be reached by https")
     label.add_argument("--ssl_keyfile", help="its key")
-    label.set_defaults(run=_label)
 
 
-def _label(options: argparse.Namespace) -> int:
-    from topolora_monai.label_app.patches import check_version, set_defaults  # noqa: PLC0415 - only here
+def _label(options: argparse.Namespace) -> None:
+    from topolora_monai.extras import import_extra  # noqa: PLC0415 - only here
+    from topolora_monai.label_app.patches import check_version, set_defaults  # noqa: PLC0415
 
     check_version()
     _check_reach(options)
@@ -59,12 +57,6 @@ def _label(options: argparse.Namespace) -> int:
         os.environ["MONAI_LABEL_AUTH_ENABLE"] = "true"
         os.environ["MONAI_LABEL_AUTH_REALM_URI"] = options.auth
         os.environ["MONAI_LABEL_AUTH_CLIENT_ID"] = options.client_id
-    return _start(options, settings, app)
-
-
-def _start(options: argparse.Namespace, settings: LabelOptions, app: Path) -> int:
-    from topolora_monai.extras import import_extra  # noqa: PLC0415
-
     arguments = ["start_server", "--app", str(app), "--studies", options.studies]
     arguments += ["--host", options.host, "--port", str(options.port)]
     arguments += ["--uvicorn_app", "topolora_monai.label_app.asgi:app"]
@@ -77,7 +69,6 @@ def _start(options: argparse.Namespace, settings: LabelOptions, app: Path) -> in
     print(f"starting on {scheme}://{options.host}:{options.port}/topolora/ (about 10 s; Ctrl-C ends it)", flush=True)
     server = import_extra("monailabel.main", "label", "topolora label").Main()
     server.action_start_server(server.args_parser().parse_args(arguments))
-    return 0
 
 
 def _check_reach(options: argparse.Namespace) -> None:
@@ -145,14 +136,10 @@ def _default_workspace(studies: str) -> Path:
 
 def _app_folder(workspace: Path) -> Path:
     """The folder that MONAI Label takes for the app; it keeps logs and sessions there."""
-    from topolora_monai.errors import OutputError  # noqa: PLC0415
+    from topolora_monai.io.atomic import writing  # noqa: PLC0415
 
     folder = workspace / "app"
-    try:
+    with writing(folder, "to the workspace", "give another --workspace"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text(_APP)
-    except OSError as error:
-        raise OutputError(
-            "cannot write to the workspace", path=folder, found=error.strerror, hint="give another --workspace"
-        ) from error
     return folder

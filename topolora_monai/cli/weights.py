@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topolora_monai.cli.tables import new_table, show_table
+from topolora_monai.cli.common import add_command, show_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,48 +21,33 @@ def add_commands(commands: Any) -> None:
     group = commands.add_parser("weights", help="list, fetch, verify and convert base checkpoints")
     weights = group.add_subparsers(required=True, metavar="command")
 
-    listing = weights.add_parser("list", help="the published checkpoints that are known by name")
-    listing.set_defaults(run=_list)
+    add_command(weights, "list", _list, "the published checkpoints that are known by name")
 
-    fetch = weights.add_parser("fetch", help="download one that its owners let anyone download")
+    fetch = add_command(weights, "fetch", _fetch, "download one that its owners let anyone download")
     fetch.add_argument("name", help="see `topolora weights list`")
     fetch.add_argument("--dir", type=Path, help="folder to put it in, by default one in the user's cache")
     fetch.add_argument("--sha256", help="expected checksum, for a file of which none is known")
-    fetch.set_defaults(run=_fetch)
 
-    verify = weights.add_parser("verify", help="compare a file with what is published and with its network")
+    verify = add_command(weights, "verify", _verify, "compare a file with what is published and with its network")
     verify.add_argument("file", type=Path)
     verify.add_argument("name", nargs="?", help="the checkpoint that it should be; detected without it")
-    verify.set_defaults(run=_verify)
 
-    convert = weights.add_parser("convert", help="write a checkpoint as safetensors, which cannot hold code")
+    convert = add_command(weights, "convert", _convert, "write a checkpoint as safetensors, which cannot hold code")
     convert.add_argument("file", type=Path)
     convert.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
-    convert.set_defaults(run=_convert)
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace) -> None:
     from topolora_monai.weights import KNOWN_CHECKPOINTS, weights_folder  # noqa: PLC0415 - torch takes seconds
 
-    table = new_table("name", "network", "MB", "licence", "access", "here", numbers=["MB"])
+    rows = []
     for known in KNOWN_CHECKPOINTS.values():
-        table.add_row(
-            known.name,
-            known.network_name,
-            f"{known.size / 1e6:,.0f}" if known.size else "?",
-            known.licence,
-            _access(known),
-            _presence(known, weights_folder()),
-        )
-    show_table(table)
+        size = f"{known.size / 1e6:,.0f}" if known.size else "?"
+        access = "by hand" if known.url is None else "download" if known.sha256 else "download with --sha256"
+        here = _presence(known, weights_folder())
+        rows.append((known.name, known.network_name, size, known.licence, access, here))
+    show_table(("name", "network", "MB", "licence", "access", "here"), rows, numbers=["MB"])
     print(f"fetched to {weights_folder()}")
-    return 0
-
-
-def _access(known: KnownCheckpoint) -> str:
-    if known.url is None:
-        return "by hand"
-    return "download" if known.sha256 else "download with --sha256"
 
 
 def _presence(known: KnownCheckpoint, folder: Path) -> str:
@@ -72,7 +57,7 @@ def _presence(known: KnownCheckpoint, folder: Path) -> str:
     return "yes" if known.size in (None, path.stat().st_size) else "another size"
 
 
-def _fetch(options: argparse.Namespace) -> int:
+def _fetch(options: argparse.Namespace) -> None:
     from topolora_monai.weights import KNOWN_CHECKPOINTS, fetch_checkpoint  # noqa: PLC0415
 
     path = fetch_checkpoint(options.name, options.dir, options.sha256)
@@ -82,10 +67,9 @@ def _fetch(options: argparse.Namespace) -> int:
         print(f"note: {known.notes}")
     given = known.name if options.dir is None else path
     print(f"use it with --network_name {known.network_name} --weights {given}")
-    return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
+def _verify(options: argparse.Namespace) -> None:
     from topolora_monai.weights import summarise_names, verify_checkpoint  # noqa: PLC0415
 
     report = verify_checkpoint(options.file, _on_meta, options.name)
@@ -96,7 +80,6 @@ def _verify(options: argparse.Namespace) -> int:
     print(f"{report.tensors} tensors fit {report.network_name} in every name and shape")
     if report.left_out:
         print(f"left out, {report.network_name} has no place for them: {summarise_names(report.left_out)}")
-    return 0
 
 
 def _on_meta(network_name: str) -> nn.Module:
@@ -108,11 +91,10 @@ def _on_meta(network_name: str) -> nn.Module:
         return build_network(network_name)
 
 
-def _convert(options: argparse.Namespace) -> int:
+def _convert(options: argparse.Namespace) -> None:
     from topolora_monai.weights import convert_checkpoint  # noqa: PLC0415
 
     header = convert_checkpoint(options.file, options.out)
     name = header["name"] or header["source_file"]
     print(f"written to {options.out}: {name}, network {header['network_name'] or 'unknown'}")
     print(f"source SHA-256 {header['source_sha256']}")
-    return 0
