@@ -20,8 +20,8 @@ from topolora_monai.reports import EvaluationReport, curve_points, find_layers, 
 from topolora_monai.reports.html import compare_runs, mean_interval, open_runs, write_report
 from topolora_monai.reports.html.charts import nice_ticks
 from topolora_monai.reports.html.colours import ERROR_COLOURS
+from topolora_monai.reports.html.pictures import topology_errors
 from topolora_monai.reports.html.scores import lower_is_better, score_title
-from topolora_monai.reports.html.topology import topology_errors
 
 NASTY = ["<script>window.hacked=1</script>", '"><img src=x onerror="window.hacked=1">', "&amp; [red] $(x) ünï 血管"]
 

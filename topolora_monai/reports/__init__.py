@@ -1,11 +1,10 @@
 """Tables, figures and summaries of what a network does."""
 
 from topolora_monai.reports.curves import curve_points, curves_record
-from topolora_monai.reports.evaluation import EvaluationReport, run_record, write_summary
+from topolora_monai.reports.evaluation import EvaluationReport, SplitScores, run_record, write_summary
 from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import IMAGE_SCORES, ImageScores
 from topolora_monai.reports.layers import ClassLayers, ImageLayers, find_layers, write_layers
-from topolora_monai.reports.split_scores import SplitScores
 
 __all__ = [
     "IMAGE_SCORES",

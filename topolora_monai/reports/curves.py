@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topolora_monai.engines import RiskCoverage
 from topolora_monai.metrics import ThresholdCurve, average_precision, reliability_diagram
@@ -28,19 +27,12 @@ def curves_record(
         ``format`` (1), ``threshold``, and ``classes``: of each name what :func:`curve_points` gives, and
         ``risk_coverage`` with lists ``coverage`` and ``risk``, and ``area``.
     """
-    return {
-        "format": 1,
-        "threshold": threshold,
-        "classes": {name: curve_points(curve) | _risk_points(risks, name) for name, curve in curves.items()},
-    }
-
-
-def _risk_points(risks: Mapping[str, RiskCoverage] | None, name: str) -> dict[str, Any]:
-    if not risks or name not in risks:
-        return {}
-    coverage, risk = risks[name].points()
-    points = {"coverage": coverage.tolist(), "risk": [_known(value) for value in risk]}
-    return {"risk_coverage": {**points, "area": _known(risks[name].area())}}
+    classes = {name: curve_points(curve) for name, curve in curves.items()}
+    for name, one in (risks or {}).items():
+        coverage, risk = one.points()
+        (area,) = _known([one.area()])
+        classes[name]["risk_coverage"] = {"coverage": coverage.tolist(), "risk": _known(risk), "area": area}
+    return {"format": 1, "threshold": threshold, "classes": classes}
 
 
 def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
@@ -50,10 +42,9 @@ def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
         ``pixels`` and ``positives``, counts; ``precision_recall`` with lists ``threshold``, ``precision`` and
         ``recall``, at every hundredth from 0 to 0.99 and where recall passes a hundredth, None where nothing reaches
         the threshold or there is no positive pixel; ``average_precision``, from all 65,536 levels; ``reliability``
-        with lists ``probability``
-        (mean of those predicted), ``frequency`` (how many of them are foreground) and ``pixels`` of 15 bins of equal
-        width, None in empty ones; ``expected_calibration_error`` and ``brier``, which take each probability for the
-        middle of its level.
+        with lists ``probability`` (mean of those predicted), ``frequency`` (how many of them are foreground) and
+        ``pixels`` of 15 bins of equal width, None in empty ones; ``expected_calibration_error`` and ``brier``, which
+        take each probability for the middle of its level.
 
     Example:
         >>> import torch
@@ -63,35 +54,31 @@ def curve_points(curve: ThresholdCurve) -> dict[str, Any]:
         >>> points["average_precision"], points["precision_recall"]["precision"][0] == 2 / 3
         (1.0, True)
     """
-    thresholds = _thresholds(curve.positives)
+    # Even thresholds, and as many where the positive pixels are, which crowd at the ends of the scale.
+    passed = curve.positives.cumsum() / max(1.0, curve.positives.sum())
+    levels = np.searchsorted(passed, np.arange(1, 100) / 100) / len(passed)
+    thresholds = sorted({*(round(0.01 * k, 2) for k in range(100)), *(float(level) for level in levels if level < 1)})
     scores = [curve.scores(threshold) for threshold in thresholds]
     diagram = reliability_diagram(curve)
+    precision, error, brier = _known([average_precision(curve), diagram.expected_error, diagram.brier])
     return {
         "pixels": int(diagram.counts.sum()),
         "positives": int(curve.positives.sum()),
         "precision_recall": {
             "threshold": thresholds,
-            "precision": [_known(score.precision) for score in scores],
-            "recall": [_known(score.recall) for score in scores],
+            "precision": _known(score.precision for score in scores),
+            "recall": _known(score.recall for score in scores),
         },
-        "average_precision": _known(average_precision(curve)),
+        "average_precision": precision,
         "reliability": {
-            "probability": [_known(value) for value in diagram.confidence],
-            "frequency": [_known(value) for value in diagram.accuracy],
-            "pixels": [int(count) for count in diagram.counts],
+            "probability": _known(diagram.confidence),
+            "frequency": _known(diagram.accuracy),
+            "pixels": diagram.counts.tolist(),
         },
-        "expected_calibration_error": _known(diagram.expected_error),
-        "brier": _known(diagram.brier),
+        "expected_calibration_error": error,
+        "brier": brier,
     }
 
 
-def _thresholds(positives: NDArray[np.int64]) -> list[float]:
-    """Even ones, and as many where the positive pixels are, which crowd at the ends of the scale."""
-    passed = positives.cumsum() / max(1.0, positives.sum())
-    levels = np.searchsorted(passed, np.arange(1, 100) / 100) / len(positives)
-    even = [round(0.01 * k, 2) for k in range(100)]
-    return sorted({*even, *(float(level) for level in levels if level < 1)})
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _known(values: Iterable[float]) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

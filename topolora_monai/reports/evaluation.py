@@ -1,4 +1,4 @@
-"""Scores of a split: a table per image, a summary, and pictures to look at."""
+"""Scores of a split: pooled ones to choose a threshold from; a table per image, a summary, and pictures to look at."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from topolora_monai.engines import (
     FiniteAnswers,
     RiskCoverage,
     UncertaintyInferer,
+    check_threshold_by,
     image_names,
     provenance,
     read_json,
@@ -24,16 +25,15 @@ from topolora_monai.engines import (
 )
 from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.csv_cells import cell_of
-from topolora_monai.metrics import ThresholdCurve
+from topolora_monai.metrics import ClDiceCurveMetric
 from topolora_monai.networks.activation import Activation
 from topolora_monai.reports.class_scores import ClassScores
 from topolora_monai.reports.curves import curves_record
 from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
-from topolora_monai.reports.split_scores import SplitScores
 
-__all__ = ["EvaluationReport", "run_record", "write_summary"]
+__all__ = ["EvaluationReport", "SplitScores", "run_record", "write_summary"]
 
 
 class EvaluationReport:
@@ -94,7 +94,6 @@ class EvaluationReport:
 
     def _reset(self) -> None:
         self.scores = self._empty()
-        self.curves = [ThresholdCurve() for _ in self.scores.foreground]
         self.risks = [RiskCoverage() for _ in self.scores.foreground if self.uncertainty is not None]
         self.rows: list[dict[str, Any]] = []
         self.threshold = 0.5
@@ -105,10 +104,8 @@ class EvaluationReport:
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
 
     def _score(self, engine: Engine) -> None:
-        uncertainties = self._uncertainties(len(engine.state.output))
-        for one, name, uncertainty in zip(
-            engine.state.output, image_names(engine.state.batch), uncertainties, strict=True
-        ):
+        output, names = engine.state.output, image_names(engine.state.batch)
+        for one, name, uncertainty in zip(output, names, self._uncertainties(len(output)), strict=True):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
             scores = self._empty()
@@ -116,8 +113,6 @@ class EvaluationReport:
             predicted = scores.predicted(probability, self.threshold)
             scores.add_image_scores(self._image_scores.of(probability, predicted, label, fov))
             self.scores.merge(scores)
-            for curve, one_class, true in zip(self.curves, probability, label, strict=True):
-                curve.add(one_class, true, fov)
             truth, inside = label.numpy() > 0.5, fov[0].numpy() > 0.5
             if uncertainty is not None:
                 for risk, one_class, wrong in zip(self.risks, uncertainty, predicted != truth, strict=True):
@@ -128,15 +123,9 @@ class EvaluationReport:
                 image = one[Keys.IMAGE].float().cpu().numpy()
                 figure = comparison_figure(image, truth, predicted, inside, self._caption(row), scores.foreground)
                 figure.save(self.folder / "pictures" / f"{name}.png")
-                write_layers(
-                    self.folder / "images" / name,
-                    image,
-                    truth,
-                    predicted & inside,
-                    probability.numpy(),
-                    inside,
-                    None if uncertainty is None else uncertainty.numpy(),
-                )
+                unsure = None if uncertainty is None else uncertainty.numpy()
+                answer = predicted & inside, probability.numpy()
+                write_layers(self.folder / "images" / name, image, truth, *answer, inside, unsure)
 
     def _uncertainties(self, images: int) -> Sequence[Tensor | None]:
         """Entropy of each image of the batch, shape (K, H, W); classes that exclude one another share theirs."""
@@ -145,11 +134,8 @@ class EvaluationReport:
         return list(self.uncertainty.latest.entropy.float().cpu().expand(-1, len(self.risks), -1, -1))
 
     def _caption(self, row: Mapping[str, Any]) -> str:
-        shown = [
-            f"{title} {row[score]:.3f}" for score, title in (("dice", "Dice"), ("cldice", "clDice")) if score in row
-        ]
-        shown += [f"threshold {self.threshold:.2f}"] if "threshold" in row else []
-        return "   ".join([row["name"], *shown])
+        told = {"dice": "Dice {:.3f}", "cldice": "clDice {:.3f}", "threshold": "threshold {:.2f}"}
+        return "   ".join([row["name"], *(words.format(row[score]) for score, words in told.items() if score in row)])
 
     def _write(self) -> None:
         if not self.rows:
@@ -159,16 +145,66 @@ class EvaluationReport:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows({key: _cell(value) for key, value in row.items()} for row in self.rows)
-        names = self.scores.foreground
-        risks = dict(zip(names, self.risks, strict=True)) if self.risks else {}
-        record = curves_record(dict(zip(names, self.curves, strict=True)), self.threshold, risks)
-        write_json(record, self.folder / "curves.json")
+        curves = dict(zip(self.scores.foreground, self.scores.curves, strict=True))
+        risks = dict(zip(curves, self.risks, strict=False))  # of all classes, or of none
+        write_json(curves_record(curves, self.threshold, risks), self.folder / "curves.json")
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return cell_of(value)
     return f"{value:.6f}" if isinstance(value, float) else value
+
+
+class SplitScores:
+    """Pooled scores of a split, to choose a threshold from; attach it to the evaluation engine of validation.
+
+    Args:
+        classes: names, the background first.
+        activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
+        threshold_by: what the threshold is best for, ``"dice"``, pooled over images, or ``"cldice"``, mean over images.
+
+    Raises:
+        ConfigError: for another name.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] = ("background", "foreground"),
+        activation: Activation = "sigmoid",
+        threshold_by: str = "dice",
+    ) -> None:
+        self._empty = partial(ClassScores, classes, activation)
+        self.scores = self._empty()
+        self.threshold_by = check_threshold_by(threshold_by)
+        self._cldice = ClDiceCurveMetric()
+
+    def attach(self, engine: Engine) -> None:
+        """Act after each image, if its answer is in numbers, and start afresh with each run."""
+        FiniteAnswers().attach(engine)
+        engine.add_event_handler(Events.STARTED, self._reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+
+    def threshold(self) -> float:
+        """Best threshold on the images seen; 0.5 before any was, and where there is none to choose."""
+        if self.threshold_by == "dice" or self.scores.exclusive or self._cldice.get_buffer() is None:
+            return self.scores.best_threshold()
+        return self._cldice.best_threshold()
+
+    def summary(self) -> dict[str, Any]:
+        """Pooled scores, at the chosen threshold where there is one; see :meth:`ClassScores.summary`."""
+        return self.scores.summary(self.threshold())
+
+    def _reset(self, engine: Engine) -> None:
+        self.scores = self._empty()
+        self._cldice.reset()
+
+    def _collect(self, engine: Engine) -> None:
+        for one in engine.state.output:
+            probability, label, fov = one[Keys.PRED].float(), one[Keys.LABEL]["label"], one[Keys.LABEL]["fov"]
+            self.scores.add(probability, label, fov)
+            if self.threshold_by == "cldice" and not self.scores.exclusive:
+                self._cldice(y_pred=probability[None], y=label[None], mask=fov[None])
 
 
 def run_record(output_dir: str | Path) -> dict[str, Any]:
@@ -178,9 +214,8 @@ def run_record(output_dir: str | Path) -> dict[str, Any]:
         DataError: if its file is damaged.
     """
     path = Path(output_dir) / "training.json"
-    return (
-        read_json(path, "start the training again with its command: it writes the file anew") if path.exists() else {}
-    )
+    hint = "start the training again with its command: it writes the file anew"
+    return read_json(path, hint) if path.exists() else {}
 
 
 def write_summary(
@@ -201,12 +236,8 @@ def write_summary(
     """
     record = run_record(output_dir)
     record.pop("split", None)  # which stays with the run
-    if record:
-        record["evaluation_command"] = provenance()["command"]
-    else:
-        record = provenance()
-    record["evaluated_on"] = dict(data)
-    record |= {"temperature": temperature, "threshold_by": validation.threshold_by}
+    record |= {"evaluation_command": provenance()["command"]} if record else provenance()
+    record |= {"evaluated_on": dict(data), "temperature": temperature, "threshold_by": validation.threshold_by}
     record |= {"validation": validation.summary(), "test": report.summary()}
     write_json(record, Path(output_dir) / "evaluation" / "summary.json")
     test = {name: value for name, value in record["test"].items() if name != "classes"}

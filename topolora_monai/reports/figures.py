@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,11 @@ def comparison_figure(
         draw.text((left, _MARGIN + _LINE - 2), title, fill="black", font=font)
         canvas.paste(Image.fromarray(panel), (left, top))
     for line, colours in enumerate(legends):
-        _legend(draw, font, (_MARGIN, top + height + _MARGIN - 2 + line * _LINE), colours)
+        left, below = _MARGIN, top + height + _MARGIN - 2 + line * _LINE
+        for name, colour in colours.items():
+            draw.rectangle((left, below + 4, left + 13, below + 17), fill=colour, outline="black")
+            draw.text((left + 20, below), name, fill="black", font=font)
+            left += 36 + int(draw.textlength(name, font=font))
     return canvas
 
 
@@ -104,16 +108,3 @@ def _errors(truth: NDArray[np.bool_], prediction: NDArray[np.bool_], fov: NDArra
     panel[(~truth & prediction).any(axis=0)] = _COLOURS["false positive"]
     panel[~fov] = _COLOURS["not scored"]
     return panel
-
-
-def _legend(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    at: tuple[int, int],
-    colours: Mapping[str, tuple[int, int, int]],
-) -> None:
-    left, top = at
-    for name, colour in colours.items():
-        draw.rectangle((left, top + 4, left + 13, top + 17), fill=colour, outline="black")
-        draw.text((left + 20, top), name, fill="black", font=font)
-        left += 36 + int(draw.textlength(name, font=font))

@@ -91,11 +91,10 @@ class ImageScores:
             fov: shape (1, H, W); only pixels above 0.5 count.
         """
         mask = torch.from_numpy(predicted.astype(np.float32))
-        scores: list[dict[str, float]] = [{} for _ in label]
-        for name, metric in self.metrics.items():
+        columns = []
+        for metric in self.metrics.values():
             answer = probability if isinstance(metric, ProbabilityMetric) else mask
             values = metric(y_pred=answer[None], y=label[None], mask=None if fov is None else fov[None])
             metric.reset()
-            for of_class, value in zip(scores, values[0].tolist(), strict=True):
-                of_class[name] = value
-        return scores
+            columns.append(values[0].tolist())
+        return [dict(zip(self.metrics, [column[k] for column in columns], strict=True)) for k in range(len(label))]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,8 @@ from topolora_monai.io.pictures import write_png
 
 __all__ = ["ClassLayers", "ImageLayers", "find_layers", "write_layers"]
 
-_PER_CLASS = ("truth", "prediction", "probability", "uncertainty")
 
-
-@dataclasses.dataclass(frozen=True)
-class ClassLayers:
+class ClassLayers(NamedTuple):
     """Files of one class of one image; None where there is none."""
 
     truth: Path | None = None
@@ -25,8 +22,7 @@ class ClassLayers:
     uncertainty: Path | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageLayers:
+class ImageLayers(NamedTuple):
     """Files of one image.
 
     Args:
@@ -37,7 +33,7 @@ class ImageLayers:
 
     input: Path | None
     fov: Path | None
-    classes: tuple[ClassLayers, ...]
+    classes: list[ClassLayers]
 
 
 def write_layers(
@@ -80,7 +76,7 @@ def write_layers(
     write_png(_eight_bits(shown), folder / "input.png")
     if not fov.all():
         write_png(_eight_bits(fov), folder / "fov.png")
-    layers = dict(zip(_PER_CLASS, (truth, prediction, probability, uncertainty), strict=True))
+    layers = dict(zip(ClassLayers._fields, (truth, prediction, probability, uncertainty), strict=True))
     for name, of_classes in layers.items():
         for number, layer in enumerate(() if of_classes is None else of_classes, start=1):
             write_png(_eight_bits(layer), folder / _file_name(name, number, len(truth)))
@@ -93,19 +89,16 @@ def find_layers(folder: str | Path, classes: int = 1) -> ImageLayers:
         folder: the image's own; it may be missing.
         classes: how many there are beside the background.
     """
-    folder = Path(folder)
 
     def existing(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
+        path = Path(folder, name)
+        return path if path.is_file() else None
 
-    return ImageLayers(
-        input=existing("input.png"),
-        fov=existing("fov.png"),
-        classes=tuple(
-            ClassLayers(**{name: existing(_file_name(name, number, classes)) for name in _PER_CLASS})
-            for number in range(1, classes + 1)
-        ),
-    )
+    each = [
+        ClassLayers(*(existing(_file_name(name, number, classes)) for name in ClassLayers._fields))
+        for number in range(1, classes + 1)
+    ]
+    return ImageLayers(existing("input.png"), existing("fov.png"), each)
 
 
 def _file_name(name: str, number: int, classes: int) -> str:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-__all__ = ["DASHES", "Chart", "Frame", "Series", "as_svg", "nice_ticks"]
+__all__ = ["DASHES", "Chart", "Series", "as_svg", "nice_ticks"]
 
-DASHES = ((), (7.0, 3.0), (2.0, 3.0), (9.0, 3.0, 2.0, 3.0), (12.0, 4.0))
+DASHES = ("none", "7 3", "2 3", "9 3 2 3", "12 4")
 """Lengths of strokes and gaps of a chart's lines, in turn."""
 
 _WIDTH, _HEIGHT = 480.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 10.0, 44.0
+_LEFT, _TOP, _RIGHT, _BOTTOM = 58.0, 10.0, _WIDTH - 14.0, _HEIGHT - 44.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """One line, or one set of bars.
-
-    Args:
-        name: for the legend.
-        x: where.
-        y: as many.
-        dots: mark the points.
-        bars: stand on zero instead of a line.
-    """
+class Series(NamedTuple):
+    """One line, whose points are marked with ``dots``, or one set of ``bars`` that stand on zero."""
 
     name: str
     x: Sequence[float]
@@ -36,18 +27,11 @@ class Series:
     bars: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A chart with its axes.
 
-    Args:
-        title: what it shows.
-        x_label: of the horizontal axis.
-        y_label: of the vertical axis.
-        series: at least one, none without points.
-        limits: of both axes, as (x from, x to, y from, y to); those of the data where None.
-        diagonal: draw where both axes are equal.
-        summary: what it says, in words.
+    Its ``limits`` are x from, x to, y from and y to, those of the data where None; ``diagonal`` is drawn where both
+    axes are equal; ``summary`` says in words what it shows. There is at least one series, and none without points.
     """
 
     title: str
@@ -57,36 +41,6 @@ class Chart:
     limits: tuple[float, float, float, float] | None = None
     diagonal: bool = False
     summary: str = ""
-
-
-class Frame:
-    """Where a chart's values lie in a box of some width and height.
-
-    Args:
-        chart: what is drawn.
-        box: left, top, width and height of the area inside the axes.
-
-    Example:
-        >>> line = Series("loss", [0, 10], [0, 1])
-        >>> Frame(Chart("", "", "", (line,)), (0, 0, 100, 50)).place(5, 1)
-        (50.0, 0.0)
-    """
-
-    def __init__(self, chart: Chart, box: tuple[float, float, float, float]) -> None:
-        self.left, self.top, self.width, self.height = box
-        if chart.limits is not None:
-            self.x0, self.x1, self.y0, self.y1 = chart.limits
-        else:
-            self.x0, self.x1 = _span([value for one in chart.series for value in one.x])
-            y = [value for one in chart.series for value in one.y]
-            self.y0, self.y1 = _span([*y, 0.0] if any(one.bars for one in chart.series) else y)
-        self.x_ticks, self.y_ticks = nice_ticks(self.x0, self.x1), nice_ticks(self.y0, self.y1)
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        """A point of the chart in the box."""
-        across = (x - self.x0) / (self.x1 - self.x0)
-        up = (y - self.y0) / (self.y1 - self.y0)
-        return self.left + across * self.width, self.top + (1 - up) * self.height
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -110,70 +64,65 @@ def as_svg(chart: Chart, number: int) -> Markup:
         chart: what to draw.
         number: of the chart on its page, for the names that refer to one another.
     """
-    frame = Frame(chart, (_LEFT, _TOP, _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM))
-    right, bottom = frame.left + frame.width, frame.top + frame.height
-    parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-labelledby="ct{} cd{}">').format(
-            f"{_WIDTH:g}", f"{_HEIGHT:g}", number, number
-        ),
-        Markup('<title id="ct{}">{}</title><desc id="cd{}">{}</desc>').format(
-            number, chart.title, number, chart.summary
-        ),
-    ]
-    for tick in frame.x_ticks:
-        x, _ = frame.place(tick, frame.y0)
-        parts.append(_line("grid", x, frame.top, x, bottom) + _words(f"{tick:g}", x, bottom + 16, "middle"))
-    for tick in frame.y_ticks:
-        _, y = frame.place(frame.x0, tick)
-        parts.append(_line("grid", frame.left, y, right, y) + _words(f"{tick:g}", frame.left - 7, y + 4, "end"))
-    parts.append(_words(chart.x_label, (frame.left + right) / 2, _HEIGHT - 8, "middle"))
-    middle = (frame.top + bottom) / 2
-    parts.append(
-        Markup('<text transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
-            f"{middle:.1f}", chart.y_label
-        )
-    )
+    x0, x1, y0, y1 = chart.limits or _limits(chart.series)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return _LEFT + (x - x0) / (x1 - x0) * (_RIGHT - _LEFT), _BOTTOM - (y - y0) / (y1 - y0) * (_BOTTOM - _TOP)
+
+    parts = [_tag("title", chart.title, id=f"ct{number}"), _tag("desc", chart.summary, id=f"cd{number}")]
+    for tick in nice_ticks(x0, x1):
+        x, _ = place(tick, y0)
+        parts += [_line("grid", x, _TOP, x, _BOTTOM), _words(f"{tick:g}", "middle", x=x, y=_BOTTOM + 16)]
+    for tick in nice_ticks(y0, y1):
+        _, y = place(x0, tick)
+        parts += [_line("grid", _LEFT, y, _RIGHT, y), _words(f"{tick:g}", "end", x=_LEFT - 7, y=y + 4)]
+    parts.append(_words(chart.x_label, "middle", x=(_LEFT + _RIGHT) / 2, y=_HEIGHT - 8))
+    middle = f"translate(13 {(_TOP + _BOTTOM) / 2:.1f}) rotate(-90)"
+    parts.append(_words(chart.y_label, "middle", transform=middle))
     if chart.diagonal:
-        parts.append(_line("diagonal", *frame.place(frame.x0, frame.x0), *frame.place(frame.x1, frame.x1)))
-    parts += [_series(one, index, frame) for index, one in enumerate(chart.series)]
-    parts.append(
-        _line("axis", frame.left, bottom, right, bottom) + _line("axis", frame.left, frame.top, frame.left, bottom)
-    )
-    return Markup("").join([*parts, Markup("</svg>")])
+        parts.append(_line("diagonal", *place(x0, x0), *place(x1, x1)))
+    for index, one in enumerate(chart.series):
+        parts += _drawn(one, index, place)
+    parts += [_line("axis", _LEFT, _BOTTOM, _RIGHT, _BOTTOM), _line("axis", _LEFT, _TOP, _LEFT, _BOTTOM)]
+    named = f"ct{number} cd{number}"
+    return _tag("svg", *parts, class_="chart", viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}", role="img", aria_labelledby=named)
 
 
-def _series(series: Series, index: int, frame: Frame) -> Markup:
+def _drawn(series: Series, index: int, place: Callable[[float, float], tuple[float, float]]) -> list[Markup]:
     colour = f"s{index % len(DASHES)}"
-    points = [frame.place(x, y) for x, y in zip(series.x, series.y, strict=True)]
+    points = [place(x, y) for x, y in zip(series.x, series.y, strict=True)]
     if series.bars:
-        thick = max(1.0, 0.7 * frame.width / max(1, len(points)))
-        _, zero = frame.place(frame.x0, 0.0)
-        bars = [
-            Markup('<rect x="{}" y="{}" width="{}" height="{}"/>').format(
-                f"{x - thick / 2:.1f}", f"{min(y, zero):.1f}", f"{thick:.1f}", f"{abs(y - zero):.1f}"
-            )
-            for x, y in points
-        ]
-        return Markup('<g class="bars {}">{}</g>').format(colour, Markup("").join(bars)) + _line(
-            "axis", frame.left, zero, frame.left + frame.width, zero
-        )
+        thick = max(1.0, 0.7 * (_RIGHT - _LEFT) / max(1, len(points)))
+        _, zero = place(0.0, 0.0)
+        bars = [_tag("rect", x=x - thick / 2, y=min(y, zero), width=thick, height=abs(y - zero)) for x, y in points]
+        return [_tag("g", *bars, class_=f"bars {colour}"), _line("axis", _LEFT, zero, _RIGHT, zero)]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    dash = " ".join(f"{length:g}" for length in DASHES[index % len(DASHES)]) or "none"
-    line = Markup('<path class="line {}" stroke-dasharray="{}" d="{}"/>').format(colour, dash, path)
-    if not series.dots:
-        return line
-    dots = [Markup('<circle cx="{}" cy="{}" r="3"/>').format(f"{x:.1f}", f"{y:.1f}") for x, y in points]
-    return line + Markup('<g class="dots {}">{}</g>').format(colour, Markup("").join(dots))
+    drawn = [_tag("path", class_=f"line {colour}", stroke_dasharray=DASHES[index % len(DASHES)], d=path)]
+    if series.dots:
+        drawn.append(_tag("g", *(_tag("circle", cx=x, cy=y, r="3") for x, y in points), class_=f"dots {colour}"))
+    return drawn
+
+
+def _tag(name: str, *inside: str, **attributes: str | float) -> Markup:
+    """An element; all but mark-up is escaped, and ``_`` in names of attributes is a hyphen or keeps off Python's."""
+    written = [
+        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), f"{of:.1f}" if isinstance(of, float) else of)
+        for key, of in attributes.items()
+    ]
+    return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(written), Markup("").join(inside))
 
 
 def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
-        kind, *(f"{value:.1f}" for value in (x1, y1, x2, y2))
-    )
+    return _tag("line", class_=kind, x1=x1, y1=y1, x2=x2, y2=y2)
 
 
-def _words(text: str, x: float, y: float, anchor: str) -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(f"{x:.1f}", f"{y:.1f}", anchor, escape(text))
+def _words(text: str, anchor: str, **where: Any) -> Markup:
+    return _tag("text", text, **where, text_anchor=anchor)
+
+
+def _limits(series: Sequence[Series]) -> tuple[float, float, float, float]:
+    y = [value for one in series for value in one.y] + [0.0] * any(one.bars for one in series)
+    return *_span([value for one in series for value in one.x]), *_span(y)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

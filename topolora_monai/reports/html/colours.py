@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ERROR_COLOURS", "MARK_COLOURS", "Colour", "as_hex", "viridis"]
+__all__ = ["ERROR_COLOURS", "MARK_COLOURS", "as_hex", "viridis"]
 
-Colour = tuple[int, int, int]
-
-ERROR_COLOURS: dict[str, Colour] = {
+ERROR_COLOURS = {
     "true negative": (18, 18, 18),
     "true positive": (225, 225, 225),
     "false positive": (213, 94, 0),
@@ -18,7 +16,7 @@ ERROR_COLOURS: dict[str, Colour] = {
 }
 """In the order of the values of an error map."""
 
-MARK_COLOURS: dict[str, Colour] = {
+MARK_COLOURS = {
     "broken connection": (240, 228, 66),
     "false connection": (0, 190, 140),
     "false part": (230, 140, 190),
@@ -39,16 +37,15 @@ def viridis() -> NDArray[np.uint8]:
         [[68, 1, 84], [253, 231, 37]]
     """
     at = np.linspace(0, 255, len(_VIRIDIS))
-    columns = [np.interp(np.arange(256), at, channel) for channel in np.array(_VIRIDIS, float).T]
-    colours: NDArray[np.uint8] = np.rint(np.stack(columns, axis=1)).astype(np.uint8)
-    return colours
+    columns = [np.interp(np.arange(256), at, channel) for channel in zip(*_VIRIDIS, strict=True)]
+    return np.asarray(np.rint(np.stack(columns, axis=1)), np.uint8)
 
 
-def as_hex(colour: Colour) -> str:
+def as_hex(colour: tuple[int, int, int]) -> str:
     """As CSS writes it.
 
     Example:
         >>> as_hex((213, 94, 0))
         '#d55e00'
     """
-    return "#" + "".join(f"{part:02x}" for part in colour)
+    return f"#{bytes(colour).hex()}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import best_value, score_title
@@ -42,9 +41,8 @@ _NOT_FACTS = ("validation", "test", "split")  # scores have tables of their own,
 _CALIBRATION = ("average_precision", "expected_calibration_error", "brier")
 
 
-@dataclasses.dataclass(frozen=True)
-class Fact:
-    """One line about the runs: a value for each, and whether they differ in it."""
+class Fact(NamedTuple):
+    """One line about the runs: a value for each."""
 
     name: str
     values: tuple[str, ...]
@@ -55,44 +53,46 @@ class Fact:
         return len(set(self.values)) > 1
 
 
-def run_facts(runs: Sequence[Run]) -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
+def run_facts(runs: Sequence[Run]) -> tuple[list[Fact], list[Fact]]:
     """Those with a title of their own, in its order, and all others by their dotted names."""
     flat = [_record(run) for run in runs]
     known = [Fact(title, tuple(_told(key, record) for record in flat)) for key, title in _KNOWN_FACTS.items()]
-    keys = list(dict.fromkeys(key for record in flat for key in record))
-    prefixes = tuple(f"{key}." for key in _KNOWN_FACTS)
-    others = [key for key in keys if key not in _KNOWN_FACTS and not key.startswith(prefixes)]
+    keys = dict.fromkeys(key for record in flat for key in record)
+    others = [key for key in keys if key.split(".")[0] not in _KNOWN_FACTS]
     return (
-        tuple(fact for fact in known if any(value != "" for value in fact.values)),
-        tuple(Fact(key, tuple(_plain(record.get(key)) for record in flat)) for key in others),
+        [fact for fact in known if any(fact.values)],
+        [Fact(key, tuple(_plain(record.get(key)) for record in flat)) for key in others],
     )
 
 
-def calibration_facts(runs: Sequence[Run]) -> tuple[Fact, ...]:
+def calibration_facts(runs: Sequence[Run]) -> list[Fact]:
     """Numbers that go with the charts of the probabilities; left out where no run has one."""
     facts = []
-    names = dict.fromkeys(name for run in runs for name in run.of_classes)
+    names = dict.fromkeys(name for run in runs for name in run.curves)
     for name in names:
-        each = [run.of_classes.get(name, {}) for run in runs]
+        each = [run.curves.get(name, {}) for run in runs]
         rows = {key: [points.get(key) for points in each] for key in _CALIBRATION}
         rows["risk_coverage_area"] = [points.get("risk_coverage", {}).get("area") for points in each]
         for key, values in rows.items():
             title = f"{score_title(key)}{f' of {name}' if len(names) > 1 else ''} ({best_value(key)} is good)"
-            facts.append(Fact(title, tuple(_four_decimals(value) for value in values)))
-    return tuple(fact for fact in facts if any(fact.values))
+            numbers = map(known_number, values)
+            facts.append(Fact(title, tuple("" if value is None else f"{value:.4f}" for value in numbers)))
+    return [fact for fact in facts if any(fact.values)]
 
 
 def known_number(value: Any) -> float | None:
     """A finite number, or None for anything else."""
-    usable = isinstance(value, (int, float)) and math.isfinite(value)
-    return float(value) if usable else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _record(run: Run) -> dict[str, Any]:
     """What the run's files say, scores left out but for a line about validation and the threshold of the test."""
-    flat = _flat({key: value for key, value in run.record.items() if key not in _NOT_FACTS})
+    validation = run.record.get("validation")
+    numbers = {name: known_number(of) for name, of in validation.items()} if isinstance(validation, dict) else {}
+    told = "; ".join(f"{score_title(name)} {value:.4g}" for name, value in numbers.items() if value is not None)
     threshold = known_number(run.record.get("test", {}).get("threshold"))
-    return {"validation": _shown_scores(run.record.get("validation", {})), "threshold": threshold} | flat
+    flat = _flat({key: value for key, value in run.record.items() if key not in _NOT_FACTS})
+    return {"validation": told, "threshold": threshold} | flat
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -117,19 +117,7 @@ def _told(key: str, record: Mapping[str, Any]) -> str:
     return f"{value:,}" if key == "trainable" else _plain(value)
 
 
-def _shown_scores(scores: Any) -> str:
-    if not isinstance(scores, dict):
-        return ""
-    numbers = {name: known_number(value) for name, value in scores.items()}
-    return "; ".join(f"{score_title(name)} {value:.4g}" for name, value in numbers.items() if value is not None)
-
-
 def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(part) for part in value)
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _four_decimals(value: Any) -> str:
-    number = known_number(value)
-    return "" if number is None else f"{number:.4f}"

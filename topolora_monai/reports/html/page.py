@@ -5,99 +5,174 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 import topolora_monai
 from topolora_monai.reports.html.charts import DASHES, as_svg
 from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
-from topolora_monai.reports.html.content import Content
-from topolora_monai.reports.html.scores import best_value, lower_is_better, score_title, show_score
+from topolora_monai.reports.html.facts import calibration_facts, known_number, run_facts
+from topolora_monai.reports.html.pictures import ImagePictures
+from topolora_monai.reports.html.run_charts import difference_charts, quality_charts, training_charts
+from topolora_monai.reports.html.runs import Run
+from topolora_monai.reports.html.scores import (
+    COUNTS,
+    best_value,
+    first_shown,
+    lower_is_better,
+    score_title,
+    show_score,
+    worst_score,
+)
+from topolora_monai.reports.html.statistics import compare_runs, mean_interval
 
 __all__ = ["render_page"]
 
 _FIRST_SHOWN = 24
 
 
-def render_page(content: Content) -> str:
+class _ImageRow(NamedTuple):
+    """One image of one run, which has a number."""
+
+    run: int
+    name: str
+    scores: dict[str, float | None]
+    pictures: ImagePictures
+
+
+def render_page(runs: Sequence[Run], pictures: Sequence[Mapping[str, ImagePictures]]) -> str:
     """HTML of a report.
 
     All text of the runs is escaped, and the page's policy lets no script run but its own.
 
     Args:
-        content: what it says.
+        runs: the first is the one that others are compared with.
+        pictures: of each run, by the image's name.
     """
     templates = resources.files("topolora_monai.reports.html") / "templates"
-    script = (templates / "report.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader({"page": (templates / "report.html.jinja").read_text(encoding="utf-8")}),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    page, style, script = (
+        (templates / name).read_text(encoding="utf-8") for name in ("report.html.jinja", "report.css", "report.js")
     )
-    environment.filters |= {
-        "score": show_score,
-        "change": _change,
-        "hex": as_hex,
-        "title": score_title,
-        "best": best_value,
-    }
-    environment.tests["missing"] = _missing
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(score=show_score, hex=as_hex, title=score_title, best=best_value)
+    environment.filters["change"] = lambda value: show_score(value) if math.isnan(value) else f"{value:+.4f}"
+    environment.tests["missing"] = lambda value: value is None or math.isnan(value)
     numbered = iter(range(10_000))
-    return environment.get_template("page").render(
+    content = _content(runs, pictures)
+    return environment.from_string(page).render(
         content=content,
         data=_data(content),
         version=topolora_monai.__version__,
-        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+        style=Markup(style),
         hidden_columns=_hidden_columns(content),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         svg=lambda chart: as_svg(chart, next(numbered)),
-        dashes=[" ".join(f"{length:g}" for length in dash) or "none" for dash in DASHES],
+        dashes=DASHES,
         error_colours=ERROR_COLOURS,
         mark_colours=MARK_COLOURS,
         heat=", ".join(as_hex((int(r), int(g), int(b))) for r, g, b in viridis()[::32]),
         first_shown=_FIRST_SHOWN,
-        cell=lambda image, score: show_score(image.scores.get(score), score in content.whole),
+        cell=lambda image, score: show_score(image.scores.get(score), score in content["whole"]),
     )
 
 
-def _data(content: Content) -> dict[str, Any]:
+def _content(runs: Sequence[Run], pictures: Sequence[Mapping[str, ImagePictures]]) -> dict[str, Any]:
+    """What the page says of the runs, by the names that its template uses."""
+    images = [
+        _ImageRow(
+            number,
+            name,
+            {
+                **dict(zip(COUNTS, of_run[name].counts(), strict=True)),
+                **{score: known_number(values[row]) for score, values in run.scores.items()},
+            },
+            of_run[name],
+        )
+        for number, (run, of_run) in enumerate(zip(runs, pictures, strict=True))
+        for row, name in enumerate(run.names)
+    ]
+    of_files = list(dict.fromkeys(score for run in runs for score in run.scores))
+    counted = [name for name in COUNTS if any(image.scores.get(name) is not None for image in images)]
+    scores = list(dict.fromkeys([*of_files, *counted]))
+    comparisons = compare_runs(runs)
+    facts, settings = run_facts(runs)
+    worst_by = worst_score(of_files)
+    return {
+        "labels": [run.label for run in runs],
+        "classes": [run.classes for run in runs],
+        "facts": facts,
+        "settings": settings,
+        "training": training_charts(runs),
+        "summary": list(_summary(runs)),
+        "quality": quality_charts(runs),
+        "calibration": calibration_facts(runs),
+        "comparisons": comparisons,
+        "differences": difference_charts(comparisons),
+        "scores": scores,
+        "shown": first_shown(scores),
+        "images": images,
+        "whole": {score for score in scores if _is_whole(images, score)},
+        "worst_by": worst_by,
+        "worst_first": _worst_first(images, worst_by),
+    }
+
+
+def _is_whole(images: Sequence[_ImageRow], score: str) -> bool:
+    values = np.array([value for image in images if (value := image.scores.get(score)) is not None])
+    return bool((values == np.rint(values)).all() and (lower_is_better(score) or values.max() > 1))
+
+
+def _worst_first(images: Sequence[_ImageRow], score: str) -> list[int]:
+    """Numbers of the images, those without the score last."""
+    sign = -1 if lower_is_better(score) else 1
+    values = [image.scores.get(score) for image in images]
+    badness = [(value is None, 0.0 if value is None else sign * value) for value in values]
+    return sorted(range(len(images)), key=badness.__getitem__)
+
+
+def _summary(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """Each score of each run: pooled over all pixels, and over images."""
+    for number, run in enumerate(runs):
+        for score, values in run.scores.items():
+            yield {
+                "run": number,
+                "score": score,
+                "pooled": known_number(run.record.get("test", {}).get(score)),
+                "images": mean_interval(values),
+                "lowest": float(np.nanmin(values)),
+                "highest": float(np.nanmax(values)),
+            }
+
+
+def _data(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the viewer needs of each image, as JSON."""
     return {
-        "runs": list(content.labels),
-        "classes": [list(classes) for classes in content.classes],
-        "lower": [score for score in content.scores if lower_is_better(score)],
+        "runs": content["labels"],
+        "classes": content["classes"],
+        "lower": [score for score in content["scores"] if lower_is_better(score)],
         "images": [
             {
                 "run": image.run,
                 "name": image.name,
                 "size": image.pictures.size,
                 "files": image.pictures.files,
-                "classes": [
-                    {"files": one.files, "counts": [one.breaks, one.bridges, one.false_components]}
-                    for one in image.pictures.classes
-                ],
+                "classes": [{"files": one.files, "counts": one.counts} for one in image.pictures.classes],
             }
-            for image in content.images
+            for image in content["images"]
         ],
     }
 
 
-def _hidden_columns(content: Content) -> Markup:
+def _hidden_columns(content: Mapping[str, Any]) -> Markup:
     """A rule that leaves columns out of the table of images, as the page's script writes it once others are chosen."""
-    before = 2 if len(content.labels) > 1 else 1  # the name and the run
-    places = [before + place for place, score in enumerate(content.scores, start=1) if score not in content.shown]
+    before = 2 if len(content["labels"]) > 1 else 1  # the name and the run
+    places = [before + place for place, score in enumerate(content["scores"], start=1) if score not in content["shown"]]
     return Markup("".join(f"#table tr > :nth-child({place}) {{ display: none; }}" for place in places))
-
-
-def _missing(value: float | None) -> bool:
-    return value is None or math.isnan(value)
-
-
-def _change(value: float) -> str:
-    return show_score(value) if math.isnan(value) else f"{value:+.4f}"

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,8 @@ _SCORE_TAGS = ("test/", "validation/")  # evaluation's, which are no curves
 _EVALUATE = "score it first: python -m monai.bundle run evaluating --config_file configs/evaluate.yaml --output_dir RUN"
 
 
-@dataclasses.dataclass(frozen=True)
-class Scalars:
-    """One training curve.
-
-    Args:
-        tag: its name in TensorBoard.
-        steps: iterations or epochs, as it was written.
-        values: as many.
-    """
+class Scalars(NamedTuple):
+    """One training curve, by its name in TensorBoard; steps are iterations or epochs, as it was written."""
 
     tag: str
     steps: tuple[int, ...]
@@ -50,7 +43,7 @@ class Run:
         record: settings, provenance and pooled scores, of ``summary.json`` or ``training.json``.
         names: of the images.
         scores: of each image by the score's name; NaN where one is not defined.
-        curves: content of ``curves.json``; empty for runs evaluated before there was one.
+        curves: of each class by its name, of ``curves.json``; empty for runs evaluated before there was one.
         scalars: training curves.
     """
 
@@ -59,25 +52,18 @@ class Run:
     record: dict[str, Any]
     names: tuple[str, ...]
     scores: dict[str, NDArray[np.float64]]
-    curves: dict[str, Any]
+    curves: dict[str, dict[str, Any]]
     scalars: tuple[Scalars, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, the background left out."""
         several = self.record.get("test", {}).get("classes", {})
-        return tuple(several or self.of_classes or ("foreground",))
-
-    @property
-    def of_classes(self) -> dict[str, dict[str, Any]]:
-        """Curves of each class by its name; empty where there are none."""
-        found: dict[str, dict[str, Any]] = self.curves.get("classes", {})
-        return found
+        return tuple(several or self.curves or ("foreground",))
 
     def layers(self, name: str) -> ImageLayers:
         """Picture files of one image."""
-        within = self.folder / "evaluation" / "images"
-        return find_layers(_below(within, name), len(self.classes))
+        return find_layers(_below(self.folder / "evaluation" / "images", name), len(self.classes))
 
     def figure(self, name: str) -> Path | None:
         """The picture of one image with everything side by side."""
@@ -119,12 +105,9 @@ def _open_run(folder: Path, label: str) -> Run:
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Shortest ends of the paths that tell them apart."""
-    depth = 1
-    while True:
-        labels = [str(Path(*path.parts[-depth:])) for path in paths]
-        if len(set(labels)) == len(labels) or depth >= max(len(path.parts) for path in paths):
-            return labels
-        depth += 1
+    depths = range(1, max(len(path.parts) for path in paths) + 1)
+    each = ([str(Path(*path.parts[-depth:])) for path in paths] for depth in depths)
+    return next(labels for labels in each if len(set(labels)) == len(labels))
 
 
 def _read_table(path: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
@@ -154,9 +137,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return read_json(path, _EVALUATE) if path.is_file() else {}
 
 
-def _read_curves(path: Path) -> dict[str, Any]:
+def _read_curves(path: Path) -> dict[str, dict[str, Any]]:
     curves = _read_json(path)
-    if curves and (curves.get("format") != _CURVES_FORMAT or not isinstance(curves.get("classes"), dict)):
+    classes = curves.get("classes", {})
+    if curves and (curves.get("format") != _CURVES_FORMAT or not isinstance(classes, dict)):
         raise DataError(
             "curves of another format",
             path=path,
@@ -164,7 +148,7 @@ def _read_curves(path: Path) -> dict[str, Any]:
             found=f"format {curves.get('format')}",
             hint=_EVALUATE,
         )
-    return curves
+    return dict(classes)
 
 
 def _read_scalars(folder: Path) -> tuple[Scalars, ...]:
@@ -179,8 +163,7 @@ def _read_scalars(folder: Path) -> tuple[Scalars, ...]:
         points = {event.step: event.value for event in events.Scalars(tag)}  # the last, of a step taken up again
         known = sorted((step, value) for step, value in points.items() if math.isfinite(value))
         if known:
-            steps, values = zip(*known, strict=True)
-            curves.append(Scalars(tag, steps, values))
+            curves.append(Scalars(tag, *zip(*known, strict=True)))
     return tuple(curves)
 
 

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-__all__ = [
-    "COUNTS",
-    "NO_SCORE",
-    "best_value",
-    "first_shown",
-    "lower_is_better",
-    "score_title",
-    "show_score",
-    "worst_score",
-]
+__all__ = ["COUNTS", "best_value", "first_shown", "lower_is_better", "score_title", "show_score", "worst_score"]
 
-NO_SCORE = "\u2013"
-"""Stands where a score is not defined."""
-
-COUNTS = {"breaks": "broken", "bridges": "false_links", "false_components": "false_parts"}
-"""Columns of the report's own counts, by what they count."""
+COUNTS = ("broken", "false_links", "false_parts")
+"""Columns of the report's own counts: of broken and false connections, and of parts that touch nothing true."""
 
 _TITLES = {
     "dice": "Dice",
@@ -59,7 +47,7 @@ _LOWER_TITLES = {
 _KNOWN = _TITLES | _LOWER_TITLES
 _FIRST = (
     *("dice", "cldice", "precision", "recall", "betti_0_error", "betti_1_error", "boundary_f1", "hd95"),
-    *COUNTS.values(),
+    *COUNTS,
 )
 _FEW = 9  # columns that fit beside a name without choosing
 _LOWER_WORDS = re.compile(r"(^|_)(betti\w*|hausdorff|error|errors|breaks|loss)(_|$)")
@@ -94,27 +82,26 @@ def best_value(score: str) -> str:
     return "low" if lower_is_better(score) else "high"
 
 
-def first_shown(scores: Sequence[str]) -> tuple[str, ...]:
+def first_shown(scores: Sequence[str]) -> Sequence[str]:
     """Those to show before anyone chooses: all of a few, the most telling of many.
 
     Example:
         >>> first_shown(["dice", "brier"])
-        ('dice', 'brier')
+        ['dice', 'brier']
     """
-    if len([score for score in scores if score not in COUNTS.values()]) <= _FEW:
-        return tuple(scores)
-    return tuple(score for score in scores if score in _FIRST) or tuple(scores[:_FEW])
+    if len([score for score in scores if score not in COUNTS]) <= _FEW:
+        return scores
+    return [score for score in scores if score in _FIRST] or scores[:_FEW]
 
 
-def worst_score(scores: Iterable[str]) -> str:
+def worst_score(scores: Sequence[str]) -> str:
     """The score that says most about thin structures, of those there are.
 
     Example:
         >>> worst_score(["dice", "iou", "cldice"])
         'cldice'
     """
-    found = list(scores)
-    return next((score for score in ("cldice", "dice") if score in found), found[0] if found else "")
+    return next((score for score in ("cldice", "dice", *scores) if score in scores), "")
 
 
 def show_score(value: float | None, whole: bool = False) -> str:
@@ -125,7 +112,7 @@ def show_score(value: float | None, whole: bool = False) -> str:
         ('0.5000', '3')
     """
     if value is None or math.isnan(value):
-        return NO_SCORE
+        return "\u2013"
     return f"{value:.0f}" if whole else f"{value:.4f}"
 
 

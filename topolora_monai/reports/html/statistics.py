@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.metrics.statistics import bootstrap_interval, paired_test
+from topolora_monai.metrics import bootstrap_interval, paired_test
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import lower_is_better
 
@@ -17,7 +17,7 @@ __all__ = ["Comparison", "Difference", "Interval", "compare_runs", "mean_interva
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Mean over images with its bootstrap 95 % interval; ends are NaN for fewer than two images."""
+    """Mean over ``count`` images with its bootstrap 95 % interval; ends are NaN for fewer than two images."""
 
     mean: float
     low: float
@@ -27,16 +27,10 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One score of two runs on the images that both scored.
+    """One score of two runs on the images that both scored: the mean of either, and that of second minus first.
 
-    Args:
-        score: its name.
-        first: mean of the first run over these images.
-        second: mean of the second.
-        difference: mean of second minus first, image by image.
-        p_value: of Wilcoxon's signed-rank test, two-sided; NaN without images.
-        better: on how many images the second is better.
-        worse: on how many it is worse.
+    ``p_value`` is of Wilcoxon's signed-rank test, two-sided, NaN without images; ``better`` and ``worse`` say on how
+    many images the second is so.
     """
 
     score: str
@@ -50,15 +44,10 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two runs on the images they share.
+    """Two runs, by their labels, on the images they share.
 
-    Args:
-        first: label of the run that is compared with.
-        second: label of the other.
-        names: images that both scored.
-        left_out: how many images only one of them scored.
-        differences: one for each score that both have.
-        each: second minus first of each image, by score.
+    ``left_out`` counts those that only one of them scored. There is a difference for each score that both have, and
+    second minus first of each image in ``each``, by score.
     """
 
     first: str
@@ -70,17 +59,14 @@ class Comparison:
 
 
 def mean_interval(values: NDArray[np.float64]) -> Interval:
-    """Mean over images and its interval, by :func:`~topolora_monai.metrics.statistics.bootstrap_interval`.
-
-    Args:
-        values: one for each image; NaN is left out.
+    """Mean over images, NaN left out, and its interval by :func:`~topolora_monai.metrics.bootstrap_interval`.
 
     Example:
         >>> mean_interval(np.array([0.5, 0.5, np.nan]))
         Interval(mean=0.5, low=0.5, high=0.5, count=2)
     """
-    interval = bootstrap_interval(values)
-    return Interval(interval.value, interval.low, interval.high, int(np.isfinite(values).sum()))
+    found = bootstrap_interval(values)
+    return Interval(found.value, found.low, found.high, int(np.isfinite(values).sum()))
 
 
 def compare_runs(runs: Sequence[Run]) -> list[Comparison]:
@@ -92,11 +78,8 @@ def _compare(first: Run, second: Run) -> Comparison:
     places = [{name: row for row, name in enumerate(run.names)} for run in (first, second)]
     names = tuple(name for name in first.names if name in places[1])
     rows, columns = ([place[name] for name in names] for place in places)
-    pairs = {
-        score: (first.scores[score][rows], second.scores[score][columns])
-        for score in first.scores
-        if score in second.scores
-    }
+    shared = [score for score in first.scores if score in second.scores]
+    pairs = {score: (first.scores[score][rows], second.scores[score][columns]) for score in shared}
     return Comparison(
         first=first.label,
         second=second.label,
@@ -109,15 +92,8 @@ def _compare(first: Run, second: Run) -> Comparison:
 
 def _difference(score: str, before: NDArray[np.float64], after: NDArray[np.float64]) -> Difference:
     known = np.isfinite(before) & np.isfinite(after)
-    before, after = before[known], after[known]
-    test = paired_test(after, before)
-    lower = lower_is_better(score)
-    return Difference(
-        score=score,
-        first=float(before.mean()) if len(before) else np.nan,
-        second=float(after.mean()) if len(after) else np.nan,
-        difference=Interval(test.difference, test.low, test.high, test.images),
-        p_value=test.p_value,
-        better=test.worse if lower else test.better,
-        worse=test.better if lower else test.worse,
-    )
+    test = paired_test(after[known], before[known])
+    first, second = (float(of[known].mean()) if known.any() else np.nan for of in (before, after))
+    interval = Interval(test.difference, test.low, test.high, test.images)
+    counts = (test.worse, test.better) if lower_is_better(score) else (test.better, test.worse)
+    return Difference(score, first, second, interval, test.p_value, *counts)
