@@ -9,43 +9,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topolora_monai import metrics
 from topolora_monai.errors import unknown_choice
-from topolora_monai.metrics import (
-    ASSDMetric,
-    BalancedErrorRateMetric,
-    BettiErrorMetric,
-    BettiMatchingErrorMetric,
-    BoundaryF1Metric,
-    ClDiceMetric,
-    EMeasureMetric,
-    HD95Metric,
-    ImageMetric,
-    MeanAbsoluteErrorMetric,
-    ProbabilityMetric,
-    SMeasureMetric,
-    WeightedFMeasureMetric,
-)
 
 __all__ = ["IMAGE_SCORES", "ImageScores"]
 
 PATCH_SIZE = 64
 """Side in pixels of the patches that Betti errors are averaged over, as in Hu et al., NeurIPS 2019."""
 
-IMAGE_SCORES: Mapping[str, Callable[[float, float], ImageMetric]] = {
-    "cldice": lambda spacing, tolerance: ClDiceMetric(),
-    "betti_0_error": lambda spacing, tolerance: BettiErrorMetric(0),
-    "betti_1_error": lambda spacing, tolerance: BettiErrorMetric(1),
-    "betti_0_patch_error": lambda spacing, tolerance: BettiErrorMetric(0, PATCH_SIZE),
-    "betti_1_patch_error": lambda spacing, tolerance: BettiErrorMetric(1, PATCH_SIZE),
-    "betti_matching_error": lambda spacing, tolerance: BettiMatchingErrorMetric(),
-    "boundary_f1": lambda spacing, tolerance: BoundaryF1Metric(tolerance, spacing),
-    "hd95": lambda spacing, tolerance: HD95Metric(spacing),
-    "assd": lambda spacing, tolerance: ASSDMetric(spacing),
-    "s_measure": lambda spacing, tolerance: SMeasureMetric(),
-    "e_measure": lambda spacing, tolerance: EMeasureMetric(),
-    "weighted_f": lambda spacing, tolerance: WeightedFMeasureMetric(),
-    "mae": lambda spacing, tolerance: MeanAbsoluteErrorMetric(),
-    "ber": lambda spacing, tolerance: BalancedErrorRateMetric(),
+IMAGE_SCORES: Mapping[str, Callable[[float, float], metrics.ImageMetric]] = {
+    "cldice": lambda spacing, tolerance: metrics.ClDiceMetric(),
+    "betti_0_error": lambda spacing, tolerance: metrics.BettiErrorMetric(0),
+    "betti_1_error": lambda spacing, tolerance: metrics.BettiErrorMetric(1),
+    "betti_0_patch_error": lambda spacing, tolerance: metrics.BettiErrorMetric(0, PATCH_SIZE),
+    "betti_1_patch_error": lambda spacing, tolerance: metrics.BettiErrorMetric(1, PATCH_SIZE),
+    "betti_matching_error": lambda spacing, tolerance: metrics.BettiMatchingErrorMetric(),
+    "boundary_f1": lambda spacing, tolerance: metrics.BoundaryF1Metric(tolerance, spacing),
+    "hd95": lambda spacing, tolerance: metrics.HD95Metric(spacing),
+    "assd": lambda spacing, tolerance: metrics.ASSDMetric(spacing),
+    "s_measure": lambda spacing, tolerance: metrics.SMeasureMetric(),
+    "e_measure": lambda spacing, tolerance: metrics.EMeasureMetric(),
+    "weighted_f": lambda spacing, tolerance: metrics.WeightedFMeasureMetric(),
+    "mae": lambda spacing, tolerance: metrics.MeanAbsoluteErrorMetric(),
+    "ber": lambda spacing, tolerance: metrics.BalancedErrorRateMetric(),
 }
 """What makes the metric of a name, given the size of a pixel and the tolerance of boundaries in the same unit.
 
@@ -93,7 +79,7 @@ class ImageScores:
         mask = torch.from_numpy(predicted.astype(np.float32))
         columns = []
         for metric in self.metrics.values():
-            answer = probability if isinstance(metric, ProbabilityMetric) else mask
+            answer = probability if isinstance(metric, metrics.ProbabilityMetric) else mask
             values = metric(y_pred=answer[None], y=label[None], mask=None if fov is None else fov[None])
             metric.reset()
             columns.append(values[0].tolist())
