@@ -18,11 +18,15 @@ from torch import Tensor, nn
 
 import topolora_monai
 from topolora_monai.adapters import AdapterLibrary, merge, read_spec
-from topolora_monai.annotation.correction import apply_click
-from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding
-from topolora_monai.annotation.evidence import local_contrast
+from topolora_monai.annotation.correction import apply_click, local_contrast
+from topolora_monai.annotation.embeddings import (
+    EmbeddingCache,
+    EncoderRecorder,
+    ImageEmbedding,
+    content_digest,
+    plain_tensor,
+)
 from topolora_monai.annotation.prompts import Prompts
-from topolora_monai.annotation.tiling import EncoderRecorder, plain_tensor
 from topolora_monai.data import Item, file_sha256
 from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.fields_of_view import field_of_view
@@ -64,7 +68,6 @@ class AnnotationSegmenter:
         device: that networks run on.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
         overlap: of the tiles, in [0, 1); less is faster.
-        tile_batch: tiles encoded at a time.
         cache_bytes: memory for embeddings.
         field_of_view: look for structures only in the lit disc of fundus photographs, which
             :func:`~topolora_monai.data.fields_of_view.field_of_view` finds in each picture; networks taught inside it
@@ -98,7 +101,6 @@ class AnnotationSegmenter:
         device: str | torch.device = "cpu",
         precision: Precision | None = None,
         overlap: float = 0.5,
-        tile_batch: int = 4,
         cache_bytes: int = 1_000_000_000,
         field_of_view: bool = False,
     ) -> None:
@@ -107,10 +109,8 @@ class AnnotationSegmenter:
         self.device = torch.device(device)
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = overlap
-        self.tile_batch = tile_batch
         self.field_of_view = field_of_view
         self.cache = EmbeddingCache(cache_bytes)
-        self._digest = ContentDigest()
         spec = _base_spec(base, adapters or {})
         network = build_network(**spec.network_settings, weights=weights).requires_grad_(False)
         spec = dataclasses.replace(spec, base_sha256=fingerprint(network.state_dict()))
@@ -144,21 +144,12 @@ class AnnotationSegmenter:
         assert spec is not None  # as of any adapter
         self._models[name] = self._model(name, spec, file_sha256(path))
 
-    def drop(self, name: str) -> None:
-        """Forget an adapter.
-
-        Raises:
-            ConfigError: for an unknown name or the base.
-        """
-        self._library.drop(name)
-        self._models.pop(name, None)
-
     def automatic(self, image: ImageSource, adapter: str | None = None) -> Tensor:
         """Probabilities without any prompt.
 
         Args:
             image: what to segment.
-            adapter: name, or ``"base"``; by default the first adapter.
+            adapter: name, or ``"base"``; by default the first adapter. The same for all questions.
 
         Returns:
             Of the K foreground classes, float32 (K, H, W), at the image's size, on the CPU; 0 where the image holds
@@ -182,7 +173,7 @@ class AnnotationSegmenter:
         network's answer to that box inside it.
 
         Args:
-            image: as of :meth:`automatic`.
+            image: what to segment.
             prompts: in pixels of the image.
             previous: mask to go on from, (H, W) with class numbers, or (K, H, W), foreground where not 0; None goes
                 on from the automatic one.
@@ -197,8 +188,7 @@ class AnnotationSegmenter:
         """
         model = self._named(adapter)
         embedding = self._embedding(image, model)
-        classes, *size = embedding.probability.shape
-        height, width = size
+        classes, height, width = embedding.probability.shape
         prompts.check_inside((height, width))
         if prompts.label > classes:
             raise ConfigError("no such class", expected=f"label 1 to {classes}", found=prompts.label)
@@ -235,14 +225,14 @@ class AnnotationSegmenter:
         """What answers with dropout in the adapter and to mirror images say together.
 
         Args:
-            image: as of :meth:`automatic`.
+            image: what to judge.
             adapter: as of :meth:`automatic`.
             passes: with dropout, for each copy of the image; 0 leaves dropout off.
             axes: spatial axes to mirror, 0 to 2.
             seed: of the dropout.
 
         Returns:
-            Maps with a batch axis of 1, on the CPU; see :class:`~topolora_monai.engines.Uncertainty`.
+            Maps with a batch axis of 1, on the CPU.
 
         Raises:
             ConfigError: for settings that leave one answer, or passes of an adapter without dropout.
@@ -273,28 +263,20 @@ class AnnotationSegmenter:
     def _named(self, name: str | None) -> _Model:
         names = list(self._models)
         chosen = name if name is not None else names[min(1, len(names) - 1)]
-        model = self._models.get(chosen)
-        if model is None:
+        if chosen not in self._models:
             raise unknown_choice("adapter", chosen, names)
-        return model
+        return self._models[chosen]
 
     def _model(self, name: str, spec: ModelSpec, digest: str) -> _Model:
         with self._library.use(name) as network:
             merged = merge(_sharing_copy(network))
-        predictor = Predictor(
-            spec,
-            merged,
-            device=self.device,
-            precision=self.precision,
-            overlap=self.overlap,
-            tile_batch=self.tile_batch,
-        )
+        predictor = Predictor(spec, merged, device=self.device, precision=self.precision, overlap=self.overlap)
         return _Model(name, predictor, digest)
 
     def _embedding(self, image: ImageSource, model: _Model) -> ImageEmbedding:
         item = _item(image)
         try:
-            content = self._digest(item)
+            content = content_digest(item)
         except OSError as error:
             raise DataError("image cannot be read", path=item["image"], found=error.strerror or error) from error
         key = (content, model.digest, model.spec.crop_size, self.overlap)
@@ -369,8 +351,7 @@ class _Model:
 
     def agreeing(self, probability: Tensor, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Tensor:
         """Probabilities whose masks are ``after``, unchanged where they are already."""
-        changed = torch.from_numpy(before != after)
-        wanted = torch.from_numpy(after)
+        changed, wanted = torch.from_numpy(before != after), torch.from_numpy(after)
         if self.spec.exclusive:
             told = 0.25 * probability + 0.75 * wanted
             return torch.where(changed.any(dim=0), told, probability)
@@ -380,8 +361,8 @@ class _Model:
 
 def _base_spec(base: Mapping[str, Any] | None, adapters: Mapping[str, str | Path]) -> ModelSpec:
     """What the base is before its weights are known."""
-    version = topolora_monai.__version__
-    untrained: dict[str, Any] = {"base_sha256": 64 * "0", "adaptation": {}, "package_version": version}
+    untrained: dict[str, Any] = {"base_sha256": 64 * "0", "adaptation": {}}
+    untrained["package_version"] = topolora_monai.__version__
     if base is not None:
         return ModelSpec(**{**base, **untrained})
     if not adapters:

@@ -74,7 +74,7 @@ def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None 
 def annotate(
     answer: Answer, truth: ArrayLike, clicks: int, valid: ArrayLike | None = None, label: int = 1
 ) -> SimulatedAnnotation:
-    """Correct an image click by click.
+    """Correct an image click by click; returns the course of Dice, and what was clicked.
 
     Args:
         answer: gives the mask to prompts and the previous mask, which is None at first.
@@ -82,9 +82,6 @@ def annotate(
         clicks: how many to make at most.
         valid: same shape; nothing else is scored.
         label: of the class, for the prompts.
-
-    Returns:
-        The course of Dice, and what was clicked.
     """
     true = np.asarray(truth, bool)
     inside = np.ones_like(true) if valid is None else np.asarray(valid, bool)
