@@ -22,20 +22,7 @@ from topolora_monai.io import volume_state
 from topolora_monai.model.tiling import TileGrid
 from topolora_monai.networks import SamSegmenter
 
-__all__ = ["EmbeddingCache", "EncoderRecorder", "ImageEmbedding", "Tiles", "content_digest", "plain_tensor"]
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Encoder features of the tiles of an image, each of shape (N, D, h, w), as the mask decoder takes them.
-
-    ``corners`` are (row, column) of the tiles' first pixels in the image, negative where a tile is larger than it;
-    ``size`` is a tile's side in pixels.
-    """
-
-    features: tuple[Tensor, ...]
-    corners: tuple[tuple[int, int], ...]
-    size: int
+__all__ = ["EmbeddingCache", "EncoderRecorder", "ImageEmbedding", "content_digest", "plain_tensor"]
 
 
 @dataclass(frozen=True)
@@ -47,19 +34,22 @@ class ImageEmbedding:
         logits: what they come from, likewise.
         contrast: see :func:`~topolora_monai.annotation.correction.local_contrast`, (H, W).
         valid: where the image holds data, (H, W).
-        tiles: None for a network without prompts.
+        grid: of the tiles that were looked at.
+        features: of the encoder in all tiles, each (N, D, h, w), as the mask decoder takes them; none of a network
+            without prompts.
     """
 
     probability: Tensor
     logits: Tensor
     contrast: NDArray[np.float32]
     valid: NDArray[np.bool_]
-    tiles: Tiles | None
+    grid: TileGrid
+    features: tuple[Tensor, ...]
 
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""
-        tensors = [self.probability, self.logits, *(self.tiles.features if self.tiles else ())]
+        tensors = [self.probability, self.logits, *self.features]
         return sum(tensor.nbytes for tensor in tensors) + self.contrast.nbytes + self.valid.nbytes
 
 
@@ -169,12 +159,9 @@ class EncoderRecorder:
         self._features.append(tuple(feature.to(torch.float16) for feature in features))
         return self._network.decode(features, (tiles.shape[-2], tiles.shape[-1]))
 
-    def tiles(self, grid: TileGrid) -> Tiles | None:
-        """What was kept of all tiles of a grid, in half precision, or None."""
-        if not self._features:
-            return None
-        features = tuple(plain_tensor(torch.cat(parts)) for parts in zip(*self._features, strict=True))
-        return Tiles(features, tuple(grid.corners), grid.crop)
+    def features(self) -> tuple[Tensor, ...]:
+        """What was kept of all tiles, in half precision."""
+        return tuple(plain_tensor(torch.cat(parts)) for parts in zip(*self._features, strict=True))
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:

@@ -45,7 +45,6 @@ __all__ = ["AnnotationSegmenter"]
 
 _logger = logging.getLogger(__name__)
 
-_BASE = AdapterLibrary.BASE
 _RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator
 
 ImageSource = str | Path | Mapping[str, Any]
@@ -58,7 +57,9 @@ class AnnotationSegmenter:
     An image is loaded, tiled and judged as by a :class:`~topolora_monai.model.predictor.Predictor`, whose answer is
     the same in every bit. What the encoder saw is kept, so that later clicks on an image cost neither reading nor
     encoding. Any number of threads may ask at once: each works on network objects of its own, which share all weights.
-    Adapters share the base's weights but for those that they change.
+    Adapters share the base's weights but for those that they change. Every question takes an image, a path or an item
+    with ``axis`` and ``slice`` of a volume, and an adapter's name or ``"base"``, by default the first adapter; unknown
+    names raise ``ConfigError``, images that cannot be used ``DataError``.
 
     Args:
         adapters: adapter files by name, all for one base.
@@ -104,8 +105,6 @@ class AnnotationSegmenter:
         cache_bytes: int = 1_000_000_000,
         field_of_view: bool = False,
     ) -> None:
-        if not 0 <= overlap < 1:
-            raise ConfigError("overlap of tiles must be in [0, 1)", found=overlap)
         self.device = torch.device(device)
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = overlap
@@ -115,7 +114,7 @@ class AnnotationSegmenter:
         network = build_network(**spec.network_settings, weights=weights).requires_grad_(False)
         spec = dataclasses.replace(spec, base_sha256=fingerprint(network.state_dict()))
         self._library = AdapterLibrary(network.to(self.device), build_network)
-        self._models = {_BASE: self._model(_BASE, spec, repr(spec))}
+        self._models = {AdapterLibrary.BASE: self._model(AdapterLibrary.BASE, spec, repr(spec))}
         for name, path in (adapters or {}).items():
             self.load(name, path)
 
@@ -125,11 +124,7 @@ class AnnotationSegmenter:
         return tuple(self._models)
 
     def spec(self, name: str | None = None) -> ModelSpec:
-        """What the adapter's file says; of the first adapter without a name.
-
-        Raises:
-            ConfigError: for an unknown name.
-        """
+        """What the adapter's file says."""
         return self._named(name).spec
 
     def load(self, name: str, path: str | Path) -> None:
@@ -147,17 +142,9 @@ class AnnotationSegmenter:
     def automatic(self, image: ImageSource, adapter: str | None = None) -> Tensor:
         """Probabilities without any prompt.
 
-        Args:
-            image: what to segment.
-            adapter: name, or ``"base"``; by default the first adapter. The same for all questions.
-
         Returns:
             Of the K foreground classes, float32 (K, H, W), at the image's size, on the CPU; 0 where the image holds
             no data.
-
-        Raises:
-            ConfigError: for an unknown adapter.
-            DataError: for an image that cannot be used.
         """
         return self._embedding(image, self._named(adapter)).probability.clone()
 
@@ -177,14 +164,14 @@ class AnnotationSegmenter:
             prompts: in pixels of the image.
             previous: mask to go on from, (H, W) with class numbers, or (K, H, W), foreground where not 0; None goes
                 on from the automatic one.
-            adapter: as of :meth:`automatic`.
+            adapter: as above.
 
         Returns:
             Float32 (K, H, W); the automatic probabilities wherever the mask is the automatic one.
 
         Raises:
-            ConfigError: for prompts outside of the image, an unknown class or adapter.
-            DataError: for an image that cannot be used, or a previous mask of another size.
+            ConfigError: for prompts outside of the image, or an unknown class.
+            DataError: for a previous mask of another size.
         """
         model = self._named(adapter)
         embedding = self._embedding(image, model)
@@ -201,9 +188,8 @@ class AnnotationSegmenter:
             target = np.where(allowed, seen & embedding.valid, target)
         evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
         for click in prompts.clicks:
-            target = apply_click(
-                target, evidence, click.pixel, click.positive, allowed & prompts.nearer(click, allowed)
-            )
+            near = allowed & prompts.nearer(click, allowed)
+            target = apply_click(target, evidence, click.pixel, click.positive, near)
         for click in prompts.clicks:  # a later piece may have run over an earlier click
             target[click.pixel] = click.positive
         if model.spec.exclusive:
@@ -216,7 +202,7 @@ class AnnotationSegmenter:
         return self._named(adapter).masks(probability)
 
     def valid(self, image: ImageSource, adapter: str | None = None) -> NDArray[np.bool_]:
-        """Where the image holds data, (H, W)."""
+        """Validity mask: where the image holds data, (H, W)."""
         return np.array(self._embedding(image, self._named(adapter)).valid)
 
     def uncertainty(
@@ -226,7 +212,7 @@ class AnnotationSegmenter:
 
         Args:
             image: what to judge.
-            adapter: as of :meth:`automatic`.
+            adapter: as above.
             passes: with dropout, for each copy of the image; 0 leaves dropout off.
             axes: spatial axes to mirror, 0 to 2.
             seed: of the dropout.
@@ -236,7 +222,6 @@ class AnnotationSegmenter:
 
         Raises:
             ConfigError: for settings that leave one answer, or passes of an adapter without dropout.
-            DataError: for an image that cannot be used.
         """
         model = self._named(adapter)
         tensor = model.predictor.load(_item(image))["image"][None].to(self.device)
@@ -299,25 +284,26 @@ class AnnotationSegmenter:
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
         height, width = valid.shape
-        tiles = recorder.tiles(TileGrid(height, width, model.spec.crop_size, self.overlap))
-        return ImageEmbedding(plain_tensor(probability), plain_tensor(logits), contrast, valid, tiles)
+        grid = TileGrid(height, width, model.spec.crop_size, self.overlap)
+        return ImageEmbedding(
+            plain_tensor(probability), plain_tensor(logits), contrast, valid, grid, recorder.features()
+        )
 
     @torch.inference_mode()
     def _answer_to_box(self, model: _Model, embedding: ImageEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
         """Masks (K, H, W) that the network sees when asked for the box, right inside it."""
-        tiles, box = embedding.tiles, prompts.box
-        if tiles is None or box is None:
+        box, size = prompts.box, embedding.grid.crop
+        if not embedding.features or box is None:
             return model.masks(embedding.probability)
-        blended = TileBlend(embedding.logits.shape, tiles.size)
+        blended = TileBlend(embedding.logits.shape, size)
         with model.borrow() as network:
-            for number, (row, column) in enumerate(tiles.corners):
-                inside = _clipped(box, row, column, tiles.size)
+            for number, (row, column) in enumerate(embedding.grid.corners):
+                inside = _clipped(box, row, column, size)
                 if inside is None:
                     continue
-                features = tuple(feature[number : number + 1].float().to(self.device) for feature in tiles.features)
-                size = (tiles.size, tiles.size)
+                features = tuple(part[number : number + 1].float().to(self.device) for part in embedding.features)
                 corners = torch.tensor([inside], device=self.device)
-                answer = network.decode(features, size, boxes=corners)[0].float().cpu() / model.spec.temperature
+                answer = network.decode(features, (size, size), boxes=corners)[0].float().cpu() / model.spec.temperature
                 blended.add(answer, row, column)
         logits = torch.where(blended.answered, blended.logits(), embedding.logits)
         return model.masks(probabilities(logits, model.spec.activation))

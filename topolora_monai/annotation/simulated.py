@@ -25,12 +25,10 @@ class SimulatedAnnotation(NamedTuple):
     Args:
         dice: after 0, 1, 2, ... clicks; at 1 from where nothing was wrong any more.
         clicks: in order.
-        mask: the last one.
     """
 
     dice: tuple[float, ...]
     clicks: tuple[Click, ...]
-    mask: NDArray[np.bool_]
 
 
 def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None = None) -> Click | None:
@@ -93,14 +91,14 @@ def annotate(
             made.append(click)
             mask = np.asarray(answer(Prompts(tuple(made), label=label), mask), bool)
         scores.append(_dice(mask, true, inside))
-    return SimulatedAnnotation(tuple(scores), tuple(made), mask)
+    return SimulatedAnnotation(tuple(scores), tuple(made))
 
 
 def mean_course(courses: Sequence[SimulatedAnnotation], counts: Sequence[int]) -> dict[int, float]:
     """Mean Dice of several images after so many clicks.
 
     Example:
-        >>> one = SimulatedAnnotation((0.5, 0.7), (), np.zeros((1, 1), bool))
+        >>> one = SimulatedAnnotation((0.5, 0.7), ())
         >>> mean_course([one, one], [0, 1])
         {0: 0.5, 1: 0.7}
     """

@@ -26,7 +26,6 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.inferers import Precision
 from topolora_monai.networks import build_network
-from topolora_monai.spec import ModelSpec
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
@@ -192,11 +191,21 @@ def fine_tune(
         chosen["precision"] = precision
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
+        data = _Annotations(
+            root=run,
+            splits={"training": training, "validation": validation, "test": []},
+            channels=spec.in_channels,
+            modality="sar" if spec.pixel_values != "linear" else "optical",
+            pixel_values=spec.pixel_values,
+            # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
+            label_values=numbered(spec.labels, spec.ignore) if spec.out_channels > 1 else None,
+            classes=spec.labels,
+        )
         with plain_errors():
             workflow = training_workflow(
                 spec,
                 adaptation,
-                _Annotations(spec, run, {"training": training, "validation": validation, "test": []}),
+                data,
                 output_dir=run,
                 device=torch.device(device),
                 val_interval=min(settings.val_interval, settings.epochs),
@@ -237,31 +246,14 @@ _DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "reci
 class _Annotations:
     """Annotated images as a data set of the package."""
 
-    spec: ModelSpec
     root: Path
     splits: Splits
+    channels: int
+    modality: Modality
+    pixel_values: PixelValues
+    label_values: LabelValues | None
+    classes: tuple[str, ...]
     name: str = "annotations"
-
-    @property
-    def channels(self) -> int:
-        return self.spec.in_channels
-
-    @property
-    def modality(self) -> Modality:
-        return "sar" if self.spec.pixel_values != "linear" else "optical"
-
-    @property
-    def pixel_values(self) -> PixelValues:
-        return self.spec.pixel_values
-
-    @property
-    def label_values(self) -> LabelValues | None:
-        # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
-        return numbered(self.spec.labels, self.spec.ignore) if self.spec.out_channels > 1 else None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.spec.labels
 
     def items(self, split: Split) -> list[Item]:
         return list(self.splits[split])

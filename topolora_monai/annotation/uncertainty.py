@@ -24,7 +24,7 @@ __all__ = [
     "random_score",
     "topological_uncertainty",
     "uncertainty_score",
-]  # fmt: skip
+]
 
 UncertaintyKind = Literal["topology", "entropy", "dropout"]
 """Kinds of :func:`uncertainty_score`."""
@@ -78,10 +78,7 @@ def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -
 def topological_uncertainty(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalUncertainty:
     """Predicted breaks, and how topology changes between answers to the same image.
 
-    Args:
-        answers: probabilities of one class, each of shape (H, W), put back in the image's orientation; the first is
-            that to the image itself.
-        threshold: of the mask.
+    Answers are probabilities of one class (H, W), put back in the image's orientation, first that to the image itself.
 
     Raises:
         ConfigError: without an answer.
@@ -137,7 +134,6 @@ def uncertainty_score(
 
     Raises:
         ConfigError: for an unknown kind, or ``"dropout"`` of an adapter without dropout.
-        DataError: for an image that cannot be used.
     """
     if kind not in get_args(UncertaintyKind):
         raise unknown_choice("kind of uncertainty", kind, get_args(UncertaintyKind))

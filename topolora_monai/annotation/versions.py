@@ -27,16 +27,10 @@ _ADAPTER, _RECORD, _LOG = "adapter.safetensors", "version.json", "log.jsonl"
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """What is known of a version.
+    """What is known of a version: its number, from 1; when it was added, ISO 8601 in UTC; who or what made it, and why.
 
-    Args:
-        number: from 1.
-        time: when it was added, ISO 8601 in UTC.
-        author: who or what made it.
-        note: why.
-        parent: number of the version that it was trained from; None for one from elsewhere.
-        scores: validation scores and whatever else was measured.
-        path: of the adapter file.
+    ``parent`` is the number of the version that it was trained from, None for one from elsewhere; ``scores`` are plain
+    JSON of whatever was measured.
     """
 
     number: int
