@@ -156,9 +156,8 @@ def local_contrast(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArr
     Each channel is smoothed a little, and its wide average (12 pixels) taken away, so that uneven light does not
     count. Channels are added with the weights of Fisher's discriminant between mask and background.
 
-    Args:
-        image: shape (C, H, W), in [0, 1].
-        mask: shape (H, W), a first guess of the structures; where it is empty or full, channels weigh alike.
+    The image is (C, H, W), in [0, 1]; the mask (H, W) is a first guess of the structures. Where it is empty or full,
+    channels weigh alike.
 
     Returns:
         Shape (H, W), higher in structures; its standard deviation is 1, or 0 for an image of one colour.

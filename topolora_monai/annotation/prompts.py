@@ -16,13 +16,7 @@ __all__ = ["Click", "Prompts"]
 
 
 class Click(NamedTuple):
-    """A pixel whose class an annotator has told.
-
-    Args:
-        x: column; 0 is the centre of the first.
-        y: row, likewise.
-        positive: whether it belongs to the class in question.
-    """
+    """A pixel that an annotator has told: column and row, 0 at the centre of the first, and whether it belongs."""
 
     x: float
     y: float

@@ -157,14 +157,8 @@ class AnnotationSegmenter:
         it has followed (see :func:`~topolora_monai.annotation.correction.apply_click`); what is far from clicks, or
         outside of the box, stays exactly as it was. A click that the mask agrees with already changes nothing, so
         that clients may send all clicks each time, with or without the previous mask. A box without clicks takes the
-        network's answer to that box inside it.
-
-        Args:
-            image: what to segment.
-            prompts: in pixels of the image.
-            previous: mask to go on from, (H, W) with class numbers, or (K, H, W), foreground where not 0; None goes
-                on from the automatic one.
-            adapter: as above.
+        network's answer to that box inside it. Prompts are in pixels of the image. The previous mask is what to go on
+        from, (H, W) with class numbers, or (K, H, W), foreground where not 0; by default the automatic one.
 
         Returns:
             Float32 (K, H, W); the automatic probabilities wherever the mask is the automatic one.
@@ -210,12 +204,8 @@ class AnnotationSegmenter:
     ) -> Uncertainty:
         """What answers with dropout in the adapter and to mirror images say together.
 
-        Args:
-            image: what to judge.
-            adapter: as above.
-            passes: with dropout, for each copy of the image; 0 leaves dropout off.
-            axes: spatial axes to mirror, 0 to 2.
-            seed: of the dropout.
+        There are so many ``passes`` with seeded dropout for each copy of the image, of which 0 leaves dropout off; 0 to
+        2 spatial axes are mirrored.
 
         Returns:
             Maps with a batch axis of 1, on the CPU.

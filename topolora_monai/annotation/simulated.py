@@ -20,12 +20,7 @@ Answer = Callable[[Prompts, "NDArray[np.bool_] | None"], "NDArray[np.bool_]"]
 
 
 class SimulatedAnnotation(NamedTuple):
-    """What a simulated annotator did.
-
-    Args:
-        dice: after 0, 1, 2, ... clicks; at 1 from where nothing was wrong any more.
-        clicks: in order.
-    """
+    """Dice after 0, 1, 2, ... clicks of a simulated annotator, 1 from where nothing was wrong, and the clicks."""
 
     dice: tuple[float, ...]
     clicks: tuple[Click, ...]
@@ -37,10 +32,7 @@ def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None 
     Errors are connected by edge or corner, of missed and of spurious pixels together, so that the click is positive
     where its pixel was missed.
 
-    Args:
-        prediction: binary mask of shape (H, W).
-        truth: same shape.
-        valid: same shape; errors outside of it do not count.
+    All masks are of shape (H, W); errors outside of the valid pixels do not count.
 
     Returns:
         The click; None if nothing is wrong.

@@ -36,9 +36,8 @@ _FAINT = 0.5
 class TopologicalUncertainty(NamedTuple):
     """Uncertainty about how structures hang together.
 
-    Args:
-        breaks: gaps of the mask in the centreline of what is at least half as probable as the threshold.
-        betti_change: mean over pairs of answers of the difference of their numbers of components and of holes.
+    ``breaks`` are gaps of the mask in the centreline of what is at least half as probable as the threshold,
+    ``betti_change`` the mean over pairs of answers of the difference of their numbers of components and of holes.
     """
 
     breaks: int

@@ -74,12 +74,10 @@ def user_from_token(token: str) -> auth.User:
     username = claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME)
     if not isinstance(username, str) or not username:
         raise jwt.InvalidTokenError("the token names no user")
-    return auth.User(
-        username=username,
-        email=claims.get(settings.MONAI_LABEL_AUTH_TOKEN_EMAIL),
-        name=claims.get(settings.MONAI_LABEL_AUTH_TOKEN_NAME),
-        roles=_roles(claims),
+    email, name = (
+        claims.get(key) for key in (settings.MONAI_LABEL_AUTH_TOKEN_EMAIL, settings.MONAI_LABEL_AUTH_TOKEN_NAME)
     )
+    return auth.User(username=username, email=email, name=name, roles=_roles(claims))
 
 
 def _roles(claims: dict[str, Any]) -> list[str]:
@@ -96,12 +94,8 @@ def fetch_token(username: str, password: str) -> dict[str, Any]:
         HTTPException: 401 for a wrong password, 503 if the issuer cannot be asked.
     """
     configuration = issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI)
-    form = {
-        "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID,
-        "username": username,
-        "password": password,
-        "grant_type": "password",
-    }
+    form = {"username": username, "password": password, "grant_type": "password"}
+    form["client_id"] = settings.MONAI_LABEL_AUTH_CLIENT_ID
     try:
         response = requests.post(configuration["token_endpoint"], data=form, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
         answer: dict[str, Any] = response.json()

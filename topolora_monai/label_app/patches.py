@@ -172,7 +172,7 @@ def _download_dataset(original: Callable[..., Any], limit_cases: int | None = No
     return response
 
 
-def _nothing_to_download(original: Callable[..., Any], app: Any) -> None:
+def _nothing_to_download(app: Any) -> None:
     """DICOM SEG is written without the tools that upstream downloads for it."""
 
 
@@ -266,7 +266,7 @@ PATCHES = (
         "a datastore by instances, with time limits, whose labels are found by their image",
         (
             ("interfaces.app", "DICOMWebDatastore", "dicom_store:open_dicom_studies"),
-            ("interfaces.app:MONAILabelApp", "_download_dcmqi_tools", _nothing_to_download),
+            ("interfaces.app:MONAILabelApp", "_download_dcmqi_tools", "patches:_nothing_to_download"),
             ("endpoints.infer", "run_inference", _run_inference),
         ),
     ),

@@ -29,13 +29,13 @@ _FORM_FIELDS = ("params", "info", "wsi")
 _SERVER_SIDE = ("session", "image_path", "label_path", "bundle_path", "image_uri")
 _UPLOADS = {"file": ("image", (*IMAGE_SUFFIXES, ".dcm", ".zip")), "label": ("label", RESULT_SUFFIXES)}
 _TASKS = (
-    ("/infer/", "model", "_infers"),
-    ("/batch/infer/", "model", "_infers"),
-    ("/train/", "model", "_trainers"),
-    ("/scoring/", "method", "_scoring_methods"),
-    ("/activelearning/", "strategy", "_strategies"),
+    ("/infer/", "model", "model", "_infers"),
+    ("/batch/infer/", "model", "model", "_infers"),
+    ("/train/", "model", "model", "_trainers"),
+    ("/scoring/", "method", "scoring method", "_scoring_methods"),
+    ("/activelearning/", "strategy", "strategy", "_strategies"),
 )
-"""Beginning of a path, what it names, and the app's own by that name."""
+"""Beginning of a path, the parameter in it that names something, what that is, and the app's own of that kind."""
 
 
 async def check_request(request: Request) -> None:
@@ -125,8 +125,8 @@ def _check_json(content: Any) -> None:
 
 
 def _check_known(request: Request) -> None:
-    for beginning, kind, tasks in _TASKS:
-        name = request.path_params.get(kind)
+    for beginning, parameter, kind, tasks in _TASKS:
+        name = request.path_params.get(parameter)
         if name and request.url.path.startswith(beginning) and name not in getattr(app_instance(), tasks):
             raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no {kind} {name!r} here")
 
