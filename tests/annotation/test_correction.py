@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from topolora_monai.annotation import apply_click
-from topolora_monai.annotation.evidence import local_contrast
+from topolora_monai.annotation.correction import local_contrast
 from topolora_monai.annotation.prompts import Prompts
 from topolora_monai.errors import ConfigError
 

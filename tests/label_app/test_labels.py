@@ -236,7 +236,7 @@ def test_cut_at_every_step_leaves_whole_labels(studies, tmp_path, monkeypatch, c
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"topolora_monai.label_app.files.os.{function}", cut)
+        patch.setattr(os, function, cut)
         with contextlib.suppress(PowerCut):
             store.submit("im1", tmp_path / "1.png", "final", {})
     reopened = StudyFolder(studies)

@@ -228,7 +228,7 @@ def test_from_the_first_image_to_a_better_adapter(make_client, server, folder): 
     assert page.locator("#image-state").inner_text() == "Submitted by Ann"
     assert page.locator("#images button[data-image=im0] .state").inner_text() == "Submitted by Ann"
 
-    # Scores of the others, and the most doubtful next.
+    # Scores of the others, and the most uncertain next.
     page.locator("#strategy").select_option("entropy")
     page.locator("#score").click()
     page.get_by_text("All images are scored.").wait_for(timeout=WAIT)

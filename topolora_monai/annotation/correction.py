@@ -1,15 +1,13 @@
-"""How far one click reaches: the missed or wrongly added piece around it, and nothing else."""
+"""How far one click reaches: the missed or wrongly added piece around it, and nothing else; and by what it is told."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
-__all__ = ["apply_click"]
+__all__ = ["apply_click", "local_contrast"]
 
 _EIGHT = np.ones((3, 3), bool)
 _WINDOW = 60
@@ -29,12 +27,9 @@ _REACH = {True: 8.0, False: 6.0}
 _TUBE = 1.5
 """Half-width of the tube that a piece has to fit in, in local half-widths."""
 
-
-class _Window(NamedTuple):
-    """The surroundings of a click: where they lie in the image, and the click in them."""
-
-    slices: tuple[slice, slice]
-    seed: tuple[int, int]
+_FINE, _COARSE = 0.7, 12.0
+"""Widths in pixels of the Gaussian filters of a contrast."""
+_MOST_PIXELS = 50_000
 
 
 def apply_click(
@@ -76,53 +71,43 @@ def apply_click(
     """
     if mask[pixel] == positive:
         return np.array(mask)
-    window = _around(pixel, mask.shape)
-    wrong = (mask[window.slices] != positive) & allowed[window.slices]
-    wrong[window.seed] = True
+    row, column = pixel
+    top, left = max(0, row - _WINDOW), max(0, column - _WINDOW)
+    window, seed = np.s_[top : row + _WINDOW + 1, left : column + _WINDOW + 1], (row - top, column - left)
+    wrong = (mask[window] != positive) & allowed[window]
+    wrong[seed] = True
     rows, columns = np.ogrid[: wrong.shape[0], : wrong.shape[1]]
-    distance = np.hypot(rows - window.seed[0], columns - window.seed[1])
+    distance = np.hypot(rows - seed[0], columns - seed[1])
     piece = (distance <= _DOT) & wrong
-    likeness = _likeness(evidence[:, window.slices[0], window.slices[1]], wrong, window.seed)
+    likeness = _likeness(evidence[:, window[0], window[1]], wrong, seed)
     if likeness is not None:
-        piece |= _follow(likeness, wrong, window.seed, distance, _REACH[positive])
+        piece |= _follow(*likeness, wrong, seed, distance, _REACH[positive])
     if not positive:
-        piece |= _island(mask, wrong, window)
+        piece |= _island(mask, window, seed) & wrong
     parts, _ = ndimage.label(piece, _EIGHT)
     corrected = np.array(mask)
-    corrected[window.slices][parts == parts[window.seed]] = positive
+    corrected[window][parts == parts[seed]] = positive
     return corrected
 
 
-def _around(pixel: tuple[int, int], shape: tuple[int, ...]) -> _Window:
-    starts = [max(0, place - _WINDOW) for place in pixel]
-    stops = [min(size, place + _WINDOW + 1) for place, size in zip(pixel, shape, strict=True)]
-    slices = (slice(starts[0], stops[0]), slice(starts[1], stops[1]))
-    return _Window(slices, (pixel[0] - starts[0], pixel[1] - starts[1]))
-
-
-def _island(mask: NDArray[np.bool_], wrong: NDArray[np.bool_], window: _Window) -> NDArray[np.bool_]:
+def _island(mask: NDArray[np.bool_], window: tuple[slice, slice], seed: tuple[int, int]) -> NDArray[np.bool_]:
     """The whole structure of the click if nothing of it lies beyond the window, and the click hits its core."""
-    structures, _ = ndimage.label(mask[window.slices], _EIGHT)
-    structure = structures == structures[window.seed]
+    structures, _ = ndimage.label(mask[window], _EIGHT)
+    structure = np.asarray(structures == structures[seed])
     depth = ndimage.distance_transform_edt(np.pad(structure, 1))[1:-1, 1:-1]
-    (top, bottom), (left, right) = ((side.start, side.stop) for side in window.slices)
-    sides = [structure[:1] if top else None, structure[-1:] if bottom < mask.shape[0] else None]
-    sides += [structure[:, :1] if left else None, structure[:, -1:] if right < mask.shape[1] else None]
-    goes_on = any(side is not None and side.any() for side in sides)
-    if goes_on or depth[window.seed] < depth.max() / 2:
-        return np.zeros_like(wrong)
-    return np.asarray(structure & wrong)
+    (top, bottom, _), (left, right, _) = (side.indices(size) for side, size in zip(window, mask.shape, strict=True))
+    goes_on = [top and structure[0].any(), bottom < mask.shape[0] and structure[-1].any()]
+    goes_on += [left and structure[:, 0].any(), right < mask.shape[1] and structure[:, -1].any()]
+    return np.zeros_like(structure) if any(goes_on) or depth[seed] < depth.max() / 2 else structure
 
 
-class _Likeness(NamedTuple):
-    """How much pixels look like the click: 0 as the surroundings' median, 1 as the click; and how sure that is."""
+def _likeness(
+    evidence: NDArray[np.float32], wrong: NDArray[np.bool_], seed: tuple[int, int]
+) -> tuple[NDArray[np.float64], float] | None:
+    """How much pixels look like the click, 0 as the surroundings' median, 1 as the click; and how sure that is.
 
-    values: NDArray[np.float64]
-    separation: float
-
-
-def _likeness(evidence: NDArray[np.float32], wrong: NDArray[np.bool_], seed: tuple[int, int]) -> _Likeness | None:
-    """None where the click does not differ from its surroundings."""
+    None where the click does not differ from its surroundings.
+    """
     samples = evidence[:, wrong].astype(np.float64)
     if samples.shape[1] < _LEAST_PIXELS:
         return None
@@ -135,24 +120,25 @@ def _likeness(evidence: NDArray[np.float32], wrong: NDArray[np.bool_], seed: tup
     if squared < _SEPARABLE**2:
         return None
     values = np.tensordot(weights, evidence - centre[:, None, None], 1) / squared
-    return _Likeness(values, squared)
+    return values, squared
 
 
 def _follow(
-    likeness: _Likeness,
+    likeness: NDArray[np.float64],
+    separation: float,
     wrong: NDArray[np.bool_],
     seed: tuple[int, int],
     distance: NDArray[np.float64],
     reach: float,
 ) -> NDArray[np.bool_]:
     """The piece around the click, before what is not joined to it is taken away."""
-    sure = likeness.separation / (likeness.separation + 1)
-    slowness = _SLOWNESS * sure * np.clip(1 - likeness.values, 0, None) - np.log(sure)
+    sure = separation / (separation + 1)
+    slowness = _SLOWNESS * sure * np.clip(1 - likeness, 0, None) - np.log(sure)
     strange = (slowness > _SLOWNESS / 2) | ~wrong
     width = float(np.clip(distance[strange].min(initial=_WIDEST), 1.0, _WIDEST))
     ways, _ = MCP_Geometric(np.where(wrong, np.exp(slowness), -1.0)).find_costs([seed])
     near = ways <= _longest_in_tube(ways, reach * width, _TUBE * width)
-    return np.asarray(near & (likeness.values >= _ALIKE))
+    return np.asarray(near & (likeness >= _ALIKE))
 
 
 def _longest_in_tube(ways: NDArray[np.float64], reach: float, half_width: float) -> float:
@@ -162,3 +148,40 @@ def _longest_in_tube(ways: NDArray[np.float64], reach: float, half_width: float)
     outside = np.flatnonzero(area > 2 * lengths * half_width + np.pi * half_width**2 + 1)
     last = outside[0] - 1 if outside.size else len(lengths) - 1
     return float(lengths[last]) if last >= 0 else 0.0
+
+
+def local_contrast(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Difference of each pixel to its surroundings, in the colour that tells a mask from the rest.
+
+    Each channel is smoothed a little, and its wide average (12 pixels) taken away, so that uneven light does not
+    count. Channels are added with the weights of Fisher's discriminant between mask and background.
+
+    The image is (C, H, W), in [0, 1]; the mask (H, W) is a first guess of the structures. Where it is empty or full,
+    channels weigh alike.
+
+    Returns:
+        Shape (H, W), higher in structures; its standard deviation is 1, or 0 for an image of one colour.
+
+    Example:
+        >>> image = np.full((3, 9, 9), 0.5, np.float32)
+        >>> image[1, 4] = 0.2  # a line that is seen in one channel
+        >>> contrast = local_contrast(image, image[1] < 0.4)
+        >>> bool(contrast[4].min() > 1 > contrast[:3].max())
+        True
+    """
+    fine = np.stack([ndimage.gaussian_filter(channel, _FINE) for channel in image])
+    contrast = fine - np.stack([ndimage.gaussian_filter(channel, _COARSE) for channel in fine])
+    contrast = np.tensordot(_direction(contrast, mask), contrast, 1)
+    spread = float(contrast.std())
+    return (contrast / spread if spread > 1e-7 else np.zeros_like(contrast)).astype(np.float32)
+
+
+def _direction(contrast: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    step = max(1, mask.size // _MOST_PIXELS)
+    inside, outside = contrast[:, mask][:, ::step], contrast[:, ~mask][:, ::step]
+    if min(inside.shape[1], outside.shape[1]) < 2:
+        return np.ones(len(contrast)) / len(contrast)
+    within = np.atleast_2d(np.cov(inside)) + np.atleast_2d(np.cov(outside))
+    ridge = 1e-3 * np.trace(within) / len(within) + 1e-12
+    difference = inside.mean(axis=1) - outside.mean(axis=1)
+    return np.asarray(np.linalg.solve(within + ridge * np.eye(len(within)), difference), np.float64)

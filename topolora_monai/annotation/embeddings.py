@@ -8,31 +8,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from topolora_monai.data import file_sha256
 from topolora_monai.io import volume_state
+from topolora_monai.model.tiling import TileGrid
+from topolora_monai.networks import SamSegmenter
 
-__all__ = ["ContentDigest", "EmbeddingCache", "ImageEmbedding", "Tiles"]
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Encoder features of the tiles of an image.
-
-    Args:
-        features: what the mask decoder takes, each of shape (N, D, h, w).
-        corners: (row, column) of the tiles' first pixels in the image; negative where a tile is larger than it.
-        size: side of a tile in pixels.
-    """
-
-    features: tuple[Tensor, ...]
-    corners: tuple[tuple[int, int], ...]
-    size: int
+__all__ = ["EmbeddingCache", "EncoderRecorder", "ImageEmbedding", "content_digest", "plain_tensor"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +32,24 @@ class ImageEmbedding:
     Args:
         probability: of the foreground classes without any prompt, float32 (K, H, W), on the CPU.
         logits: what they come from, likewise.
-        contrast: see :func:`~topolora_monai.annotation.evidence.local_contrast`, (H, W).
+        contrast: see :func:`~topolora_monai.annotation.correction.local_contrast`, (H, W).
         valid: where the image holds data, (H, W).
-        tiles: None for a network without prompts.
+        grid: of the tiles that were looked at.
+        features: of the encoder in all tiles, each (N, D, h, w), as the mask decoder takes them; none of a network
+            without prompts.
     """
 
     probability: Tensor
     logits: Tensor
     contrast: NDArray[np.float32]
     valid: NDArray[np.bool_]
-    tiles: Tiles | None
+    grid: TileGrid
+    features: tuple[Tensor, ...]
 
     @property
     def nbytes(self) -> int:
         """Memory of all arrays."""
-        tensors = [self.probability, self.logits, *(self.tiles.features if self.tiles else ())]
+        tensors = [self.probability, self.logits, *self.features]
         return sum(tensor.nbytes for tensor in tensors) + self.contrast.nbytes + self.valid.nbytes
 
 
@@ -68,8 +61,8 @@ class EmbeddingCache:
 
     Example:
         >>> cache = EmbeddingCache(1000)
-        >>> cache.get("a", lambda: None) is None, cache.nbytes
-        (True, 0)
+        >>> len(cache.get("a", lambda: torch.zeros(3))), cache.nbytes
+        (3, 12)
     """
 
     def __init__(self, capacity: int) -> None:
@@ -87,36 +80,22 @@ class EmbeddingCache:
         with self._lock:
             return len(self._entries)
 
-    def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
-            return key in self._entries
-
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The embedding of a key, made by the first who asks while the others wait; an error is not kept.
-
-        Args:
-            key: of everything that the embedding depends on.
-            make: gives the embedding; its ``nbytes`` count, 0 without.
-        """
+        """The embedding of a key, made by the first who asks while the others wait; an error is not kept."""
         with self._lock:
-            entry = self._entries.get(key)
-            mine = entry is None
-            if entry is None:
-                entry = self._entries[key] = Future()
+            mine = key not in self._entries
+            entry = self._entries.setdefault(key, Future())
             self._entries.move_to_end(key)
-        if not mine:
-            return entry.result()
-        try:
-            made = make()
-        except BaseException as error:
+        if mine:
+            try:
+                entry.set_result(make())
+            except BaseException as error:
+                with self._lock:
+                    self._entries.pop(key, None)
+                entry.set_exception(error)
             with self._lock:
-                self._entries.pop(key, None)
-            entry.set_exception(error)
-            raise
-        entry.set_result(made)
-        with self._lock:
-            self._trim(key)
-        return made
+                self._trim(key)
+        return entry.result()
 
     def clear(self) -> None:
         """Forget all; requests under way keep what they use."""
@@ -124,60 +103,69 @@ class EmbeddingCache:
             self._entries.clear()
 
     def _held(self) -> int:
-        done = (entry.result() for entry in self._entries.values() if entry.done() and entry.exception() is None)
-        return sum(getattr(embedding, "nbytes", 0) for embedding in done)
+        return sum(entry.result().nbytes for entry in self._entries.values() if entry.done() and not entry.exception())
 
     def _trim(self, keep: Hashable) -> None:
         """Drop the least recently used that are finished, but never ``keep``."""
         excess = self._held() - self.capacity
         for key, entry in list(self._entries.items()):
-            if excess <= 0:
-                return
-            if key != keep and entry.done():
-                excess -= getattr(entry.result(), "nbytes", 0)
+            if excess > 0 and key != keep and entry.done():
+                excess -= entry.result().nbytes
                 del self._entries[key]
 
 
-class ContentDigest:
-    """SHA-256 of the files of an image, computed again only when they change.
+def content_digest(item: Mapping[str, Any]) -> str:
+    """SHA-256 of the files of an item's image, computed again only when they change, with the number of its slice.
+
+    Raises:
+        OSError: if they cannot be read.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.png"
         >>> _ = path.write_bytes(b"1")
-        >>> ContentDigest()({"image": str(path)})[:8]
+        >>> content_digest({"image": str(path)})[:8]
         '6b86b273'
     """
-
-    def __init__(self, most: int = 4096) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, str] = OrderedDict()
-
-    def __call__(self, item: Mapping[str, Any]) -> str:
-        """Digest of an item's image, with the number of its slice.
-
-        Raises:
-            OSError: if it cannot be read.
-        """
-        path = Path(item["image"])
-        key = (str(path.absolute()), volume_state(path))
-        with self._lock:
-            digest = self._known.get(key)
-        if digest is None:
-            digest = _sha256(path)
-            with self._lock:
-                self._known[key] = digest
-                while len(self._known) > self._most:
-                    self._known.popitem(last=False)
-        place = [str(item[name]) for name in ("axis", "slice") if name in item]
-        return "-".join([digest, *place])
+    path = Path(item["image"]).absolute()
+    place = [str(item[name]) for name in ("axis", "slice") if name in item]
+    return "-".join([_sha256(path, volume_state(path)), *place])
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, state: Hashable) -> str:
+    if path.is_file():
+        return file_sha256(path)
+    return hashlib.sha256("".join(file_sha256(file) for file in sorted(path.iterdir())).encode()).hexdigest()
+
+
+class EncoderRecorder:
+    """Runs a network on batches of tiles and keeps what its encoder saw.
+
+    Args:
+        network: a :class:`~topolora_monai.networks.SamSegmenter`; of any other nothing is kept.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._features: list[tuple[Tensor, ...]] = []
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of tiles (B, C, h, w)."""
+        if not isinstance(self._network, SamSegmenter):
+            answer: Tensor = self._network(tiles)
+            return answer
+        features = self._network.features(tiles)
+        self._features.append(tuple(feature.to(torch.float16) for feature in features))
+        return self._network.decode(features, (tiles.shape[-2], tiles.shape[-1]))
+
+    def features(self) -> tuple[Tensor, ...]:
+        """What was kept of all tiles, in half precision."""
+        return tuple(plain_tensor(torch.cat(parts)) for parts in zip(*self._features, strict=True))
+
+
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """A tensor of its own memory, without MONAI's metadata, that may be used outside of inference mode."""
+    plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+    with torch.inference_mode(False):
+        return plain.detach().clone()

@@ -16,13 +16,7 @@ __all__ = ["Click", "Prompts"]
 
 
 class Click(NamedTuple):
-    """A pixel whose class an annotator has told.
-
-    Args:
-        x: column; 0 is the centre of the first.
-        y: row, likewise.
-        positive: whether it belongs to the class in question.
-    """
+    """A pixel that an annotator has told: column and row, 0 at the centre of the first, and whether it belongs."""
 
     x: float
     y: float
@@ -82,17 +76,17 @@ class Prompts:
         Raises:
             ConfigError: as the class, and for a point without two coordinates or a box without four.
         """
-        clicks = [_click(point, True) for point in foreground] + [_click(point, False) for point in background]
+        clicks = [(point, True) for point in foreground] + [(point, False) for point in background]
+        for point, _ in clicks:
+            if len(point) < 2:
+                raise ConfigError("a click needs two coordinates", expected="x, y", found=list(point))
         if box is not None and len(box) != 4:
             raise ConfigError("box of a prompt must have four numbers", expected="x0, y0, x1, y1", found=list(box))
         corners = None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
-        return cls(tuple(clicks), corners, label)
+        return cls(tuple(Click(float(x), float(y), told) for (x, y, *_), told in clicks), corners, label)
 
     def check_inside(self, size: tuple[int, int]) -> None:
-        """Make sure that every click hits a pixel, and the box at least one.
-
-        Args:
-            size: (height, width) of the image.
+        """Make sure that every click hits a pixel of an image of this (height, width), and the box at least one.
 
         Raises:
             ConfigError: for the first that does not.
@@ -120,7 +114,6 @@ class Prompts:
 
     def nearer(self, click: Click, like: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Pixels that lie nearer to a click than to any that says the opposite; shape of ``like``, (H, W)."""
-        against = [other.pixel for other in self.clicks if other.positive != click.positive]
         rows, columns = np.ogrid[: like.shape[0], : like.shape[1]]
 
         def squared(pixel: tuple[int, int]) -> NDArray[np.int64]:
@@ -128,13 +121,7 @@ class Prompts:
 
         own = squared(click.pixel)
         inside = np.ones_like(like)
-        for pixel in against:
-            if pixel != click.pixel:  # of two on one pixel the later holds
-                inside &= own < squared(pixel)
+        for other in self.clicks:
+            if other.positive != click.positive and other.pixel != click.pixel:  # of two on one pixel the later holds
+                inside &= own < squared(other.pixel)
         return inside
-
-
-def _click(point: Sequence[float], positive: bool) -> Click:
-    if len(point) < 2:
-        raise ConfigError("a click needs two coordinates", expected="x, y", found=list(point))
-    return Click(float(point[0]), float(point[1]), positive)

@@ -18,11 +18,15 @@ from torch import Tensor, nn
 
 import topolora_monai
 from topolora_monai.adapters import AdapterLibrary, merge, read_spec
-from topolora_monai.annotation.correction import apply_click
-from topolora_monai.annotation.embeddings import ContentDigest, EmbeddingCache, ImageEmbedding
-from topolora_monai.annotation.evidence import local_contrast
+from topolora_monai.annotation.correction import apply_click, local_contrast
+from topolora_monai.annotation.embeddings import (
+    EmbeddingCache,
+    EncoderRecorder,
+    ImageEmbedding,
+    content_digest,
+    plain_tensor,
+)
 from topolora_monai.annotation.prompts import Prompts
-from topolora_monai.annotation.tiling import EncoderRecorder, plain_tensor
 from topolora_monai.data import Item, file_sha256
 from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.fields_of_view import field_of_view
@@ -41,7 +45,6 @@ __all__ = ["AnnotationSegmenter"]
 
 _logger = logging.getLogger(__name__)
 
-_BASE = AdapterLibrary.BASE
 _RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator
 
 ImageSource = str | Path | Mapping[str, Any]
@@ -54,7 +57,9 @@ class AnnotationSegmenter:
     An image is loaded, tiled and judged as by a :class:`~topolora_monai.model.predictor.Predictor`, whose answer is
     the same in every bit. What the encoder saw is kept, so that later clicks on an image cost neither reading nor
     encoding. Any number of threads may ask at once: each works on network objects of its own, which share all weights.
-    Adapters share the base's weights but for those that they change.
+    Adapters share the base's weights but for those that they change. Every question takes an image, a path or an item
+    with ``axis`` and ``slice`` of a volume, and an adapter's name or ``"base"``, by default the first adapter; unknown
+    names raise ``ConfigError``, images that cannot be used ``DataError``.
 
     Args:
         adapters: adapter files by name, all for one base.
@@ -64,7 +69,6 @@ class AnnotationSegmenter:
         device: that networks run on.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
         overlap: of the tiles, in [0, 1); less is faster.
-        tile_batch: tiles encoded at a time.
         cache_bytes: memory for embeddings.
         field_of_view: look for structures only in the lit disc of fundus photographs, which
             :func:`~topolora_monai.data.fields_of_view.field_of_view` finds in each picture; networks taught inside it
@@ -98,24 +102,19 @@ class AnnotationSegmenter:
         device: str | torch.device = "cpu",
         precision: Precision | None = None,
         overlap: float = 0.5,
-        tile_batch: int = 4,
         cache_bytes: int = 1_000_000_000,
         field_of_view: bool = False,
     ) -> None:
-        if not 0 <= overlap < 1:
-            raise ConfigError("overlap of tiles must be in [0, 1)", found=overlap)
         self.device = torch.device(device)
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = overlap
-        self.tile_batch = tile_batch
         self.field_of_view = field_of_view
         self.cache = EmbeddingCache(cache_bytes)
-        self._digest = ContentDigest()
         spec = _base_spec(base, adapters or {})
         network = build_network(**spec.network_settings, weights=weights).requires_grad_(False)
         spec = dataclasses.replace(spec, base_sha256=fingerprint(network.state_dict()))
         self._library = AdapterLibrary(network.to(self.device), build_network)
-        self._models = {_BASE: self._model(_BASE, spec, repr(spec))}
+        self._models = {AdapterLibrary.BASE: self._model(AdapterLibrary.BASE, spec, repr(spec))}
         for name, path in (adapters or {}).items():
             self.load(name, path)
 
@@ -125,11 +124,7 @@ class AnnotationSegmenter:
         return tuple(self._models)
 
     def spec(self, name: str | None = None) -> ModelSpec:
-        """What the adapter's file says; of the first adapter without a name.
-
-        Raises:
-            ConfigError: for an unknown name.
-        """
+        """What the adapter's file says."""
         return self._named(name).spec
 
     def load(self, name: str, path: str | Path) -> None:
@@ -144,29 +139,12 @@ class AnnotationSegmenter:
         assert spec is not None  # as of any adapter
         self._models[name] = self._model(name, spec, file_sha256(path))
 
-    def drop(self, name: str) -> None:
-        """Forget an adapter.
-
-        Raises:
-            ConfigError: for an unknown name or the base.
-        """
-        self._library.drop(name)
-        self._models.pop(name, None)
-
     def automatic(self, image: ImageSource, adapter: str | None = None) -> Tensor:
         """Probabilities without any prompt.
-
-        Args:
-            image: what to segment.
-            adapter: name, or ``"base"``; by default the first adapter.
 
         Returns:
             Of the K foreground classes, float32 (K, H, W), at the image's size, on the CPU; 0 where the image holds
             no data.
-
-        Raises:
-            ConfigError: for an unknown adapter.
-            DataError: for an image that cannot be used.
         """
         return self._embedding(image, self._named(adapter)).probability.clone()
 
@@ -179,26 +157,19 @@ class AnnotationSegmenter:
         it has followed (see :func:`~topolora_monai.annotation.correction.apply_click`); what is far from clicks, or
         outside of the box, stays exactly as it was. A click that the mask agrees with already changes nothing, so
         that clients may send all clicks each time, with or without the previous mask. A box without clicks takes the
-        network's answer to that box inside it.
-
-        Args:
-            image: as of :meth:`automatic`.
-            prompts: in pixels of the image.
-            previous: mask to go on from, (H, W) with class numbers, or (K, H, W), foreground where not 0; None goes
-                on from the automatic one.
-            adapter: as of :meth:`automatic`.
+        network's answer to that box inside it. Prompts are in pixels of the image. The previous mask is what to go on
+        from, (H, W) with class numbers, or (K, H, W), foreground where not 0; by default the automatic one.
 
         Returns:
             Float32 (K, H, W); the automatic probabilities wherever the mask is the automatic one.
 
         Raises:
-            ConfigError: for prompts outside of the image, an unknown class or adapter.
-            DataError: for an image that cannot be used, or a previous mask of another size.
+            ConfigError: for prompts outside of the image, or an unknown class.
+            DataError: for a previous mask of another size.
         """
         model = self._named(adapter)
         embedding = self._embedding(image, model)
-        classes, *size = embedding.probability.shape
-        height, width = size
+        classes, height, width = embedding.probability.shape
         prompts.check_inside((height, width))
         if prompts.label > classes:
             raise ConfigError("no such class", expected=f"label 1 to {classes}", found=prompts.label)
@@ -211,9 +182,8 @@ class AnnotationSegmenter:
             target = np.where(allowed, seen & embedding.valid, target)
         evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
         for click in prompts.clicks:
-            target = apply_click(
-                target, evidence, click.pixel, click.positive, allowed & prompts.nearer(click, allowed)
-            )
+            near = allowed & prompts.nearer(click, allowed)
+            target = apply_click(target, evidence, click.pixel, click.positive, near)
         for click in prompts.clicks:  # a later piece may have run over an earlier click
             target[click.pixel] = click.positive
         if model.spec.exclusive:
@@ -226,7 +196,7 @@ class AnnotationSegmenter:
         return self._named(adapter).masks(probability)
 
     def valid(self, image: ImageSource, adapter: str | None = None) -> NDArray[np.bool_]:
-        """Where the image holds data, (H, W)."""
+        """Validity mask: where the image holds data, (H, W)."""
         return np.array(self._embedding(image, self._named(adapter)).valid)
 
     def uncertainty(
@@ -234,19 +204,14 @@ class AnnotationSegmenter:
     ) -> Uncertainty:
         """What answers with dropout in the adapter and to mirror images say together.
 
-        Args:
-            image: as of :meth:`automatic`.
-            adapter: as of :meth:`automatic`.
-            passes: with dropout, for each copy of the image; 0 leaves dropout off.
-            axes: spatial axes to mirror, 0 to 2.
-            seed: of the dropout.
+        There are so many ``passes`` with seeded dropout for each copy of the image, of which 0 leaves dropout off; 0 to
+        2 spatial axes are mirrored.
 
         Returns:
-            Maps with a batch axis of 1, on the CPU; see :class:`~topolora_monai.engines.Uncertainty`.
+            Maps with a batch axis of 1, on the CPU.
 
         Raises:
             ConfigError: for settings that leave one answer, or passes of an adapter without dropout.
-            DataError: for an image that cannot be used.
         """
         model = self._named(adapter)
         tensor = model.predictor.load(_item(image))["image"][None].to(self.device)
@@ -273,28 +238,20 @@ class AnnotationSegmenter:
     def _named(self, name: str | None) -> _Model:
         names = list(self._models)
         chosen = name if name is not None else names[min(1, len(names) - 1)]
-        model = self._models.get(chosen)
-        if model is None:
+        if chosen not in self._models:
             raise unknown_choice("adapter", chosen, names)
-        return model
+        return self._models[chosen]
 
     def _model(self, name: str, spec: ModelSpec, digest: str) -> _Model:
         with self._library.use(name) as network:
             merged = merge(_sharing_copy(network))
-        predictor = Predictor(
-            spec,
-            merged,
-            device=self.device,
-            precision=self.precision,
-            overlap=self.overlap,
-            tile_batch=self.tile_batch,
-        )
+        predictor = Predictor(spec, merged, device=self.device, precision=self.precision, overlap=self.overlap)
         return _Model(name, predictor, digest)
 
     def _embedding(self, image: ImageSource, model: _Model) -> ImageEmbedding:
         item = _item(image)
         try:
-            content = self._digest(item)
+            content = content_digest(item)
         except OSError as error:
             raise DataError("image cannot be read", path=item["image"], found=error.strerror or error) from error
         key = (content, model.digest, model.spec.crop_size, self.overlap)
@@ -317,25 +274,26 @@ class AnnotationSegmenter:
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
         height, width = valid.shape
-        tiles = recorder.tiles(TileGrid(height, width, model.spec.crop_size, self.overlap))
-        return ImageEmbedding(plain_tensor(probability), plain_tensor(logits), contrast, valid, tiles)
+        grid = TileGrid(height, width, model.spec.crop_size, self.overlap)
+        return ImageEmbedding(
+            plain_tensor(probability), plain_tensor(logits), contrast, valid, grid, recorder.features()
+        )
 
     @torch.inference_mode()
     def _answer_to_box(self, model: _Model, embedding: ImageEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
         """Masks (K, H, W) that the network sees when asked for the box, right inside it."""
-        tiles, box = embedding.tiles, prompts.box
-        if tiles is None or box is None:
+        box, size = prompts.box, embedding.grid.crop
+        if not embedding.features or box is None:
             return model.masks(embedding.probability)
-        blended = TileBlend(embedding.logits.shape, tiles.size)
+        blended = TileBlend(embedding.logits.shape, size)
         with model.borrow() as network:
-            for number, (row, column) in enumerate(tiles.corners):
-                inside = _clipped(box, row, column, tiles.size)
+            for number, (row, column) in enumerate(embedding.grid.corners):
+                inside = _clipped(box, row, column, size)
                 if inside is None:
                     continue
-                features = tuple(feature[number : number + 1].float().to(self.device) for feature in tiles.features)
-                size = (tiles.size, tiles.size)
+                features = tuple(part[number : number + 1].float().to(self.device) for part in embedding.features)
                 corners = torch.tensor([inside], device=self.device)
-                answer = network.decode(features, size, boxes=corners)[0].float().cpu() / model.spec.temperature
+                answer = network.decode(features, (size, size), boxes=corners)[0].float().cpu() / model.spec.temperature
                 blended.add(answer, row, column)
         logits = torch.where(blended.answered, blended.logits(), embedding.logits)
         return model.masks(probabilities(logits, model.spec.activation))
@@ -369,8 +327,7 @@ class _Model:
 
     def agreeing(self, probability: Tensor, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Tensor:
         """Probabilities whose masks are ``after``, unchanged where they are already."""
-        changed = torch.from_numpy(before != after)
-        wanted = torch.from_numpy(after)
+        changed, wanted = torch.from_numpy(before != after), torch.from_numpy(after)
         if self.spec.exclusive:
             told = 0.25 * probability + 0.75 * wanted
             return torch.where(changed.any(dim=0), told, probability)
@@ -380,8 +337,8 @@ class _Model:
 
 def _base_spec(base: Mapping[str, Any] | None, adapters: Mapping[str, str | Path]) -> ModelSpec:
     """What the base is before its weights are known."""
-    version = topolora_monai.__version__
-    untrained: dict[str, Any] = {"base_sha256": 64 * "0", "adaptation": {}, "package_version": version}
+    untrained: dict[str, Any] = {"base_sha256": 64 * "0", "adaptation": {}}
+    untrained["package_version"] = topolora_monai.__version__
     if base is not None:
         return ModelSpec(**{**base, **untrained})
     if not adapters:

@@ -20,17 +20,10 @@ Answer = Callable[[Prompts, "NDArray[np.bool_] | None"], "NDArray[np.bool_]"]
 
 
 class SimulatedAnnotation(NamedTuple):
-    """What a simulated annotator did.
-
-    Args:
-        dice: after 0, 1, 2, ... clicks; at 1 from where nothing was wrong any more.
-        clicks: in order.
-        mask: the last one.
-    """
+    """Dice after 0, 1, 2, ... clicks of a simulated annotator, 1 from where nothing was wrong, and the clicks."""
 
     dice: tuple[float, ...]
     clicks: tuple[Click, ...]
-    mask: NDArray[np.bool_]
 
 
 def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None = None) -> Click | None:
@@ -39,10 +32,7 @@ def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None 
     Errors are connected by edge or corner, of missed and of spurious pixels together, so that the click is positive
     where its pixel was missed.
 
-    Args:
-        prediction: binary mask of shape (H, W).
-        truth: same shape.
-        valid: same shape; errors outside of it do not count.
+    All masks are of shape (H, W); errors outside of the valid pixels do not count.
 
     Returns:
         The click; None if nothing is wrong.
@@ -74,7 +64,7 @@ def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None 
 def annotate(
     answer: Answer, truth: ArrayLike, clicks: int, valid: ArrayLike | None = None, label: int = 1
 ) -> SimulatedAnnotation:
-    """Correct an image click by click.
+    """Correct an image click by click; returns the course of Dice, and what was clicked.
 
     Args:
         answer: gives the mask to prompts and the previous mask, which is None at first.
@@ -82,9 +72,6 @@ def annotate(
         clicks: how many to make at most.
         valid: same shape; nothing else is scored.
         label: of the class, for the prompts.
-
-    Returns:
-        The course of Dice, and what was clicked.
     """
     true = np.asarray(truth, bool)
     inside = np.ones_like(true) if valid is None else np.asarray(valid, bool)
@@ -96,14 +83,14 @@ def annotate(
             made.append(click)
             mask = np.asarray(answer(Prompts(tuple(made), label=label), mask), bool)
         scores.append(_dice(mask, true, inside))
-    return SimulatedAnnotation(tuple(scores), tuple(made), mask)
+    return SimulatedAnnotation(tuple(scores), tuple(made))
 
 
 def mean_course(courses: Sequence[SimulatedAnnotation], counts: Sequence[int]) -> dict[int, float]:
     """Mean Dice of several images after so many clicks.
 
     Example:
-        >>> one = SimulatedAnnotation((0.5, 0.7), (), np.zeros((1, 1), bool))
+        >>> one = SimulatedAnnotation((0.5, 0.7), ())
         >>> mean_course([one, one], [0, 1])
         {0: 0.5, 1: 0.7}
     """

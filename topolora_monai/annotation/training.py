@@ -18,7 +18,7 @@ from monai.utils.enums import CommonKeys as Keys
 from topolora_monai.adapters import load_adapter, read_spec, save_adapter
 from topolora_monai.adapters.files import build_as_stored, read_adapter_tensors
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
-from topolora_monai.data.benchmark import Modality
+from topolora_monai.data.benchmark import Modality, Splits
 from topolora_monai.data.fields_of_view import with_computed_fov
 from topolora_monai.data.items import Item, Split
 from topolora_monai.engines import plain_errors, read_json, training_workflow
@@ -26,7 +26,6 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.inferers import Precision
 from topolora_monai.networks import build_network
-from topolora_monai.spec import ModelSpec
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
@@ -74,13 +73,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a fine-tuning is.
-
-    Args:
-        fraction: of the steps, in [0, 1].
-        loss: of the latest step.
-        seconds_left: estimated from the steps so far.
-    """
+    """How far a fine-tuning is: fraction of the steps, in [0, 1]; loss of the latest; seconds by the steps so far."""
 
     fraction: float
     loss: float
@@ -134,13 +127,10 @@ def split_pairs(
     order = np.random.default_rng(seed).permutation(len(images))
     count = min(max(1, round(validation_fraction * len(images))), len(images) - 1)
     held_out = {images[index] for index in order[:count]}
-    items = sorted(
-        (Item(name=Path(i).stem, image=str(Path(i).absolute()), label=str(Path(m).absolute())) for i, m in pairs),
-        key=lambda item: (item["image"], item["label"]),
-    )
-    return [item for item in items if item["image"] not in held_out], [
-        item for item in items if item["image"] in held_out
-    ]
+    sides: tuple[list[Item], list[Item]] = ([], [])
+    for image, label in sorted((str(Path(i).absolute()), str(Path(m).absolute())) for i, m in pairs):
+        sides[image in held_out].append(Item(name=Path(image).stem, image=image, label=label))
+    return sides
 
 
 def fine_tune(
@@ -201,11 +191,21 @@ def fine_tune(
         chosen["precision"] = precision
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
+        data = _Annotations(
+            root=run,
+            splits={"training": training, "validation": validation, "test": []},
+            channels=spec.in_channels,
+            modality="sar" if spec.pixel_values != "linear" else "optical",
+            pixel_values=spec.pixel_values,
+            # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
+            label_values=numbered(spec.labels, spec.ignore) if spec.out_channels > 1 else None,
+            classes=spec.labels,
+        )
         with plain_errors():
             workflow = training_workflow(
                 spec,
                 adaptation,
-                _Annotations(spec, run, tuple(training), tuple(validation)),
+                data,
                 output_dir=run,
                 device=torch.device(device),
                 val_interval=min(settings.val_interval, settings.epochs),
@@ -214,7 +214,7 @@ def fine_tune(
             workflow.initialize()
             workflow.evaluator.run()
             before = workflow.parser.get_parsed_content("validate#dice").best().dice
-            report.attach(workflow.trainer)
+            workflow.trainer.add_event_handler(Events.ITERATION_COMPLETED, report)
             workflow.run()
             workflow.finalize()
         best = read_spec(run / "adapter.safetensors")
@@ -246,52 +246,30 @@ _DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "reci
 class _Annotations:
     """Annotated images as a data set of the package."""
 
-    spec: ModelSpec
     root: Path
-    training: tuple[Item, ...]
-    validation: tuple[Item, ...]
+    splits: Splits
+    channels: int
+    modality: Modality
+    pixel_values: PixelValues
+    label_values: LabelValues | None
+    classes: tuple[str, ...]
     name: str = "annotations"
 
-    @property
-    def channels(self) -> int:
-        return self.spec.in_channels
-
-    @property
-    def modality(self) -> Modality:
-        return "sar" if self.spec.pixel_values != "linear" else "optical"
-
-    @property
-    def pixel_values(self) -> PixelValues:
-        return self.spec.pixel_values
-
-    @property
-    def label_values(self) -> LabelValues | None:
-        # Labels of one class are submitted as 0 and 255, too, so that 255 is not what the first training left out.
-        return numbered(self.spec.labels, self.spec.ignore) if self.spec.out_channels > 1 else None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.spec.labels
-
     def items(self, split: Split) -> list[Item]:
-        return list({"training": self.training, "validation": self.validation, "test": ()}[split])
+        return list(self.splits[split])
 
     def describe(self) -> dict[str, Any]:
         return {"dataset": self.name}
 
 
 class _Report:
-    """Tells how far training is, and asks whether to stop."""
+    """Tells after each step how far training is, and asks whether to stop."""
 
     def __init__(self, progress: Callable[[Progress], None] | None, cancelled: Callable[[], bool] | None) -> None:
         self._progress = progress
         self._cancelled = cancelled
         self._started = time.monotonic()
         self.stopped = False
-
-    def attach(self, engine: Engine) -> None:
-        """Act after each step."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         done, total = engine.state.iteration, (engine.state.max_epochs or 1) * (engine.state.epoch_length or 1)

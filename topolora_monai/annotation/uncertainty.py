@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -23,9 +24,9 @@ __all__ = [
     "random_score",
     "topological_uncertainty",
     "uncertainty_score",
-]  # fmt: skip
+]
 
-UncertaintyKind = Literal["entropy", "dropout", "topology", "random"]
+UncertaintyKind = Literal["topology", "entropy", "dropout"]
 """Kinds of :func:`uncertainty_score`."""
 
 _FAINT = 0.5
@@ -35,9 +36,8 @@ _FAINT = 0.5
 class TopologicalUncertainty(NamedTuple):
     """Uncertainty about how structures hang together.
 
-    Args:
-        breaks: gaps of the mask in the centreline of what is at least half as probable as the threshold.
-        betti_change: mean over pairs of answers of the difference of their numbers of components and of holes.
+    ``breaks`` are gaps of the mask in the centreline of what is at least half as probable as the threshold,
+    ``betti_change`` the mean over pairs of answers of the difference of their numbers of components and of holes.
     """
 
     breaks: int
@@ -50,32 +50,18 @@ class TopologicalUncertainty(NamedTuple):
 
 
 def mean_entropy(entropy: Tensor, valid: ArrayLike | None = None) -> float:
-    """Mean of an entropy map over the pixels that count.
-
-    Args:
-        entropy: shape (..., H, W), in [0, 1], of :class:`~topolora_monai.engines.Uncertainty`.
-        valid: shape (H, W); None counts all.
-
-    Returns:
-        In [0, 1]; 0 without pixels.
+    """Mean of an entropy map (..., H, W), in [0, 1], over the valid pixels (H, W), by default all; 0 without any.
 
     Example:
         >>> mean_entropy(torch.tensor([[0.0, 1.0]]), [[False, True]])
         1.0
     """
-    inside = torch.ones(entropy.shape[-2:], dtype=torch.bool)
-    inside = inside if valid is None else torch.from_numpy(np.asarray(valid, bool))
-    values = entropy[..., inside]
+    values = entropy if valid is None else entropy[..., torch.from_numpy(np.asarray(valid, bool))]
     return float(values.mean()) if values.numel() else 0.0
 
 
 def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -> list[SkeletonBreak]:
-    """Places where a mask may break one structure: it joins where pixels of half the threshold count as well.
-
-    Args:
-        mask: binary, of shape (H, W).
-        probability: same shape.
-        threshold: that the mask has.
+    """Places where a mask (H, W) of a threshold may break one structure: it joins if pixels of half of it count too.
 
     Example:
         >>> whole = np.zeros((15, 60))
@@ -91,10 +77,7 @@ def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -
 def topological_uncertainty(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalUncertainty:
     """Predicted breaks, and how topology changes between answers to the same image.
 
-    Args:
-        answers: probabilities of one class, each of shape (H, W), put back in the image's orientation; the first is
-            that to the image itself.
-        threshold: of the mask.
+    Answers are probabilities of one class (H, W), put back in the image's orientation, first that to the image itself.
 
     Raises:
         ConfigError: without an answer.
@@ -113,8 +96,7 @@ def topological_uncertainty(answers: Sequence[ArrayLike], threshold: float = 0.5
     masks = [answer >= threshold for answer in maps]
     breaks = len(probable_breaks(masks[0], maps[0], threshold))
     numbers = [betti_numbers(mask) for mask in masks]
-    pairs = [(a, b) for index, a in enumerate(numbers) for b in numbers[index + 1 :]]
-    changes = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in pairs]
+    changes = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in itertools.combinations(numbers, 2)]
     return TopologicalUncertainty(breaks, float(np.mean(changes)) if changes else 0.0)
 
 
@@ -144,28 +126,20 @@ def uncertainty_score(
         image: what to judge.
         kind: ``"entropy"`` of the mean answer to the image and its mirror images; ``"dropout"``, the same with
             dropout in the adapter; ``"topology"``, :func:`topological_uncertainty` of the image and its mirror images,
-            summed over classes; ``"random"``.
+            summed over classes.
         adapter: name; by default the first.
         passes: with dropout.
-        seed: of dropout, or of the random order.
+        seed: of dropout.
 
     Raises:
         ConfigError: for an unknown kind, or ``"dropout"`` of an adapter without dropout.
-        DataError: for an image that cannot be used.
     """
     if kind not in get_args(UncertaintyKind):
         raise unknown_choice("kind of uncertainty", kind, get_args(UncertaintyKind))
-    if kind == "random":
-        name = image["image"] if isinstance(image, Mapping) else str(image)
-        return random_score(str(name), seed)
     if kind == "topology":
-        answers = segmenter.mirrored(image, adapter)
         threshold = segmenter.spec(adapter).threshold
-        per_class = (
-            topological_uncertainty([answer[k] for answer in answers], threshold) for k in range(len(answers[0]))
-        )
-        return float(sum(uncertainty.score for uncertainty in per_class))
-    maps = segmenter.uncertainty(
-        image, adapter, passes if kind == "dropout" else 0, 2 if kind == "entropy" else 0, seed
-    )
+        per_class = zip(*segmenter.mirrored(image, adapter), strict=True)
+        return float(sum(topological_uncertainty(answers, threshold).score for answers in per_class))
+    passes, axes = (passes, 0) if kind == "dropout" else (0, 2)
+    maps = segmenter.uncertainty(image, adapter, passes, axes, seed)
     return mean_entropy(maps.entropy, segmenter.valid(image, adapter))

@@ -11,14 +11,13 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.endpoints.user import auth
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 __all__ = ["PUBLIC_PATHS", "RequireToken", "fetch_token", "issuer_configuration", "user_from_token"]
 
 PUBLIC_PATHS = ("/health", "/auth/", "/auth/token")
 """What is answered without a token: whether the server is there, and how to get one."""
-
-_ALGORITHMS = ["RS256"]
 
 
 @lru_cache(maxsize=4)
@@ -65,13 +64,9 @@ def user_from_token(token: str) -> auth.User:
         raise HTTPException(503, f"the issuer's keys cannot be fetched: {error}") from error
     except jwt.PyJWKClientError as error:
         raise jwt.InvalidTokenError(str(error)) from error
-    claims: dict[str, Any] = jwt.decode(
-        token,
-        key.key,
-        algorithms=_ALGORITHMS,
-        issuer=configuration["issuer"],
-        options={"require": ["exp", "iss"], "verify_aud": False},
-    )
+    options = {"require": ["exp", "iss"], "verify_aud": False}
+    issuer = configuration["issuer"]
+    claims: dict[str, Any] = jwt.decode(token, key.key, algorithms=["RS256"], issuer=issuer, options=options)
     audience = claims.get("aud", [])
     made_for = [audience] if isinstance(audience, str) else list(audience)
     if settings.MONAI_LABEL_AUTH_CLIENT_ID not in [*made_for, claims.get("azp")]:
@@ -79,12 +74,10 @@ def user_from_token(token: str) -> auth.User:
     username = claims.get(settings.MONAI_LABEL_AUTH_TOKEN_USERNAME)
     if not isinstance(username, str) or not username:
         raise jwt.InvalidTokenError("the token names no user")
-    return auth.User(
-        username=username,
-        email=claims.get(settings.MONAI_LABEL_AUTH_TOKEN_EMAIL),
-        name=claims.get(settings.MONAI_LABEL_AUTH_TOKEN_NAME),
-        roles=_roles(claims),
+    email, name = (
+        claims.get(key) for key in (settings.MONAI_LABEL_AUTH_TOKEN_EMAIL, settings.MONAI_LABEL_AUTH_TOKEN_NAME)
     )
+    return auth.User(username=username, email=email, name=name, roles=_roles(claims))
 
 
 def _roles(claims: dict[str, Any]) -> list[str]:
@@ -101,12 +94,8 @@ def fetch_token(username: str, password: str) -> dict[str, Any]:
         HTTPException: 401 for a wrong password, 503 if the issuer cannot be asked.
     """
     configuration = issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI)
-    form = {
-        "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID,
-        "username": username,
-        "password": password,
-        "grant_type": "password",
-    }
+    form = {"username": username, "password": password, "grant_type": "password"}
+    form["client_id"] = settings.MONAI_LABEL_AUTH_CLIENT_ID
     try:
         response = requests.post(configuration["token_endpoint"], data=form, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
         answer: dict[str, Any] = response.json()
@@ -120,12 +109,8 @@ def fetch_token(username: str, password: str) -> dict[str, Any]:
 class RequireToken:
     """Answers 401 to every request without a valid token, whatever the path; an ASGI middleware.
 
-    Upstream guards single endpoints and leaves its pages, its interface's description and ``/reload`` open.
-
-    Args:
-        app: what to guard.
-        public_folder: beginning of paths that need none.
-        private_folder: beginning of those among them that do.
+    Upstream guards single endpoints and leaves its pages, its interface's description and ``/reload`` open. Paths that
+    begin with ``public_folder`` need no token, but for those among them that begin with ``private_folder``.
     """
 
     def __init__(self, app: Any, public_folder: str, private_folder: str) -> None:
@@ -137,8 +122,7 @@ class RequireToken:
         """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan" or not settings.MONAI_LABEL_AUTH_ENABLE or self._is_public(scope["path"]):
             return await self._app(scope, receive, send)
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        kind, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         refusal = JSONResponse({"detail": "sign in first"}, 401, headers={"WWW-Authenticate": "Bearer"})
         if kind.lower() != "bearer" or not token:
             return await refusal(scope, receive, send)

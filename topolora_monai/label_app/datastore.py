@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.download import file_sha256
 from topolora_monai.io.images import IMAGE_SUFFIXES
-from topolora_monai.label_app.files import copy_durably, read_json, write_json_durably
-from topolora_monai.label_app.history import LabelHistory, LabelVersion
-from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix, inside
-from topolora_monai.label_app.sizes import image_shape
+from topolora_monai.label_app.history import (
+    LabelHistory,
+    LabelVersion,
+    copy_durably,
+    read_record,
+    write_json_durably,
+)
+from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix, ending, inside
+from topolora_monai.label_app.rendering import image_shape
 
 __all__ = ["FINAL", "KEPT_FOLDER", "StudyFolder"]
 
@@ -31,20 +36,13 @@ KEPT_FOLDER = ".topolora"
 _logger = logging.getLogger(__name__)
 
 
-class _Image(NamedTuple):
-    path: Path
-    suffix: str
-
-
 class StudyFolder(Datastore):
     """Images of a folder, not of folders in it; labels below ``labels/TAG`` named as their images.
 
     It is the layout of MONAI Label's own datastore, so other tools find images and newest labels where they expect
     them. In the place of its one JSON file, which several processes write over each other, each label's history and
-    each image's notes are files of their own in :data:`KEPT_FOLDER`.
-
-    Args:
-        folder: of the images.
+    each image's notes are files of their own in :data:`KEPT_FOLDER`. What changes an image or a label that is not there
+    raises ``ImageNotFoundException`` or ``LabelNotFoundException``.
 
     Raises:
         DataError: if two images have the same name but for their endings.
@@ -56,8 +54,8 @@ class StudyFolder(Datastore):
         self.history = LabelHistory(self.folder / KEPT_FOLDER / "labels")
         self._notes_folder = self.folder / KEPT_FOLDER / "images"
         self._lock = threading.RLock()
-        self._seen: tuple[int, dict[str, _Image]] | None = None
-        ambiguous = self._scan(self.folder)[1]
+        self._seen: tuple[int, dict[str, Path]] | None = None
+        _, ambiguous = self._scan()
         if ambiguous:
             raise DataError(
                 "images have the same name but for their endings",
@@ -89,8 +87,15 @@ class StudyFolder(Datastore):
 
     def get_image_uri(self, image_id: str) -> str:
         """Path of an image, empty for an unknown one."""
-        image = self._images().get(image_id)
-        return str(image.path) if image and inside(self.folder, image.path) else ""
+        path = self._images().get(image_id)
+        return str(path) if path and inside(self.folder, path) else ""
+
+    def image_path(self, image_id: str) -> Path:
+        """Path of an image that has to be there."""
+        path = self.get_image_uri(image_id)
+        if not path:
+            raise ImageNotFoundException(f"there is no image {image_id!r}")
+        return Path(path)
 
     def get_image(self, image_id: str, params: Any = None) -> Any:
         """Bytes of an image, None for an unknown one."""
@@ -99,29 +104,20 @@ class StudyFolder(Datastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Notes on an image, with its ``name``, ``path`` and ``shape``; empty for an unknown one."""
-        image = self._images().get(image_id)
-        if image is None:
+        path = self._images().get(image_id)
+        if path is None:
             return {}
-        facts: dict[str, Any] = {
-            "name": image.path.name,
-            "path": str(image.path),
-            "ts": int(image.path.stat().st_mtime),
-        }
+        facts: dict[str, Any] = {"path": str(path), **_file_facts(path)}
         try:
-            facts["shape"] = list(image_shape(image.path))
+            facts["shape"] = list(image_shape(path))
         except DataError as error:
             facts["error"] = str(error)
         return facts | self._notes(image_id)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to the notes on an image.
-
-        Raises:
-            ImageNotFoundException: for an unknown one.
-        """
+        """Add to the notes on an image."""
         self._check_known(image_id)
-        with self.history.turn():
-            write_json_durably(self._notes(image_id) | info, self._notes_folder / f"{image_id}.json")
+        self._note(image_id, info)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Copy an image into the folder.
@@ -140,21 +136,16 @@ class StudyFolder(Datastore):
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        """Take an image and its labels out of the list; their files are moved aside, not deleted.
-
-        Raises:
-            ImageNotFoundException: for an unknown one.
-        """
+        """Take an image and its labels out of the list; their files are moved aside, not deleted."""
         self._check_known(image_id)
-        image = self._images()[image_id]
+        path = self._images()[image_id]
         for tag in self.get_labels_by_image_id(image_id):
             self.remove_label(image_id, tag)
         aside = self.folder / KEPT_FOLDER / "removed"
         with self.history.turn():
-            number = len(list(aside.glob("*"))) + 1
-            target = aside / f"{number:06d}" / image.path.name
+            target = aside / f"{len(list(aside.glob('*'))) + 1:06d}" / path.name
             target.parent.mkdir(parents=True)
-            os.replace(image.path, target)
+            os.replace(path, target)
             self._seen = None
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
@@ -180,42 +171,22 @@ class StudyFolder(Datastore):
         path = self._label(label_id, label_tag)
         if path is None:
             return {}
-        found = {"name": path.name, "ts": int(path.stat().st_mtime)}
         version = self.history.latest(label_id, label_tag)
-        recorded = {} if version is None else {**version.info, **_summary(version)}
-        return {**found, **recorded, **self._label_notes(label_id, label_tag)}
+        told = ("version", "time", "user", "client_id", "sha256")
+        recorded = {} if version is None else version.info | {name: getattr(version, name) for name in told}
+        return _file_facts(path) | recorded | self._notes(_of_label(label_id, label_tag))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add to the notes on a label.
-
-        Raises:
-            LabelNotFoundException: without one.
-        """
-        if self._label(label_id, label_tag) is None:
-            raise LabelNotFoundException(f"image {label_id} has no label {label_tag}")
-        with self.history.turn():
-            path = self._notes_folder / f"{label_id}.{label_tag}.label.json"
-            write_json_durably(self._label_notes(label_id, label_tag) | info, path)
+        """Add to the notes on a label."""
+        self._check_labelled(label_id, label_tag)
+        self._note(_of_label(label_id, label_tag), info)
 
     def submit(
-        self,
-        image_id: str,
-        label: Path,
-        tag: str,
-        info: dict[str, Any],
-        user: str | None = None,
+        self, image_id: str, label: Path, tag: str, info: dict[str, Any], user: str | None = None
     ) -> LabelVersion:
-        """Keep a label as the newest version; when this returns, it is on the disk.
+        """Keep a label file as the newest version; when this returns, it is on the disk.
 
-        Args:
-            image_id: name of its image.
-            label: file to copy.
-            tag: to keep it under.
-            info: whatever is to be noted; ``client_id`` names the program.
-            user: who submits it.
-
-        Raises:
-            ImageNotFoundException: for an unknown image.
+        ``info`` is noted; its ``client_id`` names the program.
         """
         self._check_known(image_id)
         checked_name(tag, "tag")
@@ -223,10 +194,8 @@ class StudyFolder(Datastore):
         with self.history.turn():
             self._adopt(image_id, tag)
             noted = {name: value for name, value in info.items() if name != "client_id"}
-            client = info.get("client_id")
-            version = self.history.add(
-                image_id, tag, label, suffix, user, None if client is None else str(client), noted
-            )
+            client = None if info.get("client_id") is None else str(info["client_id"])
+            version = self.history.add(image_id, tag, label, suffix, user, client, noted)
             self._show(version)
         return version
 
@@ -236,13 +205,8 @@ class StudyFolder(Datastore):
         return image_id
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Take a label away; its versions stay, and that it was removed is one more.
-
-        Raises:
-            LabelNotFoundException: without one.
-        """
-        if self._label(label_id, label_tag) is None:
-            raise LabelNotFoundException(f"image {label_id} has no label {label_tag}")
+        """Take a label away; its versions stay, and that it was removed is one more."""
+        self._check_labelled(label_id, label_tag)
         with self.history.turn():
             self._adopt(label_id, label_tag)
             self._show(self.history.add(label_id, label_tag, None))
@@ -274,13 +238,8 @@ class StudyFolder(Datastore):
 
     def status(self) -> dict[str, Any]:
         """Numbers of images and labels."""
-        tags = {tag: len(self.get_labeled_images(tag)) for tag in self._tags()}
-        completed = tags.get(FINAL, 0)
-        return {
-            "total": len(self.list_images()),
-            "completed": completed,
-            "label_tags": {tag: count for tag, count in tags.items() if count},
-        }
+        tags = {tag: count for tag in self._tags() if (count := len(self.get_labeled_images(tag)))}
+        return {"total": len(self.list_images()), "completed": tags.get(FINAL, 0), "label_tags": tags}
 
     def json(self) -> dict[str, Any]:
         """Everything, in the shape of MONAI Label's own datastore."""
@@ -296,33 +255,32 @@ class StudyFolder(Datastore):
         }
 
     def _described(self, name: str) -> dict[str, Any]:
-        image = self._images()[name]
-        info = {"ts": int(image.path.stat().st_mtime), "name": image.path.name, **self._notes(name)}
-        return {"ext": image.suffix, "info": info}
+        path = self._images()[name]
+        return {"ext": path.name[len(name) :], "info": _file_facts(path) | self._notes(name)}
 
     def _described_labels(self, name: str) -> dict[str, Any]:
-        labels = {tag: self._label(name, tag) for tag in self._tags()}
         return {
             tag: {"ext": path.name[len(name) :], "info": self.get_label_info(name, tag)}
-            for tag, path in labels.items()
-            if path
+            for tag in self._tags()
+            if (path := self._label(name, tag))
         }
 
-    def _images(self) -> dict[str, _Image]:
+    def _images(self) -> dict[str, Path]:
         with self._lock:
             state = self.folder.stat().st_mtime_ns
             if self._seen is None or self._seen[0] != state:
-                images, ambiguous = self._scan(self.folder)
+                images, ambiguous = self._scan()
                 for name in sorted(ambiguous):
                     _logger.error("%s: left out, since several files have this name", name)
                 self._seen = (state, images)
             return self._seen[1]
 
-    def _scan(self, folder: Path) -> tuple[dict[str, _Image], set[str]]:
-        found: dict[str, _Image] = {}
+    def _scan(self) -> tuple[dict[str, Path], set[str]]:
+        """Images by name, and names of several."""
+        found: dict[str, Path] = {}
         ambiguous = set()
-        for path in sorted(folder.iterdir()):
-            suffix = max((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), key=len, default="")
+        for path in sorted(self.folder.iterdir()):
+            suffix = ending(path.name, IMAGE_SUFFIXES)
             name = path.name[: -len(suffix)] if suffix else ""
             try:
                 usable = name and checked_name(name, "image") and path.is_file()
@@ -330,17 +288,21 @@ class StudyFolder(Datastore):
                 usable = False
             if not usable:
                 continue
-            if not inside(folder, path):
+            if not inside(self.folder, path):
                 _logger.error("%s: left out, since it is a link out of the folder", path.name)
                 continue
             if name in found:
                 ambiguous.add(name)
-            found[name] = _Image(path, path.name[len(name) :])
-        return {name: image for name, image in found.items() if name not in ambiguous}, ambiguous
+            found[name] = path
+        return {name: path for name, path in found.items() if name not in ambiguous}, ambiguous
 
     def _check_known(self, image_id: str) -> None:
         if image_id not in self.list_images():
             raise ImageNotFoundException(f"there is no image {image_id!r}")
+
+    def _check_labelled(self, image_id: str, tag: str) -> None:
+        if self._label(image_id, tag) is None:
+            raise LabelNotFoundException(f"image {image_id} has no label {tag}")
 
     def _tags(self) -> list[str]:
         labels = self.folder / "labels"
@@ -349,20 +311,16 @@ class StudyFolder(Datastore):
     def _label(self, image_id: str, tag: str) -> Path | None:
         checked_name(tag, "tag")
         checked_name(image_id, "image")
-        folder = self.folder / "labels" / tag
-        for suffix in LABEL_SUFFIXES:
-            path = folder / f"{image_id}{suffix}"
-            if path.is_file() and inside(self.folder, path):
-                return path
-        return None
+        paths = (self.folder / "labels" / tag / f"{image_id}{suffix}" for suffix in LABEL_SUFFIXES)
+        return next((path for path in paths if path.is_file() and inside(self.folder, path)), None)
 
-    def _notes(self, image_id: str) -> dict[str, Any]:
-        path = self._notes_folder / f"{image_id}.json"
-        return dict(read_json(path)) if path.is_file() else {}
+    def _notes(self, name: str) -> dict[str, Any]:
+        path = self._notes_folder / f"{name}.json"
+        return dict(read_record(path)) if path.is_file() else {}
 
-    def _label_notes(self, image_id: str, tag: str) -> dict[str, Any]:
-        path = self._notes_folder / f"{image_id}.{tag}.label.json"
-        return dict(read_json(path)) if path.is_file() else {}
+    def _note(self, name: str, info: dict[str, Any]) -> None:
+        with self.history.turn():
+            write_json_durably(self._notes(name) | info, self._notes_folder / f"{name}.json")
 
     def _adopt(self, image_id: str, tag: str) -> None:
         """Make a label that came into the folder by other means a version, before it is replaced."""
@@ -370,9 +328,8 @@ class StudyFolder(Datastore):
         if path is None:
             return
         known = {version.sha256 for version in self.history.versions(image_id, tag)}
-        if hashlib.sha256(path.read_bytes()).hexdigest() not in known:
-            suffix = path.name[len(image_id) :]
-            self.history.add(image_id, tag, path, suffix, info={"origin": "found in the folder"})
+        if file_sha256(path) not in known:
+            self.history.add(image_id, tag, path, path.name[len(image_id) :], info={"origin": "found in the folder"})
 
     def _show(self, version: LabelVersion) -> None:
         """Put the newest version where other tools look for it."""
@@ -398,16 +355,13 @@ class StudyFolder(Datastore):
 
     def _is_shown(self, version: LabelVersion) -> bool:
         path = self._label(version.image, version.tag)
-        if version.file is None or path is None:
-            return version.file is None and path is None
-        return path.read_bytes() == self.history.path(version).read_bytes()
+        return (file_sha256(path) if path else None) == version.sha256
 
 
-def _summary(version: LabelVersion) -> dict[str, Any]:
-    return {
-        "version": version.version,
-        "time": version.time,
-        "user": version.user,
-        "client_id": version.client_id,
-        "sha256": version.sha256,
-    }
+def _file_facts(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "ts": int(path.stat().st_mtime)}
+
+
+def _of_label(image_id: str, tag: str) -> str:
+    """What the notes on a label are named."""
+    return f"{image_id}.{tag}.label"

@@ -41,14 +41,11 @@ def dicom_segmentation(
     background keeps one, since an object without frames is none.
 
     Args:
-        numbers: class numbers, (H, W) of one image or (slices, rows, columns).
+        numbers: class numbers, (H, W) of one image or (slices, rows, columns); they become ``SegmentNumber``.
         sources: the image of each slice, in the order of the slices; pixels are not needed.
         names: of the classes by number; classes that are not named are called by their number.
         creator: who submits it.
         algorithm: name of the model that the annotator began with.
-
-    Returns:
-        ``SegmentNumber`` is the class number; a segment may be without frames.
     """
     planes = numbers.reshape(-1, *numbers.shape[-2:])
     first = sources[0]
@@ -60,7 +57,8 @@ def dicom_segmentation(
     )
     _describe(seg, first, creator)
     last = max(int(numbers.max(initial=1)), *names) if names else int(numbers.max(initial=1))
-    seg.SegmentSequence = Items(_segment(n, names.get(n, f"class {n}"), algorithm) for n in range(1, max(last, 1) + 1))
+    numbered = range(1, max(last, 1) + 1)
+    seg.SegmentSequence = Items(_segment(n, names.get(n, f"class {n}"), algorithm) for n in numbered)
     located = "ImagePositionPatient" in first
     dimensions = DimensionOrganizationSequence()
     dimensions.add_dimension("ReferencedSegmentNumber", "SegmentIdentificationSequence")
@@ -73,13 +71,10 @@ def dicom_segmentation(
         source = sources[index]
         frame = seg.add_frame((planes[index] == number).astype(np.uint8), number, [source], update_pixel_data=False)
         frame.DerivationImageSequence[0].SourceImageSequence[0].SpatialLocationsPreserved = "YES"
-        content = Dataset()
-        content.DimensionIndexValues = [number, index + 1] if located else [number]
+        content = _dataset(DimensionIndexValues=[number, index + 1] if located else [number])
         frame.FrameContentSequence = Items([content])
         if located:
-            position = Dataset()
-            position.ImagePositionPatient = source.ImagePositionPatient
-            frame.PlanePositionSequence = Items([position])
+            frame.PlanePositionSequence = Items([_dataset(ImagePositionPatient=source.ImagePositionPatient)])
     seg.update_pixel_data()
     seg.is_little_endian, seg.is_implicit_VR = True, False
     return seg
@@ -112,32 +107,35 @@ def _describe(seg: Dataset, source: Dataset, creator: str | None) -> None:
     seg.SegmentsOverlap = "NO"
 
 
+def _dataset(**values: Any) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
 def _segment(number: int, name: str, algorithm: str | None) -> Dataset:
-    segment = Dataset()
-    segment.SegmentNumber = number
-    segment.SegmentLabel = _plain(name) or f"class {number}"
-    segment.SegmentAlgorithmType = "SEMIAUTOMATIC"
-    segment.SegmentAlgorithmName = _plain(algorithm or "topolora_monai")
-    segment.SegmentedPropertyCategoryCodeSequence = CodeSequence("123037004", "SCT", "Anatomical Structure")
     code, meaning = next((known for word, known in _ORGANS.items() if word in name.lower()), _ANYTHING)
-    segment.SegmentedPropertyTypeCodeSequence = CodeSequence(code, "SCT", meaning)
-    return segment
+    return _dataset(
+        SegmentNumber=number,
+        SegmentLabel=_plain(name) or f"class {number}",
+        SegmentAlgorithmType="SEMIAUTOMATIC",
+        SegmentAlgorithmName=_plain(algorithm or "topolora_monai"),
+        SegmentedPropertyCategoryCodeSequence=CodeSequence("123037004", "SCT", "Anatomical Structure"),
+        SegmentedPropertyTypeCodeSequence=CodeSequence(code, "SCT", meaning),
+    )
 
 
 def _shared(sources: Sequence[Dataset]) -> Dataset:
-    first = sources[0]
+    first, distance = sources[0], _distance(sources)
     groups = Dataset()
     if "PixelSpacing" in first:
-        measures = Dataset()
-        measures.PixelSpacing = first.PixelSpacing
-        measures.SliceThickness = first.get("SliceThickness") or _distance(sources)
-        if len(sources) > 1:
-            measures.SpacingBetweenSlices = _distance(sources)
+        between = {"SpacingBetweenSlices": distance} if len(sources) > 1 else {}
+        thickness = first.get("SliceThickness") or distance
+        measures = _dataset(PixelSpacing=first.PixelSpacing, SliceThickness=thickness, **between)
         groups.PixelMeasuresSequence = Items([measures])
     if "ImageOrientationPatient" in first:
-        orientation = Dataset()
-        orientation.ImageOrientationPatient = first.ImageOrientationPatient
-        groups.PlaneOrientationSequence = Items([orientation])
+        groups.PlaneOrientationSequence = Items([_dataset(ImageOrientationPatient=first.ImageOrientationPatient)])
     return groups
 
 

@@ -1,4 +1,4 @@
-"""Questions to a DICOM server by DICOMweb, and what may go wrong with them."""
+"""Questions to a DICOM server by DICOMweb, ours and OHIF's, and what may go wrong with them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import requests
+from fastapi import HTTPException
 from monailabel.config import settings
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from requests.adapters import HTTPAdapter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from topolora_monai.errors import TopoLoRAError
+from topolora_monai.label_app.names import leads_out
 
-__all__ = ["PHOTOGRAPHS", "DicomImage", "DicomServer", "DicomServerError"]
+__all__ = ["PHOTOGRAPHS", "DicomImage", "DicomServer", "DicomServerError", "forward"]
 
 PHOTOGRAPHS = frozenset({"OP", "XC", "ES", "GM", "DMS"})
 """Modalities of photographs: every instance of a series is an image of its own."""
@@ -53,11 +57,9 @@ class DicomImage:
 
 
 class DicomServer:
-    """A DICOM server.
+    """A DICOM server, by a client of DICOMweb; every question raises ``DicomServerError`` where it does not answer.
 
-    Args:
-        client: of DICOMweb.
-        search_filter: attributes that series must have, by keyword.
+    ``search_filter`` are attributes that series must have, by keyword.
     """
 
     def __init__(self, client: Any, search_filter: Mapping[str, Any]) -> None:
@@ -73,11 +75,7 @@ class DicomServer:
         return str(self._client.base_url)
 
     def images(self) -> list[DicomImage]:
-        """All series of images, and photographs one by one, in the server's order.
-
-        Raises:
-            DicomServerError: if the server does not answer.
-        """
+        """All series of images, and photographs one by one, in the server's order."""
         with self._asking("list its series"):
             found = [
                 Dataset.from_json(series) for series in self._client.search_for_series(search_filters=self._filter)
@@ -85,22 +83,14 @@ class DicomServer:
             return [image for series in found for image in self._images_of(series)]
 
     def fetch(self, image: DicomImage) -> list[Dataset]:
-        """All instances of an image, with their pixels.
-
-        Raises:
-            DicomServerError: if the server does not send them.
-        """
+        """All instances of an image, with their pixels."""
         with self._asking("send an image"):
             if image.instance:
                 return [self._client.retrieve_instance(image.study, image.series, image.instance)]
             return list(self._client.retrieve_series(image.study, image.series))
 
     def store(self, instance: Dataset) -> None:
-        """Keep an instance on the server.
-
-        Raises:
-            DicomServerError: if the server does not take it.
-        """
+        """Keep an instance on the server."""
         with self._asking("keep a label"):
             answer = self._client.store_instances([instance])
         refused = answer.get("FailedSOPSequence") or []
@@ -153,3 +143,45 @@ class _Timed(HTTPAdapter):
 
 def _facts(found: Dataset, *keywords: str) -> dict[str, str]:
     return {keyword: str(found.get(keyword)) for keyword in keywords if found.get(keyword) not in (None, "")}
+
+
+async def forward(request: Any, op: str, path: str) -> Response:
+    """Pass a request on to the DICOM server and its answer back: the proxy of OHIF, for DICOMweb alone.
+
+    Of its headers only those that describe the body go on. ``op``, ``wado``, ``qido``, ``stow`` or nothing, names the
+    prefix that the path is below.
+
+    Raises:
+        HTTPException: 404 without a DICOM server, 400 for a path that leads out, 502 if the server does not answer.
+    """
+    server = settings.MONAI_LABEL_STUDIES.rstrip("/")
+    if not server.startswith(("http://", "https://")):
+        raise HTTPException(404, "the studies are not on a DICOM server")
+    if leads_out(path):
+        raise HTTPException(400, "the path leads out of DICOMweb")
+    op = "wado" if op == "qido" and path.endswith("metadata") else op  # as some releases of OHIF ask
+    prefix = getattr(settings, f"MONAI_LABEL_{op.upper()}_PREFIX", None) if op else None
+    address = "/".join(part for part in (server, prefix, path) if part)
+    headers = {name: value for name, value in request.headers.items() if name in ("accept", "content-type")}
+    body = await request.body()
+    answer = await run_in_threadpool(_ask, request.method, address, request.url.query, headers, body)
+    return Response(
+        answer.content,
+        answer.status_code,
+        {name: value for name, value in answer.headers.items() if name.lower() == "content-type"},
+    )
+
+
+def _ask(method: str, address: str, query: str, headers: dict[str, str], body: bytes) -> requests.Response:
+    name, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+    try:
+        return requests.request(
+            "POST" if method == "POST" else "GET",
+            f"{address}?{query}" if query else address,
+            auth=(name, password) if name and password else None,
+            headers=headers,
+            data=body or None,
+            timeout=settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT,
+        )
+    except requests.RequestException as error:
+        raise HTTPException(502, "the DICOM server does not answer") from error

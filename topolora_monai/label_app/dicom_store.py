@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import SimpleITK
 from monailabel.config import settings
-from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.utils.app import app_instance
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -33,7 +32,7 @@ from topolora_monai.label_app.dicom_server import PHOTOGRAPHS, DicomImage, Dicom
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.names import checked_name
 from topolora_monai.label_app.options import LabelOptions
-from topolora_monai.label_app.sizes import image_shape
+from topolora_monai.label_app.rendering import image_shape
 from topolora_monai.label_app.tasks.masks import new_result_file, read_label
 
 __all__ = ["DicomStudies", "answer_as_segmentation", "open_dicom_studies"]
@@ -47,12 +46,8 @@ class DicomStudies(StudyFolder):
 
     An image is copied into the folder when it is first needed: its DICOM files in ``UID``, and ``UID.nii.gz`` or,
     without a position in space, ``UID.png``. Labels are kept there as :class:`StudyFolder` keeps them, and each
-    final one becomes a DICOM SEG object in a new series on the server first.
-
-    Args:
-        server: with the images.
-        folder: for the copies, of this server alone.
-        class_names: gives the names of the classes by number.
+    final one becomes a DICOM SEG object in a new series on the server first. ``class_names`` gives the names of the
+    classes by number; the folder is of this server alone. A server that does not answer raises ``DicomServerError``.
     """
 
     def __init__(
@@ -75,18 +70,13 @@ class DicomStudies(StudyFolder):
         return "images of a DICOM server"
 
     def list_images(self) -> list[str]:
-        """Names of all images, in the server's order.
-
-        Raises:
-            DicomServerError: if the server does not answer.
-        """
+        """Names of all images, in the server's order."""
         return list(self._series())
 
     def get_image_uri(self, image_id: str) -> str:
         """Path of the copy of an image, which is made now if it is missing; empty for an unknown one.
 
         Raises:
-            DicomServerError: if the server does not send it.
             DataError: if it is neither a photograph nor slices that make a volume.
         """
         image = self._series().get(image_id)
@@ -109,66 +99,8 @@ class DicomStudies(StudyFolder):
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Notes on an image, and what the server's list says of it; sides not known before it is copied are None."""
         image = self._series().get(image_id)
-        return {} if image is None else self._facts(image) | self._notes(image_id)
-
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Not possible."""
-        raise ConfigError("images are added to the DICOM server itself", found=image_id, hint="send it there")
-
-    def remove_image(self, image_id: str) -> None:
-        """Not possible."""
-        raise ConfigError("images are removed on the DICOM server itself", found=image_id)
-
-    def submit(
-        self,
-        image_id: str,
-        label: Path,
-        tag: str,
-        info: dict[str, Any],
-        user: str | None = None,
-    ) -> LabelVersion:
-        """Keep a label as the newest version; a final one is on the server, too, when this returns.
-
-        ``info`` gets ``SeriesInstanceUID`` and ``SOPInstanceUID`` of the object there.
-
-        Raises:
-            ImageNotFoundException: for an unknown image.
-            DataError: if the label lies elsewhere than its image.
-            DicomServerError: if the server does not take it; nothing is kept then.
-        """
-        self._check_known(image_id)
-        checked_name(tag, "tag")
-        if tag == FINAL:
-            seg = self.segmentation(image_id, label, info, user)
-            self.server.store(seg)
-            info = {**info, "SeriesInstanceUID": str(seg.SeriesInstanceUID), "SOPInstanceUID": str(seg.SOPInstanceUID)}
-        return super().submit(image_id, label, tag, info, user)
-
-    def segmentation(self, image_id: str, label: Path, info: Mapping[str, Any], user: str | None = None) -> Dataset:
-        """A label of an image as DICOM SEG.
-
-        Args:
-            image_id: name of the image.
-            label: its file.
-            info: ``label_info``, a list of objects with ``name``, may name the classes from 1 on, and ``model`` what
-                the label began with.
-            user: who made it.
-
-        Raises:
-            ImageNotFoundException: for an unknown image.
-            DataError: if the label lies elsewhere than its image.
-        """
-        path = Path(self.get_image_uri(image_id))
-        if not path.name:
-            raise ImageNotFoundException(f"there is no image {image_id!r}")
-        sources = _sources(self.folder / image_id)
-        named = {number: str(entry["name"]) for number, entry in enumerate(_objects(info.get("label_info")), 1)}
-        model = info.get("model")
-        return dicom_segmentation(
-            read_label(label, path), sources, {**self._class_names(), **named}, user, str(model) if model else None
-        )
-
-    def _facts(self, image: DicomImage) -> dict[str, Any]:
+        if image is None:
+            return {}
         words = dict(image.facts or {})
         facts: dict[str, Any] = {
             "name": " ".join(words.values()) or image.name,
@@ -182,7 +114,49 @@ class DicomStudies(StudyFolder):
             facts["shape"] = list(image_shape(copy))
         elif image.modality not in PHOTOGRAPHS and image.count > 1:
             facts["shape"] = [image.count, None, None]
-        return facts
+        return facts | self._notes(image_id)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Not possible."""
+        raise ConfigError("images are added to the DICOM server itself", found=image_id, hint="send it there")
+
+    def remove_image(self, image_id: str) -> None:
+        """Not possible."""
+        raise ConfigError("images are removed on the DICOM server itself", found=image_id)
+
+    def submit(
+        self, image_id: str, label: Path, tag: str, info: dict[str, Any], user: str | None = None
+    ) -> LabelVersion:
+        """Keep a label as the newest version; a final one is on the server, too, when this returns.
+
+        ``info`` gets ``SeriesInstanceUID`` and ``SOPInstanceUID`` of the object there.
+
+        Raises:
+            DataError: if the label lies elsewhere than its image.
+            DicomServerError: if the server does not take it; nothing is kept then.
+        """
+        self._check_known(image_id)
+        checked_name(tag, "tag")
+        if tag == FINAL:
+            seg = self.segmentation(image_id, label, info, user)
+            self.server.store(seg)
+            info = {**info, "SeriesInstanceUID": str(seg.SeriesInstanceUID), "SOPInstanceUID": str(seg.SOPInstanceUID)}
+        return super().submit(image_id, label, tag, info, user)
+
+    def segmentation(self, image_id: str, label: Path, info: Mapping[str, Any], user: str | None = None) -> Dataset:
+        """A label file of an image as DICOM SEG, made by ``user``.
+
+        Of ``info``, ``label_info``, a list of objects with ``name``, may name the classes from 1 on, and ``model`` what
+        the label began with.
+
+        Raises:
+            DataError: if the label lies elsewhere than its image.
+        """
+        path = self.image_path(image_id)
+        sources = _sources(self.folder / image_id)
+        named = {number: str(entry["name"]) for number, entry in enumerate(_objects(info.get("label_info")), 1)}
+        model = str(info["model"]) if info.get("model") else None
+        return dicom_segmentation(read_label(label, path), sources, {**self._class_names(), **named}, user, model)
 
     def _described(self, name: str) -> dict[str, Any]:
         copy = self._copy(name)
@@ -198,7 +172,7 @@ class DicomStudies(StudyFolder):
     def _is_here(self, image_id: str) -> bool:
         return True  # as far as is known at the start, when the server may be away
 
-    def _scan(self, folder: Path) -> tuple[dict[str, Any], set[str]]:
+    def _scan(self) -> tuple[dict[str, Path], set[str]]:
         return {}, set()
 
     def _copy(self, image_id: str) -> Path | None:
@@ -224,40 +198,23 @@ class DicomStudies(StudyFolder):
             copy = _as_picture(instances, files) or _as_volume(files)
             # The DICOM files first: a copy that can be seen has them.
             target = self.folder / image.name
-            for old in (target.with_name(f"{image.name}.png"), target.with_name(f"{image.name}.nii.gz")):
-                old.unlink(missing_ok=True)
+            while old := self._copy(image.name):
+                old.unlink()
             shutil.rmtree(target, ignore_errors=True)
             os.replace(files, target)
-            final = self.folder / f"{image.name}{copy.name[len('image') :]}"
-            os.replace(target / copy.name, final)
-        return final
+            return (target / copy.name).replace(self.folder / f"{image.name}{copy.name[len('image') :]}")
 
 
 def open_dicom_studies(
     client: Any, search_filter: Mapping[str, Any], cache_path: str | None, **options: Any
 ) -> DicomStudies:
-    """In the place of MONAI Label's datastore for DICOMweb; copies are kept in the workspace.
-
-    Args:
-        client: of DICOMweb, made by MONAI Label as its settings say.
-        search_filter: attributes that series must have.
-        cache_path: another folder for copies.
-        **options: of MONAI Label's datastore that mean nothing here.
-    """
+    """In the place of MONAI Label's datastore for DICOMweb; copies are kept in the workspace by default."""
     folder = Path(cache_path or LabelOptions.from_conf(settings.MONAI_LABEL_APP_CONF).folder / "dicom")
     return DicomStudies(DicomServer(client, search_filter), folder, _class_names)
 
 
 def answer_as_segmentation(answer: Any, background_tasks: Any, model: str, image: str, params: str) -> FileResponse:
-    """What inference gave as DICOM SEG.
-
-    Args:
-        answer: with the label's file.
-        background_tasks: of the request; they remove the file that is sent.
-        model: that gave it.
-        image: name of the image.
-        params: JSON object, see :meth:`DicomStudies.segmentation`.
-    """
+    """What inference gave as DICOM SEG; ``params`` are a JSON object, see :meth:`DicomStudies.segmentation`."""
     info = {"model": model, **json.loads(params or "{}")}
     seg = app_instance().datastore().segmentation(image, Path(answer.path), info)
     path = new_result_file(".dcm")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
-from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from topolora_monai.annotation.versions import AdapterVersion
 from topolora_monai.label_app.datastore import FINAL, StudyFolder
+from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.rendering import label_as_png, picture_as_png
 from topolora_monai.label_app.tasks.training import training_status
 
@@ -23,7 +21,6 @@ __all__ = ["PATH", "add_routes"]
 
 PATH = "/topolora/api"
 
-_USER = settings.MONAI_LABEL_AUTH_ROLE_USER
 _ANNOTATOR = settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
 _ADMIN = settings.MONAI_LABEL_AUTH_ROLE_ADMIN
 _FRESH = {"Cache-Control": "private, no-cache"}
@@ -46,22 +43,12 @@ class AdapterChoice(BaseModel):
 
 
 def add_routes(application: FastAPI) -> None:
-    """Add the endpoints below :data:`PATH`."""
-    user, annotator, admin = ([Depends(RBAC(role))] for role in (_USER, _ANNOTATOR, _ADMIN))
-    routes: tuple[tuple[str, str, Callable[..., Any], list[Any]], ...] = (
-        ("GET", "/images", images, user),
-        ("GET", "/picture", picture, user),
-        ("GET", "/label", label, user),
-        ("GET", "/labels", labels, user),
-        ("GET", "/adapters", adapters, user),
-        ("GET", "/training", training, user),
-        ("POST", "/labels/restore", restore_label, annotator),
-        ("POST", "/adapters/restore", restore_adapter, admin),
-    )
-    for method, path, endpoint, allowed in routes:
-        application.add_api_route(
-            f"{PATH}{path}", endpoint, methods=[method], dependencies=allowed, response_model=None
-        )
+    """Add the endpoints below :data:`PATH`; those that change something see to the role themselves."""
+    for endpoint in (images, picture, label, labels, adapters, training):
+        may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+        application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
+    application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
+    application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
 
 
 def images() -> list[dict[str, Any]]:
@@ -81,40 +68,28 @@ def images() -> list[dict[str, Any]]:
 
 
 def picture(image: str, size: int = 0, slice: int | None = None) -> Response:
-    """An image as a PNG of 8 bits for a browser.
-
-    Args:
-        image: its name.
-        size: longest side in pixels; 0 for the native size.
-        slice: of a volume, along its coarsest axis; the middle one by default.
-    """
-    png, shape = picture_as_png(_path(image), size, slice, app_instance().options.max_pixels)
+    """An image, or one slice of a volume, as of :func:`~topolora_monai.label_app.rendering.picture_as_png`."""
+    path = app_instance().datastore().image_path(image)
+    png, shape = picture_as_png(path, size, slice, app_instance().options.max_pixels)
     return Response(png, media_type="image/png", headers={**_FRESH, "X-Image-Shape": ",".join(map(str, shape))})
 
 
 def label(image: str, tag: str = FINAL, version: int | None = None, slice: int | None = None) -> Response:
-    """A label as a PNG of class numbers.
-
-    Args:
-        image: its name.
-        tag: ``final`` or another.
-        version: an older version; the newest by default.
-        slice: of a volume, as of :func:`picture`.
-    """
-    store = _store()
+    """A label, by default its newest version, as a PNG of class numbers; of a volume, one slice."""
+    store = app_instance().datastore()
     if version is None:
         path = store.get_label_uri(image, tag)
         if not path:
             raise HTTPException(404, f"image {image} has no label {tag}")
     else:
-        path = str(store.history.path(_version(store, image, tag, version)))
-    return Response(label_as_png(path, _path(image), slice), media_type="image/png", headers=_FRESH)
+        path = store.history.path(_version(store, image, tag, version))
+    return Response(label_as_png(path, store.image_path(image), slice), media_type="image/png", headers=_FRESH)
 
 
 def labels(image: str) -> dict[str, Any]:
     """All versions of an image's labels by tag, oldest first: who submitted what and when."""
-    store = _store()
-    _path(image)
+    store = app_instance().datastore()
+    store.image_path(image)
     tags = {tag for name, tag in store.history.labels() if name == image} | set(store.get_labels_by_image_id(image))
     return {
         "image": image,
@@ -124,7 +99,7 @@ def labels(image: str) -> dict[str, Any]:
 
 def restore_label(choice: LabelChoice, user: Any = Depends(RBAC(_ANNOTATOR))) -> dict[str, Any]:  # noqa: B008
     """Make an older version the newest again; all versions stay."""
-    store = _store()
+    store = app_instance().datastore()
     old = _version(store, choice.image, choice.tag, choice.version)
     version = store.submit(choice.image, store.history.path(old), choice.tag, {"restored": choice.version}, _name(user))
     return asdict(version)
@@ -159,13 +134,9 @@ def _adapter(name: str) -> dict[str, Any]:
     return {
         "adapter": name,
         "current": app_instance().adapters.current(name).number,
-        "versions": [_without_path(version) for version in versions.history()],
+        "versions": [{name: told[name] for name in told if name != "path"} for told in map(asdict, versions.history())],
         "log": [asdict(change) for change in versions.log()],
     }
-
-
-def _without_path(version: AdapterVersion) -> dict[str, Any]:
-    return {name: value for name, value in asdict(version).items() if name != "path"}
 
 
 def _name(user: Any) -> str | None:
@@ -173,22 +144,8 @@ def _name(user: Any) -> str | None:
     return user.username if settings.MONAI_LABEL_AUTH_ENABLE else None
 
 
-def _path(image: str) -> str:
-    path: str = app_instance().datastore().get_image_uri(image)
-    if not path:
-        raise ImageNotFoundException(f"there is no image {image!r}")
-    return path
-
-
-def _store() -> StudyFolder:
-    store = app_instance().datastore()
-    if not isinstance(store, StudyFolder):
-        raise HTTPException(406, "versions of labels are kept by the DICOM server")
-    return store
-
-
-def _version(store: StudyFolder, image: str, tag: str, number: int) -> Any:
-    found = [version for version in store.history.versions(image, tag) if version.version == number]
-    if not found:
-        raise HTTPException(404, f"there is no version {number} of label {tag} of image {image}")
-    return found[0]
+def _version(store: StudyFolder, image: str, tag: str, number: int) -> LabelVersion:
+    for version in store.history.versions(image, tag):
+        if version.version == number:
+            return version
+    raise HTTPException(404, f"there is no version {number} of label {tag} of image {image}")

@@ -1,10 +1,11 @@
-"""Every version of every label: what was submitted, by whom and when; nothing is overwritten."""
+"""Every version of every label, and files that are whole or not there, also after a power cut."""
 
 from __future__ import annotations
 
-import hashlib
+import json
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -13,10 +14,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from topolora_monai.annotation.versions import sync
 from topolora_monai.errors import DataError
-from topolora_monai.label_app.files import copy_durably, read_json, write_json_durably
+from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.download import file_sha256
+from topolora_monai.io.json_files import json_text
 
-__all__ = ["LabelHistory", "LabelVersion"]
+__all__ = ["LabelHistory", "LabelVersion", "copy_durably", "read_record", "write_json_durably"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,6 @@ class LabelHistory:
 
     A version exists once its record does, which is written after the label itself is on the disk. Processes and
     threads take turns.
-
-    Args:
-        folder: made where it is missing.
 
     Example:
         >>> import tempfile
@@ -76,45 +77,25 @@ class LabelHistory:
         client_id: str | None = None,
         info: dict[str, Any] | None = None,
     ) -> LabelVersion:
-        """Add a version; when this returns, it is on the disk.
+        """Add a version, of a file to copy or None for a label that was removed; when this returns, it is on the disk.
 
-        Args:
-            image: checked name of the image.
-            tag: checked name of the tag.
-            label: file to copy; None to record that the label was removed.
-            suffix: ending of the copy's name.
-            user: who submitted it.
-            client_id: with which program.
-            info: whatever the client said of it.
+        Image and tag are checked names; ``suffix`` is the ending of the copy's name, ``info`` whatever the client said.
         """
         with self.turn():
             folder = self._folder / tag / image
             taken = [int(path.name[:6]) for path in folder.glob("[0-9]*") if path.name[:6].isdigit()]
             number = max(taken, default=0) + 1
-            digest = None
-            if label is not None:
-                copy_durably(label, folder / f"{number:06d}{suffix}")
-                digest = hashlib.sha256((folder / f"{number:06d}{suffix}").read_bytes()).hexdigest()
-            version = LabelVersion(
-                image=image,
-                tag=tag,
-                version=number,
-                time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-                file=None if label is None else f"{number:06d}{suffix}",
-                sha256=digest,
-                user=user,
-                client_id=client_id,
-                info=info or {},
-            )
+            file = None if label is None else f"{number:06d}{suffix}"
+            if label is not None and file is not None:
+                copy_durably(label, folder / file)
+            time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+            digest = None if file is None else file_sha256(folder / file)
+            version = LabelVersion(image, tag, number, time, file, digest, user, client_id, info or {})
             write_json_durably(asdict(version), folder / f"{number:06d}.json")
             return version
 
     def versions(self, image: str, tag: str) -> list[LabelVersion]:
-        """All versions, oldest first.
-
-        Raises:
-            DataError: if a record is damaged.
-        """
+        """All versions, oldest first; a damaged record raises ``DataError``."""
         return [self._read(path) for path in sorted((self._folder / tag / image).glob("*.json"))]
 
     def latest(self, image: str, tag: str) -> LabelVersion | None:
@@ -123,11 +104,7 @@ class LabelHistory:
         return self._read(records[-1]) if records else None
 
     def path(self, version: LabelVersion) -> Path:
-        """File of a version.
-
-        Raises:
-            DataError: if the version is a removal.
-        """
+        """File of a version; that of a removal raises ``DataError``."""
         if version.file is None:
             raise DataError("this version records that the label was removed", path=version.image)
         return self._folder / version.tag / version.image / version.file
@@ -141,6 +118,36 @@ class LabelHistory:
     @staticmethod
     def _read(path: Path) -> LabelVersion:
         try:
-            return LabelVersion(**read_json(path))
+            return LabelVersion(**read_record(path))
         except TypeError as error:
             raise DataError("a record of a label is damaged", path=path, found=error) from error
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a file beside its place, bring it to the disk and rename it; an error leaves an older one as it was."""
+    _durably(target, lambda beside: shutil.copyfile(source, beside))
+
+
+def write_json_durably(content: Any, target: Path) -> None:
+    """Write JSON in the same way."""
+    _durably(target, lambda beside: beside.write_text(json_text(content, indent=1, default=str) + "\n"))
+
+
+def read_record(path: Path) -> Any:
+    """JSON that was written so.
+
+    Raises:
+        DataError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError("a record cannot be read", path=path, found=error) from error
+
+
+def _durably(target: Path, write: Callable[[Path], Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target) as beside:
+        write(beside)
+        sync(beside)
+    sync(target.parent)  # the name, too, is on the disk

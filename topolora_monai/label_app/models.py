@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,11 @@ from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
 from topolora_monai.errors import unknown_choice
 from topolora_monai.label_app.options import LabelOptions
-from topolora_monai.label_app.tasks.masks import class_numbers
 from topolora_monai.model.network import bundle_spec
 from topolora_monai.model.predictor import Predictor
 from topolora_monai.spec import ModelSpec
 
-__all__ = ["Adapters", "BundleModel", "Model", "once"]
-
-_AUTHOR = "topolora label"
+__all__ = ["Adapters", "BundleModel", "Model"]
 
 
 class Adapters:
@@ -32,9 +29,6 @@ class Adapters:
     Their histories are in ``adapters/NAME`` of the workspace; a file the history does not know is its next version.
     The base is read on first use. A version that training or a roll-back made current, in whichever process, is
     loaded by the next request.
-
-    Args:
-        options: of the server.
     """
 
     def __init__(self, options: LabelOptions) -> None:
@@ -47,7 +41,7 @@ class Adapters:
             versions = AdapterVersions(options.folder / "adapters" / name)
             digest = file_sha256(path)
             if all(file_sha256(version.path) != digest for version in versions.history()):
-                versions.add(path, _AUTHOR, f"from {Path(path).name}")
+                versions.add(path, "topolora label", f"from {Path(path).name}")
             self._versions[name] = versions
 
     @property
@@ -77,9 +71,8 @@ class Adapters:
         with self._lock:
             if self._segmenter is None:
                 current = {other: self.current(other) for other in self._versions}
-                paths = {other: found.path for other, found in current.items()}
                 self._segmenter = AnnotationSegmenter(
-                    paths,
+                    {other: found.path for other, found in current.items()},
                     weights=self._options.weights,
                     overlap=self._options.overlap,
                     field_of_view=self._options.field_of_view,
@@ -92,12 +85,7 @@ class Adapters:
 
 
 class Model:
-    """An adapter as the tasks use it: always in its current version.
-
-    Args:
-        adapters: of the server.
-        name: of the adapter.
-    """
+    """An adapter as the tasks use it: always in its current version."""
 
     def __init__(self, adapters: Adapters, name: str) -> None:
         self._adapters = adapters
@@ -107,11 +95,6 @@ class Model:
     def spec(self) -> ModelSpec:
         """What the adapter's file says."""
         return self._adapters.segmenter(self.name).spec(self.name)
-
-    @property
-    def threshold(self) -> float:
-        """From where a class counts."""
-        return self.spec.threshold
 
     def told(self) -> dict[str, Any]:
         """What a client is told with each result."""
@@ -127,33 +110,20 @@ class Model:
         """Probabilities that agree with clicks, (K, H, W)."""
         return self._adapters.segmenter(self.name).interactive(item, prompts, previous, self.name).numpy()
 
-    def numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Class numbers of probabilities, (H, W)."""
-        return class_numbers(probability, self.threshold, self.spec.exclusive)
-
 
 class BundleModel:
-    """A released bundle as the tasks use it; read on first use.
-
-    Args:
-        name: of the bundle.
-        folder: it lies in.
+    """A released bundle as the tasks use it; its network is read on first use.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: if the folder holds none.
     """
 
     def __init__(self, name: str, folder: str | Path) -> None:
         self.name = name
         self.spec = bundle_spec(folder)
-        self.labels = list(self.spec.labels)
-        self._lock = threading.Lock()  # layers may keep results for one another
-        self._predictor = once(lambda: Predictor.from_bundle(folder))
-
-    @property
-    def threshold(self) -> float:
-        """From where a class counts."""
-        return self.spec.threshold
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._predictor: Predictor | None = None
 
     def told(self) -> dict[str, Any]:
         """What a client is told with each result."""
@@ -161,30 +131,7 @@ class BundleModel:
 
     def automatic(self, item: Mapping[str, Any]) -> NDArray[np.float32]:
         """Probabilities of an image or one slice, (K, H, W)."""
-        predictor: Predictor = self._predictor()
-        with self._lock:
-            return predictor.predict_item(item).probabilities
-
-    def numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Class numbers of probabilities, (H, W)."""
-        return class_numbers(probability, self.threshold, self.spec.exclusive)
-
-
-def once(make: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that makes something on its first call and gives it again on others, whichever thread asks.
-
-    Example:
-        >>> made = once(lambda: object())
-        >>> made() is made()
-        True
-    """
-    lock = threading.Lock()
-    kept: list[Any] = []
-
-    def get() -> Any:
-        with lock:
-            if not kept:
-                kept.append(make())
-            return kept[0]
-
-    return get
+        with self._lock:  # layers may keep results for one another
+            if self._predictor is None:
+                self._predictor = Predictor.from_bundle(self._folder)
+            return self._predictor.predict_item(item).probabilities

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["LABEL_SUFFIXES", "RESULT_SUFFIXES", "RefusedNameError", "checked_name", "checked_suffix", "inside"]
+__all__ = [
+    "LABEL_SUFFIXES",
+    "RESULT_SUFFIXES",
+    "RefusedNameError",
+    "checked_name",
+    "checked_suffix",
+    "ending",
+    "inside",
+    "leads_out",
+]
 
 RESULT_SUFFIXES = (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd")
 """Kinds of label files that are written and taken, in lower case."""
@@ -25,14 +36,7 @@ class RefusedNameError(ConfigError):
 
 
 def checked_name(name: str, kind: str) -> str:
-    """A name of an image, label, tag, session or model that is safe as one component of a path.
-
-    Args:
-        name: as a client sent it, percent-decoded once.
-        kind: what it names, for the error.
-
-    Returns:
-        The name, unchanged.
+    """A name of an image, label, tag, session or model, percent-decoded once, that is safe as one component of a path.
 
     Raises:
         RefusedNameError: if it is empty or long, begins with a dot, or holds a separator, a colon, a control character,
@@ -64,6 +68,11 @@ def checked_name(name: str, kind: str) -> str:
     return name
 
 
+def ending(file_name: str, known: Iterable[str]) -> str:
+    """The longest of the known endings that a file's name has in any case; empty without one."""
+    return max((suffix for suffix in known if file_name.lower().endswith(suffix)), key=len, default="")
+
+
 def checked_suffix(file_name: str, allowed: tuple[str, ...], kind: str) -> str:
     """The ending of a file's name in lower case, one of those allowed.
 
@@ -74,8 +83,7 @@ def checked_suffix(file_name: str, allowed: tuple[str, ...], kind: str) -> str:
         >>> checked_suffix("/tmp/a.b/21.NII.gz", RESULT_SUFFIXES, "label")
         '.nii.gz'
     """
-    lower = file_name.lower()
-    suffix = max((ending for ending in allowed if lower.endswith(ending)), key=len, default="")
+    suffix = ending(file_name, allowed)
     if not suffix or "\0" in file_name:
         raise RefusedNameError(
             f"{kind} file of an unknown kind", expected=", ".join(allowed), found=ascii(Path(file_name).name[-40:])
@@ -91,3 +99,14 @@ def inside(folder: Path, path: Path) -> bool:
         False
     """
     return path.resolve().is_relative_to(folder.resolve())
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path with folders, percent-encoded up to twice, may leave the one it is below.
+
+    Example:
+        >>> leads_out("studies/1.2/series"), leads_out("a/..%5c..%5csystem")
+        (False, True)
+    """
+    plain = unicodedata.normalize("NFKC", unquote(unquote(path))).replace("\\", "/")
+    return any(part in (".", "..") for part in plain.split("/"))

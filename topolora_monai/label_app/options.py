@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,7 +68,7 @@ class LabelOptions:
 
     def to_conf(self) -> dict[str, str]:
         """As MONAI Label's ``--conf`` takes it."""
-        return {self.KEY: json.dumps({entry.name: getattr(self, entry.name) for entry in fields(self)})}
+        return {self.KEY: json.dumps(asdict(self))}
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, Any]) -> LabelOptions:

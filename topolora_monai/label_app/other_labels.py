@@ -9,14 +9,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.utils.app import app_instance
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.geometry import align
 from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_suffix
-from topolora_monai.label_app.sizes import image_shape
+from topolora_monai.label_app.rendering import image_shape
 from topolora_monai.label_app.tasks.masks import read_label, write_label
 from topolora_monai.label_app.tasks.polygons import draw_rings
 
@@ -25,13 +24,10 @@ __all__ = ["OTHER_SUFFIXES", "as_label_file", "on_grid"]
 
 @contextmanager
 def as_label_file(path: Path, suffix: str, image: str) -> Iterator[Path]:
-    """A label file of what was uploaded, for as long as it is needed.
+    """A label file of what was uploaded for an image, whose geometry it gets, for as long as it is needed.
 
-    Args:
-        path: of the upload.
-        suffix: ``.bin``, class numbers of all voxels without header, as OHIF sends them; ``.xml``, polygons in an
-            annotation file of ASAP, as QuPath writes it; any other is a label file already.
-        image: name of its image, whose geometry the label gets.
+    A suffix of ``.bin`` means class numbers of all voxels without header, as OHIF sends them; ``.xml`` polygons in an
+    annotation file of ASAP, as QuPath writes it; any other a label file already.
 
     Raises:
         ImageNotFoundException: for an unknown image.
@@ -40,9 +36,7 @@ def as_label_file(path: Path, suffix: str, image: str) -> Iterator[Path]:
     if suffix not in _READERS:
         yield path
         return
-    place = app_instance().datastore().get_image_uri(image)
-    if not place:
-        raise ImageNotFoundException(f"there is no image {image!r}")
+    place = app_instance().datastore().image_path(image)
     written = write_label(_READERS[suffix](path.read_bytes(), image_shape(place)), place)
     try:
         yield written
@@ -53,10 +47,6 @@ def as_label_file(path: Path, suffix: str, image: str) -> Iterator[Path]:
 @contextmanager
 def on_grid(label: Path, image: Path) -> Iterator[Path]:
     """A label file whose axes are those of its image, for as long as it is needed; itself if they are already.
-
-    Args:
-        label: the file, with as many pixels as the image.
-        image: the image's file.
 
     Raises:
         DataError: if the label lies elsewhere than its image, or cannot be read.

@@ -1,8 +1,7 @@
 """What is mended in MONAI Label while it runs; nothing of it is needed once upstream has the change.
 
-Each patch replaces single functions of MONAI Label's modules and says what upstream would need. They are written
-against one version of MONAI Label and refuse to be applied to another. Whatever starts the app imports
-:mod:`topolora_monai.label_app.main`, which applies them: the server, and the processes it starts for training,
+The patches are written against one version of MONAI Label and refuse to be applied to another. Whatever starts the app
+imports :mod:`topolora_monai.label_app.main`, which applies them: the server, and the processes it starts for training,
 scoring and batches.
 """
 
@@ -12,39 +11,40 @@ import importlib.metadata
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.extras import import_extra
 
-__all__ = [
-    "PATCHED_VERSION",
-    "PATCHES",
-    "Patch",
-    "Replacement",
-    "apply_patches",
-    "check_version",
-    "in_threads",
-    "set_defaults",
-]
+__all__ = ["PATCHED_VERSION", "PATCHES", "Patch", "apply_patches", "check_version", "in_threads", "set_defaults"]
 
 PATCHED_VERSION = "0.8.5"
 """The version of MONAI Label that the patches are for."""
 
-Replacement = tuple[Any, str, Any]
-"""Object, name of its attribute, and what replaces it."""
-
 
 @dataclass(frozen=True)
 class Patch:
-    """One defect: what it is, what upstream would need, and the replacements."""
+    """One defect: what it is, what upstream would need, and what is replaced.
+
+    ``changes`` hold a place in MONAI Label, the name of its attribute, and either the place of what is put there or a
+    function that is called with the original before its arguments.
+    """
 
     name: str
     defect: str
     upstream: str
-    replacements: Callable[[], list[Replacement]]
+    changes: tuple[tuple[str, str, str | Callable[..., Any]], ...]
+
+    def replacements(self) -> Iterator[tuple[Any, str, Any]]:
+        """Object, name of its attribute, and what replaces it; MONAI Label is imported by this."""
+        for place, name, change in self.changes:
+            owner = resolve_name(f"monailabel.{place}")
+            if isinstance(change, str):
+                yield owner, name, resolve_name(f"topolora_monai.label_app.{change}")
+            else:
+                yield owner, name, _wrapped(getattr(owner, name), change)
 
 
 def check_version() -> None:
@@ -75,21 +75,16 @@ def apply_patches() -> None:
     """
     check_version()
     for patch in PATCHES:
-        for place, name, replacement in patch.replacements():
-            if getattr(place, name) is not replacement:
-                setattr(place, name, replacement)
+        for replacement in patch.replacements():
+            setattr(*replacement)
 
 
-def set_defaults(environment: dict[str, str] | None = None) -> None:
+def set_defaults() -> None:
     """Settings of MONAI Label that are safe; to be called before it is imported, what is set already stays.
 
     Scoring by itself after every request, experiment tracking in a place MLflow refuses, and downloads are off; the
     folder of images is not watched, since the app looks for itself; of a DICOM server not only CT is listed.
-
-    Args:
-        environment: variables of the process, by default those of this one.
     """
-    variables = os.environ if environment is None else environment
     defaults = {
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_TRACKING_ENABLED": "false",
@@ -98,7 +93,7 @@ def set_defaults(environment: dict[str, str] | None = None) -> None:
         "MONAI_ZOO_SOURCE": "local",
     }
     for name, value in defaults.items():
-        variables.setdefault(name, value)
+        os.environ.setdefault(name, value)
 
 
 def in_threads(endpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,12 +101,6 @@ def in_threads(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
     Upstream's endpoints are declared ``async`` and then compute for seconds: every other request waits. Upstream
     would need ``def`` in the place of ``async def``.
-
-    Args:
-        endpoint: a coroutine function, or one that is plain already.
-
-    Returns:
-        A function of the same signature.
     """
     if not inspect.iscoroutinefunction(endpoint):
         return endpoint
@@ -132,27 +121,11 @@ def in_threads(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _tokens() -> list[Replacement]:
-    from topolora_monai.label_app import access  # noqa: PLC0415 - after the version is checked
-
-    return [(_module("endpoints.user.auth"), "from_token", access.user_from_token)]
-
-
-def _batch_without_gpu() -> list[Replacement]:
-    task = _module("interfaces.tasks.batch_infer").BatchInferTask
-    return [(task, "__call__", _wrapped(task.__call__, _run_batch))]
-
-
 def _run_batch(original: Callable[..., Any], task: Any, request: dict[str, Any], *args: Any) -> Any:
     import torch  # noqa: PLC0415 - takes seconds
 
     several = torch.cuda.device_count() > 0 and request.get("multi_gpu", True)
     return original(task, request | {"multi_gpu": several}, *args)
-
-
-def _batch_goes_on() -> list[Replacement]:
-    batch = _module("interfaces.tasks.batch_infer")
-    return [(batch, "run_infer_task", _wrapped(batch.run_infer_task, _infer_or_go_on))]
 
 
 def _infer_or_go_on(original: Callable[..., Any], request: dict[str, Any], *args: Any) -> Any:
@@ -163,114 +136,54 @@ def _infer_or_go_on(original: Callable[..., Any], request: dict[str, Any], *args
         return {}
 
 
-def _training_from_scratch() -> list[Replacement]:
-    task = _module("tasks.train.bundle").BundleTrainTask
-    return [(task, "_load_checkpoint", _wrapped(task._load_checkpoint, _load_checkpoint))]
-
-
 def _load_checkpoint(original: Callable[..., Any], task: Any, path: str, pretrained: bool, handlers: list[Any]) -> None:
     if pretrained:
         original(task, path, pretrained, handlers)
-
-
-def _scoring_storm() -> list[Replacement]:
-    app = _module("interfaces.app").MONAILabelApp
-    return [(app, "async_scoring", _wrapped(app.async_scoring, _score_when_asked))]
 
 
 def _score_when_asked(original: Callable[..., Any], app: Any, method: str | None, params: Any = None) -> Any:
     return original(app, method, params) if method else {}
 
 
-def _checksum() -> list[Replacement]:
-    endpoints = _module("endpoints.datastore")
-    return [(endpoints, "download_image", _wrapped(endpoints.download_image, _download_image))]
-
-
 def _download_image(original: Callable[..., Any], image: str, check_only: bool = False, check_sum: Any = None) -> Any:
+    from fastapi import HTTPException  # noqa: PLC0415
+    from monailabel.interfaces.utils.app import app_instance  # noqa: PLC0415
+    from monailabel.utils.others.generic import file_checksum  # noqa: PLC0415
+
     if not (check_only and check_sum):
         return original(image, check_only, check_sum)
     found = original(image, True)
     algorithm, _, digest = check_sum.rpartition(":")
-    path = _module("interfaces.utils.app").app_instance().datastore().get_image_uri(image)
-    computed = _module("utils.others.generic").file_checksum(path, algo=algorithm or "SHA256")
+    computed = file_checksum(app_instance().datastore().get_image_uri(image), algo=algorithm or "SHA256")
     if computed.partition(":")[2] != digest.lower():
-        raise import_extra("fastapi", "label", "the label app").HTTPException(404, "image has another checksum")
+        raise HTTPException(404, "image has another checksum")
     return found
 
 
-def _empty_archive() -> list[Replacement]:
-    endpoints = _module("endpoints.datastore")
-    return [(endpoints, "download_dataset", _wrapped(endpoints.download_dataset, _download_dataset))]
-
-
 def _download_dataset(original: Callable[..., Any], limit_cases: int | None = None) -> Any:
-    if not _module("interfaces.utils.app").app_instance().datastore().datalist():
-        raise import_extra("fastapi", "label", "the label app").HTTPException(404, "no image has a final label yet")
+    from fastapi import HTTPException  # noqa: PLC0415
+    from monailabel.interfaces.utils.app import app_instance  # noqa: PLC0415
+    from starlette.background import BackgroundTask  # noqa: PLC0415
+
+    if not app_instance().datastore().datalist():
+        raise HTTPException(404, "no image has a final label yet")
     response = original(limit_cases)
-    tasks = import_extra("starlette.background", "label", "the label app")
-    response.background = tasks.BackgroundTask(os.unlink, response.path)
+    response.background = BackgroundTask(os.unlink, response.path)
     return response
-
-
-def _submissions() -> list[Replacement]:
-    from topolora_monai.label_app import submissions  # noqa: PLC0415
-
-    return [
-        (_module("endpoints.datastore"), "save_label", submissions.save_label),
-        (_module("endpoints.datastore"), "add_image", submissions.add_image),
-    ]
-
-
-def _archives() -> list[Replacement]:
-    from topolora_monai.label_app import submissions  # noqa: PLC0415
-
-    return [(_module("endpoints.session"), "create_session", submissions.create_session)]
-
-
-def _regions() -> list[Replacement]:
-    from topolora_monai.label_app import regions  # noqa: PLC0415
-
-    return [(_module("endpoints.wsi_infer"), "run_wsi_inference", regions.infer_region)]
-
-
-def _proxy() -> list[Replacement]:
-    from topolora_monai.label_app import dicom_proxy  # noqa: PLC0415
-
-    return [(_module("endpoints.proxy"), "proxy_dicom", dicom_proxy.forward)]
-
-
-def _dicomweb() -> list[Replacement]:
-    from topolora_monai.label_app import dicom_store  # noqa: PLC0415
-
-    interface, endpoints = _module("interfaces.app"), _module("endpoints.infer")
-    return [
-        (interface, "DICOMWebDatastore", dicom_store.open_dicom_studies),
-        (interface.MONAILabelApp, "_download_dcmqi_tools", _nothing_to_download),
-        (endpoints, "run_inference", _wrapped(endpoints.run_inference, _run_inference)),
-    ]
 
 
 def _nothing_to_download(app: Any) -> None:
     """DICOM SEG is written without the tools that upstream downloads for it."""
 
 
-def _run_inference(
-    original: Callable[..., Any],
-    background_tasks: Any,
-    model: str,
-    image: str,
-    session_id: str,
-    params: str,
-    *rest: Any,
-) -> Any:
-    *files, output = rest
+def _run_inference(original: Callable[..., Any], tasks: Any, model: str, image: str, *rest: Any) -> Any:
+    session_id, params, *files, output = rest
     if output != "dicom_seg":
-        return original(background_tasks, model, image, session_id, params, *rest)
+        return original(tasks, model, image, *rest)
     from topolora_monai.label_app import dicom_store  # noqa: PLC0415
 
-    answer = original(background_tasks, model, image, session_id, params, *files, "image")
-    return dicom_store.answer_as_segmentation(answer, background_tasks, model, image, params)
+    answer = original(tasks, model, image, session_id, params, *files, "image")
+    return dicom_store.answer_as_segmentation(answer, tasks, model, image, params)
 
 
 PATCHES = (
@@ -279,68 +192,71 @@ PATCHES = (
         "every token is refused, since its algorithm is not named when it is decoded; issuer and audience are not"
         " looked at, and keys only come from Keycloak's own page",
         "`algorithms=['RS256']` in `jwt.decode`, keys by `jwks_uri` of the issuer's configuration",
-        _tokens,
+        (("endpoints.user.auth", "from_token", "access:user_from_token"),),
     ),
     Patch(
         "batch_without_gpu",
         "a batch on a machine without GPU divides by the number of GPUs",
         "`multi_gpu` only where `torch.cuda.device_count()` is not 0",
-        _batch_without_gpu,
+        (("interfaces.tasks.batch_infer:BatchInferTask", "__call__", _run_batch),),
     ),
     Patch(
         "batch_goes_on",
         "a batch with one worker, as on machines of fewer than 8 cores, ends at the first image that cannot be used",
         "the `except` around `run_infer_task` that several workers have",
-        _batch_goes_on,
+        (("interfaces.tasks.batch_infer", "run_infer_task", _infer_or_go_on),),
     ),
     Patch(
         "training_from_scratch",
         "training a bundle with `pretrained: false` ends with a TypeError",
         "no `os.path.exists` of None in `BundleTrainTask._load_checkpoint`",
-        _training_from_scratch,
+        (("tasks.train.bundle:BundleTrainTask", "_load_checkpoint", _load_checkpoint),),
     ),
     Patch(
         "scoring_storm",
         "every start, every next image and every training starts all scoring methods, each in a process of its own",
         "scoring only when asked for, or when none is running",
-        _scoring_storm,
+        (("interfaces.app:MONAILabelApp", "async_scoring", _score_when_asked),),
     ),
     Patch(
         "checksum",
         "an image whose checksum begins with a character of the algorithm's name is said to be another",
         "`str.removeprefix` in the place of `str.lstrip` in `download_image`",
-        _checksum,
+        (("endpoints.datastore", "download_image", _download_image),),
     ),
     Patch(
         "empty_archive",
         "downloading a data set without labels fails with status 500; each download leaves an archive behind",
         "status 404, and a background task that removes the archive",
-        _empty_archive,
+        (("endpoints.datastore", "download_dataset", _download_dataset),),
     ),
     Patch(
         "submissions",
         "who submits a label is not kept, and a damaged or wrongly sized file is taken for a label",
         "`user` into the record, and a look at the file before it is taken",
-        _submissions,
+        (
+            ("endpoints.datastore", "save_label", "endpoints:save_label"),
+            ("endpoints.datastore", "add_image", "endpoints:add_image"),
+        ),
     ),
     Patch(
         "archives",
         "an uploaded archive may write outside of its session's folder or fill the disk",
         "`filter='data'` in `shutil.unpack_archive`, and a limit",
-        _archives,
+        (("endpoints.session", "create_session", "endpoints:create_session"),),
     ),
     Patch(
         "regions",
         "QuPath is sent a mask where it asked for an annotation file, unless the app writes one itself, and every TIFF"
         " is read as a slide",
         "polygons of every mask where `output=asap` is asked for, and a look at the file in the place of its ending",
-        _regions,
+        (("endpoints.wsi_infer", "run_wsi_inference", "endpoints:infer_region"),),
     ),
     Patch(
         "proxy",
         "the proxy reaches every page of the DICOM server, not only DICOMweb, has no time limit, and blocks",
         "no `..` in the path, `timeout=`, a thread",
-        _proxy,
+        (("endpoints.proxy", "proxy_dicom", "dicom_server:forward"),),
     ),
     Patch(
         "dicomweb",
@@ -348,24 +264,23 @@ PATCHES = (
         " photographs cannot be labelled, every segment is called spleen, a series that is cut off while it is copied"
         " stays so, who submitted is not kept, and nothing ends when the server hangs",
         "a datastore by instances, with time limits, whose labels are found by their image",
-        _dicomweb,
+        (
+            ("interfaces.app", "DICOMWebDatastore", "dicom_store:open_dicom_studies"),
+            ("interfaces.app:MONAILabelApp", "_download_dcmqi_tools", "patches:_nothing_to_download"),
+            ("endpoints.infer", "run_inference", _run_inference),
+        ),
     ),
 )
 """All of them; :func:`in_threads` and the rules of :mod:`~topolora_monai.label_app.server` are applied there."""
 
 
-def _module(name: str) -> Any:
-    return import_extra(f"monailabel.{name}", "label", "the label app")
-
-
 def _wrapped(original: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
     """A function that calls the replacement with the original before its arguments; wraps only once."""
-    if getattr(original, "patched", False):
+    if hasattr(original, "original"):
         return original
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return replacement(original, *args, **kwargs)
 
-    call.patched = True  # type: ignore[attr-defined]
     call.original = original  # type: ignore[attr-defined]
     return call

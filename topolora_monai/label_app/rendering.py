@@ -1,39 +1,70 @@
-"""Images and labels as pictures that every browser shows."""
+"""How large images are, before they are decoded, and images and labels as pictures that every browser shows."""
 
 from __future__ import annotations
 
 import io
+import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.images import image_kind, read_image
+from topolora_monai.io.images import image_kind, image_size, read_image
+from topolora_monai.io.pictures import picture_size
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.io.volumes import default_axis, slice_count
-from topolora_monai.label_app.sizes import check_image_size
+from topolora_monai.io.volumes import default_axis, slice_count, volume_shape
 from topolora_monai.label_app.tasks.masks import read_label
 
-__all__ = ["label_as_png", "picture_as_png"]
+__all__ = ["ImageTooLargeError", "check_image_size", "image_shape", "label_as_png", "picture_as_png"]
+
+
+class ImageTooLargeError(DataError):
+    """An image with more pixels than the server takes."""
+
+
+def image_shape(path: str | Path) -> tuple[int, ...]:
+    """(height, width) of an upright picture or raster, (slices, rows, columns) of a volume, from the file's header.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    kind = image_kind(path)
+    if kind == "volume":
+        return tuple(volume_shape(path))
+    return image_size(path) if kind == "raster" else picture_size(path)
+
+
+def check_image_size(path: str | Path, max_pixels: int) -> None:
+    """Refuse an image, or a volume, of more pixels than the server wants to give memory for.
+
+    Raises:
+        ImageTooLargeError: if it has more.
+        DataError: if it cannot be read.
+    """
+    shape = image_shape(path)
+    if math.prod(shape) > max_pixels:
+        raise ImageTooLargeError(
+            "image is too large",
+            expected=f"at most {max_pixels:,} pixels",
+            found=" x ".join(str(side) for side in shape),
+            hint="reduce it, or start the server with another --max_megapixels",
+        )
 
 
 def picture_as_png(
-    path: str, size: int = 0, index: int | None = None, max_pixels: int | None = None
+    path: str | Path, size: int = 0, index: int | None = None, max_pixels: int | None = None
 ) -> tuple[bytes, tuple[int, int]]:
-    """An image, or one slice of a volume, in 8 bits.
+    """An image, or one slice of a volume along its coarsest axis, by default the middle one, in 8 bits.
 
-    Args:
-        path: of the image.
-        size: longest side in pixels; 0 for the native size, and never more than it.
-        index: of the slice along the coarsest axis; the middle one by default.
-        max_pixels: limit, see :func:`~topolora_monai.label_app.sizes.check_image_size`.
+    ``size`` is the longest side in pixels, 0 for the native size, and never more than it.
 
     Returns:
         The PNG, and the native (height, width).
 
     Raises:
-        DataError: if the image cannot be read.
+        DataError: if the image cannot be read, or has more than ``max_pixels``.
     """
     if max_pixels is not None:
         check_image_size(path, max_pixels)
@@ -45,13 +76,8 @@ def picture_as_png(
     return _png(picture), shape
 
 
-def label_as_png(path: str, image: str, index: int | None = None) -> bytes:
-    """Class numbers of a label; a mask of 0 and 255 becomes one of 0 and 1.
-
-    Args:
-        path: of the label.
-        image: path of its image, on whose grid it is shown.
-        index: of a volume's slice, as of :func:`picture_as_png`.
+def label_as_png(path: str | Path, image: str | Path, index: int | None = None) -> bytes:
+    """Class numbers of a label on the grid of its image; of a volume, one slice as of :func:`picture_as_png`.
 
     Raises:
         DataError: if it cannot be read, or lies elsewhere than its image.
@@ -63,7 +89,7 @@ def label_as_png(path: str, image: str, index: int | None = None) -> bytes:
     return _png(Image.fromarray(numbers))
 
 
-def _values(path: str, index: int | None) -> NDArray[np.float32]:
+def _values(path: str | Path, index: int | None) -> NDArray[np.float32]:
     """Three channels in [0, 1]."""
     if image_kind(path) == "volume":
         axis = default_axis(path)
@@ -77,7 +103,7 @@ def _values(path: str, index: int | None) -> NDArray[np.float32]:
     return np.asarray((values - low) / max(high - low, 1e-6), np.float32)
 
 
-def _bands(path: str) -> int:
+def _bands(path: str | Path) -> int:
     """All of a raster, of which the first are shown; three of a picture."""
     if image_kind(path) != "raster":
         return 3
@@ -85,7 +111,7 @@ def _bands(path: str) -> int:
         return int(raster.count)
 
 
-def _index(path: str, axis: int, index: int | None) -> int:
+def _index(path: str | Path, axis: int, index: int | None) -> int:
     count = slice_count(path, axis)
     if index is not None and not 0 <= index < count:
         raise DataError("volume has no such slice", path=path, expected=f"0 to {count - 1}", found=index)

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote
 
 from fastapi import HTTPException, Request
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.responses import JSONResponse
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.dicom_store import DicomStudies
-from topolora_monai.label_app.names import RESULT_SUFFIXES, RefusedNameError, checked_name, checked_suffix
+from topolora_monai.label_app.endpoints import parsed_params
+from topolora_monai.label_app.names import RESULT_SUFFIXES, RefusedNameError, checked_name, checked_suffix, leads_out
 
 __all__ = ["LimitBody", "check_request"]
 
-_NAMES = {
-    "image": "image",
-    "label": "label",
-    "tag": "tag",
-    "label_tag": "tag",
-    "id": "image",
-    "model": "model",
-    "method": "method",
-    "strategy": "strategy",
-    "adapter": "adapter",
-    "model_filename": "file",
-}
+_NAMES = frozenset(
+    {"image", "label", "tag", "label_tag", "id", "model", "method", "strategy", "adapter", "model_filename"}
+)
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FORM_FIELDS = ("params", "info", "wsi")
 _SERVER_SIDE = ("session", "image_path", "label_path", "bundle_path", "image_uri")
-_TASKS = {"/infer/": "_infers", "/batch/infer/": "_infers", "/train/": "_trainers"}
+_UPLOADS = {"file": ("image", (*IMAGE_SUFFIXES, ".dcm", ".zip")), "label": ("label", RESULT_SUFFIXES)}
+_TASKS = (
+    ("/infer/", "model", "model", "_infers"),
+    ("/batch/infer/", "model", "model", "_infers"),
+    ("/train/", "model", "model", "_trainers"),
+    ("/scoring/", "method", "scoring method", "_scoring_methods"),
+    ("/activelearning/", "strategy", "strategy", "_strategies"),
+)
+"""Beginning of a path, the parameter in it that names something, what that is, and the app's own of that kind."""
 
 
 async def check_request(request: Request) -> None:
@@ -80,22 +78,15 @@ def _check_entry(key: str, value: Any) -> None:
         if not _SESSION.fullmatch(value):
             raise RefusedNameError("not the id of a session", found=ascii(value[:60]))
     elif key == "result_extension":
-        checked_suffix(value, RESULT_SUFFIXES, "result")
-        if not value.startswith("."):
-            raise RefusedNameError("not the ending of a file's name", found=ascii(value[:60]))
         if value.lower() not in RESULT_SUFFIXES:
-            raise RefusedNameError("not the ending of a file's name", found=ascii(value[:60]))
-    elif key == "path":
-        _check_path(value)
+            raise RefusedNameError(
+                "not the ending of a result's name", expected=", ".join(RESULT_SUFFIXES), found=ascii(value[:60])
+            )
+    elif key == "path":  # of the pages of OHIF and the DICOM server, which have folders
+        if leads_out(value):
+            raise RefusedNameError("the path leads out of its folder")
     elif key in _NAMES:
-        checked_name(value, _NAMES[key])
-
-
-def _check_path(path: str) -> None:
-    """Of the pages of OHIF and the DICOM server, which have folders."""
-    plain = unicodedata.normalize("NFKC", unquote(unquote(path))).replace("\\", "/")
-    if any(part in (".", "..") for part in plain.split("/")):
-        raise RefusedNameError("the path leads out of its folder")
+        checked_name(value, key)
 
 
 def _check_form(path: str, form: Iterable[tuple[str, Any]]) -> None:
@@ -103,13 +94,7 @@ def _check_form(path: str, form: Iterable[tuple[str, Any]]) -> None:
         if isinstance(value, UploadFile):
             _check_file_name(path, key, value.filename or "")
         elif key in _FORM_FIELDS and value:
-            try:
-                content = json.loads(value)
-            except ValueError as error:
-                raise ConfigError(f"{key} is no JSON", found=value[:80]) from error
-            if not isinstance(content, dict):
-                raise ConfigError(f"{key} is no JSON object", found=value[:80])
-            _check_json(content)
+            _check_json(parsed_params(value, key))
         else:
             _check_entry(key, value)
 
@@ -117,10 +102,9 @@ def _check_form(path: str, form: Iterable[tuple[str, Any]]) -> None:
 def _check_file_name(path: str, key: str, name: str) -> None:
     if any(ord(character) < 32 for character in name):
         raise RefusedNameError("name of an uploaded file is refused", found=ascii(name[:60]))
-    if path.startswith("/infer/") and key == "file" and name:
-        checked_suffix(name, (*IMAGE_SUFFIXES, ".dcm", ".zip"), "image")
-    if path.startswith("/infer/") and key == "label" and name:
-        checked_suffix(name, RESULT_SUFFIXES, "label")
+    if path.startswith("/infer/") and key in _UPLOADS and name:
+        kind, allowed = _UPLOADS[key]
+        checked_suffix(name, allowed, kind)
 
 
 def _check_json(content: Any) -> None:
@@ -141,18 +125,10 @@ def _check_json(content: Any) -> None:
 
 
 def _check_known(request: Request) -> None:
-    path = request.url.path
-    app = app_instance()
-    for beginning, tasks in _TASKS.items():
-        model = request.path_params.get("model")
-        if model and path.startswith(beginning) and model not in getattr(app, tasks):
-            raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no model {model!r} here")
-    method = request.path_params.get("method")
-    if method and path.startswith("/scoring/") and method not in app._scoring_methods:
-        raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no scoring method {method!r}")
-    strategy = request.path_params.get("strategy")
-    if strategy and path.startswith("/activelearning/") and strategy not in app._strategies:
-        raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no strategy {strategy!r}")
+    for beginning, parameter, kind, tasks in _TASKS:
+        name = request.path_params.get(parameter)
+        if name and request.url.path.startswith(beginning) and name not in getattr(app_instance(), tasks):
+            raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"there is no {kind} {name!r} here")
 
 
 def _check_source(request: Request) -> None:
@@ -171,12 +147,7 @@ def _check_source(request: Request) -> None:
 
 
 class LimitBody:
-    """Answers 413 to a request with a larger body, whether it says so or not; an ASGI middleware.
-
-    Args:
-        app: what to guard.
-        most: bytes.
-    """
+    """Answers 413 to a request with more bytes in its body, whether it says so or not; an ASGI middleware."""
 
     def __init__(self, app: Any, most: int) -> None:
         self._app = app
@@ -186,7 +157,7 @@ class LimitBody:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        length = dict(scope["headers"]).get(b"content-length", b"0")
+        length = Headers(scope=scope).get("content-length", "0")
         if not length.isdigit() or int(length) > self._most:
             return await JSONResponse({"detail": self._sentence()}, 413)(scope, receive, send)
         received = 0

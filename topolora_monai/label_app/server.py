@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,21 +15,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import OAuth2PasswordRequestForm
 from fastapi.staticfiles import StaticFiles
 from monailabel.config import settings
-from monailabel.endpoints import (
-    activelearning,
-    batch_infer,
-    datastore,
-    infer,
-    info,
-    logs,
-    model,
-    ohif,
-    proxy,
-    scoring,
-    session,
-    train,
-    wsi_infer,
-)
 from monailabel.endpoints.user.auth import get_current_user
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
@@ -37,6 +23,7 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 from monailabel.interfaces.utils.app import app_instance
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -48,8 +35,8 @@ from topolora_monai.label_app.access import RequireToken, fetch_token
 from topolora_monai.label_app.dicom_server import DicomServerError
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.patches import in_threads
+from topolora_monai.label_app.rendering import ImageTooLargeError
 from topolora_monai.label_app.requests_check import LimitBody, check_request
-from topolora_monai.label_app.sizes import ImageTooLargeError
 
 __all__ = ["CLIENT_PATH", "RULES", "create_application"]
 
@@ -59,13 +46,19 @@ CLIENT_PATH = "/topolora"
 RULES = ("threads", "names", "errors", "access", "sites", "sizes")
 """What the application adds to MONAI Label's endpoints; a test can leave one out."""
 
-_ROUTERS = (activelearning, batch_infer, datastore, infer, info, logs, model, ohif, proxy, scoring, session, train)
+_ROUTERS = (
+    "activelearning", "batch_infer", "datastore", "infer", "info", "logs", "model", "ohif", "proxy", "scoring",
+    "session", "train", "wsi_infer",
+)  # fmt: skip
 _LEFT_OUT = {("PUT", "/model/{model}"), ("DELETE", "/model/{model}")}  # adapters have versions instead
 _WAITS = ("proxy_wado", "proxy_qido", "proxy_stow", "proxy")  # endpoints that read the body themselves
 _STATIC = Path(__file__).with_name("static")
-_PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-)
+_PAGE_RULES = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
 _logger = logging.getLogger(__name__)
 
 
@@ -80,10 +73,8 @@ def create_application(without: Collection[str] = ()) -> FastAPI:
     - ``sites``: pages of other sites cannot use the server, unless their origin is allowed;
     - ``sizes``: limits to uploads.
 
-    ``/reload``, which upstream leaves open to anybody, and replacing model files are not there.
-
-    Args:
-        without: rules to leave out, for a test of their need.
+    ``/reload``, which upstream leaves open to anybody, and replacing model files are not there. A test of the need of
+    a rule is made ``without`` it.
     """
     options = LabelOptions.from_conf(settings.MONAI_LABEL_APP_CONF)
     rules = [rule for rule in RULES if rule not in without]
@@ -119,8 +110,8 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
 
 
 def _add_monai_label(application: FastAPI, threads: bool) -> None:
-    for module in (*_ROUTERS, wsi_infer):
-        for route in module.router.routes:
+    for name in _ROUTERS:
+        for route in import_module(f"monailabel.endpoints.{name}").router.routes:
             methods = [method for method in route.methods if (method, route.path) not in _LEFT_OUT]
             if not methods:
                 continue
@@ -138,13 +129,10 @@ def _add_monai_label(application: FastAPI, threads: bool) -> None:
 
 
 def _add_own(application: FastAPI) -> None:
-    application.add_api_route("/health", _health, methods=["GET"])
-    application.add_api_route("/auth/", _auth, methods=["GET"])
+    for path, endpoint in (("/health", _health), ("/auth/", _auth), ("/auth/token/valid", _valid)):
+        application.add_api_route(path, endpoint)
     application.add_api_route("/auth/token", _token, methods=["POST"])
-    application.add_api_route("/auth/token/valid", _valid, methods=["GET"])
-    application.add_api_route(
-        "/", lambda: RedirectResponse(f"{CLIENT_PATH}/"), methods=["GET"], include_in_schema=False
-    )
+    application.add_api_route("/", lambda: RedirectResponse(f"{CLIENT_PATH}/"), include_in_schema=False)
     extra.add_routes(application)
     if (_STATIC / "index.html").is_file():
         application.mount(CLIENT_PATH, StaticFiles(directory=_STATIC, html=True), name="client")
@@ -194,66 +182,47 @@ class _Origins:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        origin = headers.get(b"origin")
-        foreign = origin not in (None, *self._allowed) and urlsplit(str(origin)).netloc != headers.get(b"host")
-        if foreign:
-            return await JSONResponse({"detail": "pages of other sites may not use this server"}, 403)(
-                scope, receive, send
-            )
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin not in (None, *self._allowed) and urlsplit(str(origin)).netloc != headers.get("host"):
+            refusal = JSONResponse({"detail": "pages of other sites may not use this server"}, 403)
+            return await refusal(scope, receive, send)
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"content-security-policy", _PAGE_POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
+                MutableHeaders(scope=message).update(_PAGE_RULES)
             await send(message)
 
         return await self._app(scope, receive, send_guarded)
 
 
-def _no_such_thing(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": getattr(error, "msg", str(error))}, 404)
+def _monai_label_error(request: Request, error: Any) -> Response:
+    missing = isinstance(error, (ImageNotFoundException, LabelNotFoundException)) or error.msg.startswith("there is no")
+    if missing or error.error in (MONAILabelError.INVALID_INPUT, MONAILabelError.APP_INIT_ERROR):
+        return JSONResponse({"detail": error.msg}, 404 if missing else 400)
+    _logger.error("request failed: %s", error.msg, exc_info=error)
+    return JSONResponse({"detail": error.msg}, 500)
 
 
-def _monai_label_error(request: Request, error: Exception) -> Response:
-    kind, text = getattr(error, "error", None), getattr(error, "msg", str(error))
-    if kind in (MONAILabelError.INVALID_INPUT, MONAILabelError.APP_INIT_ERROR):
-        return JSONResponse({"detail": text}, 404 if text.startswith("there is no") else 400)
-    _logger.error("request failed: %s", text, exc_info=error)
-    return JSONResponse({"detail": text}, 500)
-
-
-def _own_error(request: Request, error: Exception) -> Response:
-    status = 413 if isinstance(error, ImageTooLargeError) else 422 if isinstance(error, DataError) else 500
-    if isinstance(error, ConfigError):
-        status = 400
-    if isinstance(error, DicomServerError):
-        status = 502
+def _own_error(request: Request, error: BaseException) -> Response:
+    statuses = {ImageTooLargeError: 413, DataError: 422, ConfigError: 400, DicomServerError: 502}
+    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 500)
     return JSONResponse({"detail": str(error)}, status)
 
 
-def _wrapped(request: Request, error: Exception) -> Response:
-    """MONAI wraps what its transforms raise."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, TopoLoRAError):
-        cause = cause.__cause__
-    return _unforeseen(request, error) if cause is None else _own_error(request, cause)
-
-
 def _unforeseen(request: Request, error: Exception) -> Response:
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, TopoLoRAError):  # MONAI wraps what its transforms raise
+        cause = cause.__cause__
+    if cause is not None:
+        return _own_error(request, cause)
     _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return JSONResponse({"detail": f"the server failed ({type(error).__name__}); its log says more"}, 500)
 
 
 _HANDLERS: dict[type[Exception], Any] = {
-    ImageNotFoundException: _no_such_thing,
-    LabelNotFoundException: _no_such_thing,
     MONAILabelException: _monai_label_error,
     TopoLoRAError: _own_error,
-    RuntimeError: _wrapped,
+    RuntimeError: _unforeseen,  # Starlette raises again what only the next line handles
     Exception: _unforeseen,
 }

@@ -8,9 +8,9 @@ import { keepPreferences, type Preferences } from "./preferences";
 const INTERVAL = 1000;
 const STRATEGIES: Record<string, string> = {
   random: "random order",
-  topology: "doubt about topology",
-  entropy: "doubt by entropy",
-  dropout: "doubt by dropout",
+  topology: "uncertainty about topology",
+  entropy: "uncertainty by entropy",
+  dropout: "uncertainty by dropout",
 };
 
 export interface LearningHooks {

@@ -76,7 +76,7 @@ async function openNext(): Promise<void> {
     } else {
       await openImage(next.id);
       if (learning.needsScores && (next.score === null || next.score === undefined)) {
-        say("The images have no scores yet: “Score the images” lets the most doubtful come first.");
+        say("The images have no scores yet: “Score the images” lets the most uncertain come first.");
       }
     }
   } catch (error) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from topolora_monai.errors import TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.label_app.models import Adapters
 
-__all__ = ["MostUncertain", "RandomOrder", "Scoring"]
+__all__ = ["NextImage", "Scoring"]
 
 _HANDED_OUT = 300
 """Seconds for which an image that somebody was given is not given to others, while there are more."""
@@ -25,10 +26,6 @@ class Scoring(ScoringMethod):
     """Note on each image without final label how uncertain the network is of it.
 
     The request may name the ``adapter``, by default the first, and ``passes`` with dropout.
-
-    Args:
-        adapters: of the server.
-        kind: of uncertainty.
     """
 
     def __init__(self, adapters: Adapters, kind: UncertaintyKind) -> None:
@@ -50,26 +47,25 @@ class Scoring(ScoringMethod):
                 path = datastore.get_image_uri(image)
                 if image_kind(path) == "volume":
                     continue
-                score = uncertainty_score(segmenter, path, self._kind, name, passes=int(request.get("passes") or 4))
+                passes = int(request.get("passes") or 4)
+                score = scores[image] = uncertainty_score(segmenter, path, self._kind, name, passes)
             except TopoLoRAError as error:
                 errors[image] = str(error)
                 continue
-            scores[image] = score
             noted = datastore.get_image_info(image).get("scores", {})
             entry = {"score": score, "adapter": name, "version": version, "ts": int(time.time())}
             datastore.update_image_info(image, {"scores": {**noted, self._kind: entry}})
         return {"method": self._kind, "scores": scores, "errors": errors}
 
 
-class MostUncertain(Strategy):
-    """The image without final label whose score is highest; those without a score come last.
+class NextImage(Strategy):
+    """The image without final label whose score is highest among those that nobody else is working on, or among all.
 
-    Args:
-        kind: of uncertainty, whose :class:`Scoring` is to be run first.
+    Scores are those of :class:`Scoring`, images without one come last; or random ones, the same for everybody.
     """
 
-    def __init__(self, kind: UncertaintyKind) -> None:
-        super().__init__(f"most uncertain first, by {kind}; score the images first")
+    def __init__(self, kind: UncertaintyKind | None) -> None:
+        super().__init__(f"most uncertain first, by {kind}; score the images first" if kind else "random order")
         self._kind = kind
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
@@ -79,37 +75,23 @@ class MostUncertain(Strategy):
             ``id``; ``score``, null for an image that was not scored; ``checksum`` of its file; None if every image has
             a final label.
         """
-        return _choose(request, datastore, self._score)
+        infos = {image: datastore.get_image_info(image) for image in datastore.get_unlabeled_images()}
+        if not infos:
+            return None
+        client, since = request.get("client_id"), time.time() - _HANDED_OUT
+        free = {image: info for image, info in infos.items() if not _is_taken(info, client, since)} or infos
+        scores = {image: self._score(image, info) for image, info in free.items()}
+        ranks = {image: -math.inf if score is None else score for image, score in scores.items()}
+        best = max(sorted(ranks), key=lambda image: ranks[image])
+        # Without it 3D Slicer takes a file of this name that it has from before, perhaps of other studies.
+        path = datastore.get_image_uri(best)
+        return {"id": best, "score": scores[best]} | ({"checksum": f"SHA256:{file_sha256(path)}"} if path else {})
 
     def _score(self, image: str, info: dict[str, Any]) -> float | None:
+        if self._kind is None:
+            return random_score(image)
         score = info.get("scores", {}).get(self._kind, {}).get("score")
         return None if score is None else float(score)
-
-
-class RandomOrder(Strategy):
-    """Images without final label in a random order, the same for everybody."""
-
-    def __init__(self) -> None:
-        super().__init__("random order")
-
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose; returns as :class:`MostUncertain`."""
-        return _choose(request, datastore, lambda image, info: random_score(image))
-
-
-def _choose(request: dict[str, Any], datastore: Datastore, score: Any) -> dict[str, Any] | None:
-    """The highest score among images that nobody else is working on, or among all if there are no others."""
-    infos = {image: datastore.get_image_info(image) for image in datastore.get_unlabeled_images()}
-    if not infos:
-        return None
-    client, since = request.get("client_id"), time.time() - _HANDED_OUT
-    free = {image: info for image, info in infos.items() if not _is_taken(info, client, since)} or infos
-    scores = {image: score(image, info) for image, info in free.items()}
-    ranks = {image: (found is not None, found or 0.0) for image, found in scores.items()}
-    best = max(sorted(ranks), key=lambda image: ranks[image])
-    # Without it 3D Slicer takes a file of this name that it has from before, perhaps of other studies.
-    path = datastore.get_image_uri(best)
-    return {"id": best, "score": scores[best]} | ({"checksum": f"SHA256:{file_sha256(path)}"} if path else {})
 
 
 def _is_taken(info: dict[str, Any], client: Any, since: float) -> bool:

@@ -58,22 +58,23 @@ def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
     Raises:
         DataError: if it cannot be read, holds other values than numbers up to 255, or lies elsewhere than its image.
     """
-    bring = align(path, like).bring
-    if image_kind(path) == "volume":
-        values = bring(np.asarray(read_volume(path).values))
+    place, volume = align(path, like), image_kind(path) == "volume"
+    if volume:
+        values = place.bring(np.asarray(read_volume(path).values))
         values = np.where(np.isnan(values), 0, values)
-        values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
+        values = values.squeeze() if values.squeeze().ndim == 2 else values
     else:
         values = _picture_numbers(path)
-    if values.ndim == 3 and image_kind(path) != "volume" and (values[..., :1] == values[..., :3]).all():
-        values = values[..., 0]  # grey saved as colour
+        if values.ndim == 3 and (values[..., :1] == values[..., :3]).all():
+            values = values[..., 0]  # grey saved as colour
+        if values.ndim != 2:
+            raise DataError("label has several channels", path=path, expected="one class number for each pixel")
+        values = place.bring(values)
     found = np.unique(values)
     whole = values.dtype == np.bool_ or (np.isfinite(found).all() and (found == np.rint(found)).all())
     if not whole or found.min(initial=0) < 0 or found.max(initial=0) > 255 or values.ndim > 3:
         raise DataError("file is no label", path=path, expected="one class number for each pixel, 0 to 255")
-    if image_kind(path) != "volume" and values.ndim != 2:
-        raise DataError("label has several channels", path=path, expected="one class number for each pixel")
-    numbers = (values if image_kind(path) == "volume" else bring(values)).astype(np.uint8)
+    numbers = values.astype(np.uint8)
     return numbers // np.uint8(255) if set(found.tolist()) <= {0, 255} else numbers
 
 
@@ -93,17 +94,11 @@ def new_result_file(suffix: str) -> Path:
 
 
 def write_label(numbers: NDArray[np.uint8], like: str | Path, suffix: str | None = None) -> Path:
-    """Write class numbers as a new temporary file.
+    """Write class numbers, (H, W) of a picture or (slices, rows, columns) of a volume, as a new temporary file.
 
-    Args:
-        numbers: (H, W) of a picture, (slices, rows, columns) of a volume.
-        like: the image, whose geometry the label gets; of a picture, the size of its pixels, where the kind of label
-            file has one.
-        suffix: ending, one of :data:`~topolora_monai.label_app.names.RESULT_SUFFIXES`; by default that of the
-            image's kind, ``.png`` or ``.nii.gz``.
-
-    Returns:
-        The file.
+    It gets the geometry of the image that it is ``like``; of a picture, the size of its pixels, where the kind of label
+    file has one. The suffix is one of :data:`~topolora_monai.label_app.names.RESULT_SUFFIXES`, by default that of the
+    image's kind, ``.png`` or ``.nii.gz``.
     """
     if not is_volume(like):
         path = new_result_file(suffix or ".png")

@@ -22,12 +22,9 @@ def mask_rings(mask: NDArray[np.bool_], min_area: float = 0) -> list[Ring]:
     CVAT and QuPath take polygons without holes. Where structures enclose something, as vessels do, a part is cut in
     two through what it encloses.
 
-    Args:
-        mask: (H, W).
-        min_area: in pixels; smaller connected parts are left out.
-
     Returns:
-        Polygons that do not overlap and together are the mask.
+        Polygons that do not overlap and together are the mask (H, W), without connected parts of less than the area
+        in pixels.
 
     Example:
         >>> mask_rings(np.array([[True, True]]))
@@ -60,11 +57,7 @@ def _ring(polygon: Any) -> Ring:
 
 
 def draw_rings(rings: Sequence[Sequence[Sequence[float]]], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels whose centres lie in a polygon.
-
-    Args:
-        rings: corners [x, y] of each, in the coordinates of :func:`mask_rings`.
-        shape: (H, W) of the result.
+    """The pixels (H, W) whose centres lie in a polygon, of corners in the coordinates of :func:`mask_rings`.
 
     Example:
         >>> draw_rings([[[0, 0], [0, 1], [2, 1], [2, 0]]], (1, 3)).tolist()
@@ -88,14 +81,10 @@ def annotation(
     size: tuple[int, int] = (0, 0),
     min_area: float = 0,
 ) -> dict[str, Any]:
-    """Class numbers as MONAI Label's plugins for CVAT and QuPath read them.
+    """Class numbers (H, W) as MONAI Label's plugins for CVAT and QuPath read them.
 
-    Args:
-        numbers: (H, W).
-        labels: number of each class.
-        location: x and y of the region that is asked for.
-        size: its width and height; 0 for all of the image.
-        min_area: see :func:`mask_rings`.
+    The region that is asked for begins at x and y of ``location``; its ``size`` is width and height, 0 for all of the
+    image. ``min_area`` as of :func:`mask_rings`.
 
     Returns:
         ``annotation``: ``labels``, a colour (red, green, blue) by name; ``elements``, for each class that occurs its

@@ -15,9 +15,9 @@ from topolora_monai.annotation.uncertainty import probable_breaks
 from topolora_monai.data.items import Item
 from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import ConfigError, DataError
-from topolora_monai.io.volumes import volume_shape
+from topolora_monai.io.volumes import is_volume, volume_shape
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
-from topolora_monai.label_app.tasks.masks import read_label, write_label
+from topolora_monai.label_app.tasks.masks import class_numbers, read_label, write_label
 from topolora_monai.label_app.tasks.polygons import annotation
 
 __all__ = ["Clicks", "Segmentation"]
@@ -63,49 +63,47 @@ class Segmentation(InferTask):
         """
         started = time.perf_counter()
         items = expand_slices(Item(name="image", image=str(request["image"])), None)
-        numbers, hints = self._volume(items, request) if "slice" in items[0] else self._picture(items[0], request)
+        hints: dict[str, Any] = {}
+        if "slice" in items[0]:
+            numbers = np.zeros(volume_shape(items[0]["image"]), np.uint8)
+            for item in items:
+                np.moveaxis(numbers, item["axis"], 0)[item["slice"]] = self._slice(item, request)
+        else:
+            probability = self._answer(items[0], request)
+            numbers = self._numbers(probability)
+            if request.get("hints"):
+                hints["breaks"] = self._breaks(probability, numbers)
+            if request.get("output") == "json":
+                hints["annotations"] = [annotation(numbers, self.labels, **_region(request))]
         segmented = time.perf_counter()
         wanted = request.get("result_extension")
         suffix = checked_suffix(wanted, RESULT_SUFFIXES, "result") if isinstance(wanted, str) and wanted else None
         label = write_label(numbers, items[0]["image"], suffix)
         ended = time.perf_counter()
+        seconds = {"infer": segmented - started, "write": ended - segmented, "total": ended - started}
         return str(label), {
             "label_names": self.labels,
-            "threshold": self.model.threshold,
+            "threshold": self.model.spec.threshold,
             "pixels": {name: int((numbers == number).sum()) for name, number in self.labels.items()},
-            "latencies": {
-                "infer": round(segmented - started, 3),
-                "write": round(ended - segmented, 3),
-                "total": round(ended - started, 3),
-            },
+            "latencies": {name: round(value, 3) for name, value in seconds.items()},
             **self.model.told(),
             **hints,
         }
 
-    def _picture(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        probability = self._answer(item, request)
-        numbers = self.model.numbers(probability)
-        hints: dict[str, Any] = {"breaks": self._breaks(probability, numbers)} if request.get("hints") else {}
-        if request.get("output") == "json":
-            hints["annotations"] = [annotation(numbers, self.labels, **_region(request))]
-        return numbers, hints
-
-    def _volume(
-        self, items: Sequence[Mapping[str, Any]], request: Mapping[str, Any]
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        numbers = np.zeros(volume_shape(items[0]["image"]), np.uint8)
-        for item in items:
-            np.moveaxis(numbers, item["axis"], 0)[item["slice"]] = self.model.numbers(self._answer(item, request))
-        return numbers, {}
+    def _slice(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.uint8]:
+        return self._numbers(self._answer(item, request))
 
     def _answer(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.float32]:
         return np.asarray(self.model.automatic(item))
+
+    def _numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return class_numbers(probability, self.model.spec.threshold, self.model.spec.exclusive)
 
     def _breaks(self, probability: NDArray[np.float32], numbers: NDArray[np.uint8]) -> list[list[float]]:
         return [
             [gap.col, gap.row]
             for number, plane in enumerate(probability, start=1)
-            for gap in probable_breaks(numbers == number, plane, self.model.threshold)
+            for gap in probable_breaks(numbers == number, plane, self.model.spec.threshold)
         ]
 
 
@@ -117,57 +115,43 @@ class Clicks(Segmentation):
     (as 3D Slicer has it, and needed in volumes); ``label``, a previous mask as an uploaded file; ``class``, the name
     or number of the class that is meant, by default the first; and of volumes ``slice``, which 3D Slicer sends when
     it will add the answer to its mask: then slices without click or box are left empty.
-
-    Args:
-        model: see :mod:`~topolora_monai.label_app.models`.
-        labels: names of its classes, the background first.
-        description: for the client.
     """
 
     def __init__(self, model: Any, labels: Sequence[str], description: str) -> None:
         super().__init__(model, labels, description, InferType.DEEPGROW)
 
-    def _picture(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        return super()._picture(item, {**request, "previous": self._previous(request)})
+    def __call__(self, request: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """As of :class:`Segmentation`."""
+        image, path = request["image"], request.get("label")
+        previous = None
+        if isinstance(path, str) and path.startswith("/"):  # some clients send the name of a class under this key
+            previous = read_label(path, image)
+            if is_volume(image) and previous.shape != volume_shape(image):
+                raise DataError(
+                    "previous mask and image differ in size", expected=volume_shape(image), found=previous.shape
+                )
+        return super().__call__({**request, "previous": previous})
 
-    def _volume(
-        self, items: Sequence[Mapping[str, Any]], request: Mapping[str, Any]
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        previous = self._previous(request)
-        shape = volume_shape(items[0]["image"])
-        if previous is not None and previous.shape != shape:
-            raise DataError("previous mask and image differ in size", expected=shape, found=previous.shape)
-        numbers = np.zeros(shape, np.uint8)
-        for item in items:
-            before = None if previous is None else np.moveaxis(previous, item["axis"], 0)[item["slice"]]
-            told = _of_slice(request, item["axis"], item["slice"])
-            asked = told["foreground"] or told["background"] or told["roi"]
-            if not asked and isinstance(request.get("slice"), int):
-                continue
-            if before is not None and not asked:
-                answer = before
-            else:
-                answer = self.model.numbers(self._answer(item, {**request, **told, "previous": before}))
-            np.moveaxis(numbers, item["axis"], 0)[item["slice"]] = answer
-        return numbers, {}
+    def _slice(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.uint8]:
+        previous, axis, index = request["previous"], item["axis"], item["slice"]
+        before = None if previous is None else np.moveaxis(previous, axis, 0)[index]
+        told = _of_slice(request, axis, index)
+        asked = told["foreground"] or told["background"] or told["roi"]
+        if not asked and isinstance(request.get("slice"), int):
+            return np.zeros((), np.uint8)  # everywhere
+        if before is not None and not asked:
+            return np.asarray(before)
+        return super()._slice(item, {**request, **told, "previous": before})
 
     def _answer(self, item: Mapping[str, Any], request: Mapping[str, Any]) -> NDArray[np.float32]:
         foreground, background = _points(request, "foreground"), _points(request, "background")
         box = _box(request)
-        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=self._class(request))
-        return np.asarray(self.model.interactive(item, prompts, request.get("previous")))
-
-    def _class(self, request: Mapping[str, Any]) -> int:
         wanted = request.get("class", 1)
         number = self.labels.get(wanted) if isinstance(wanted, str) else wanted
         if not isinstance(number, int) or number not in self.labels.values():
             raise ConfigError("no such class", expected=", ".join(self.labels), found=repr(wanted))
-        return number
-
-    @staticmethod
-    def _previous(request: Mapping[str, Any]) -> NDArray[np.uint8] | None:
-        path = request.get("label")  # of an upload; some clients send the name of a class under this key
-        return read_label(path, request["image"]) if isinstance(path, str) and path.startswith("/") else None
+        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=number)
+        return np.asarray(self.model.interactive(item, prompts, request["previous"]))
 
 
 def _points(request: Mapping[str, Any], name: str) -> list[list[float]]:

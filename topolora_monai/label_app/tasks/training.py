@@ -17,7 +17,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from topolora_monai.adapters import read_spec
-from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune
+from topolora_monai.annotation.training import Progress, TrainingSettings, fine_tune
 from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.io.json_files import write_json
@@ -34,13 +34,7 @@ class Training(TrainTask):
     """Fine-tune an adapter with the images that have a final label, and keep the result only if it is better.
 
     A request may have the fields of :class:`~topolora_monai.annotation.training.TrainingSettings`; ``max_epochs``
-    means ``epochs``, as MONAI Label's clients say.
-
-    Args:
-        adapters: of the server.
-        name: of the adapter.
-        folder: for notes of progress.
-        options: of the server.
+    means ``epochs``, as MONAI Label's clients say. The folder is for notes of progress.
     """
 
     def __init__(self, adapters: Adapters, name: str, folder: Path, options: LabelOptions) -> None:
@@ -52,13 +46,11 @@ class Training(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """What a client may change; values of the adapter's own recipe stand in where it has some."""
-        current = self._adapters.current(self._name)
-        recipe = read_spec(current.path).recipe
-        settings = dataclasses.asdict(TrainingSettings())
-        for name, value in settings.items():
-            settings[name] = getattr(recipe, name, None) if value is None else value
-        epochs = settings.pop("epochs")
-        return {"max_epochs": epochs, **{name: value for name, value in settings.items() if value is not None}}
+        recipe = read_spec(self._adapters.current(self._name).path).recipe
+        defaults = dataclasses.asdict(TrainingSettings())
+        settings = {"max_epochs": defaults.pop("epochs")}
+        settings |= {name: getattr(recipe, name, None) if value is None else value for name, value in defaults.items()}
+        return {name: value for name, value in settings.items() if value is not None}
 
     def stats(self) -> dict[str, Any]:
         """As :func:`training_status`."""
@@ -71,8 +63,8 @@ class Training(TrainTask):
             The status at the end.
 
         Raises:
-            ConfigError: if another training is under way, or for settings that are not possible.
-            TopoLoRAError: as :func:`~topolora_monai.annotation.training.fine_tune`.
+            ConfigError: if another training is under way; others as of
+                :func:`~topolora_monai.annotation.training.fine_tune`.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         notes = _Notes(self._folder / f"{self._name}.json", self._name)
@@ -102,15 +94,15 @@ class Training(TrainTask):
                 progress=notes.tell,
                 cancelled=lambda: os.getppid() != server,  # a killed server leaves nobody to follow it
             )
-        except TopoLoRAError as error:
-            notes.write(state="failed", error=str(error))
-            raise
         except Exception as error:
-            notes.write(state="failed", error=f"{type(error).__name__}: {error}")
+            kind = "" if isinstance(error, TopoLoRAError) else f"{type(error).__name__}: "
+            notes.write(state="failed", error=f"{kind}{error}")
             raise
         if tuned.cancelled:
             return notes.write(state="stopped")
-        return notes.write(state="finished", fraction=1.0, seconds_left=0.0, result=_told(tuned))
+        result = {name: getattr(tuned, name) for name in ("before", "after", "training", "validation")}
+        result["version"] = tuned.version and tuned.version.number
+        return notes.write(state="finished", fraction=1.0, seconds_left=0.0, result=result)
 
 
 def training_status(folder: Path, name: str) -> dict[str, Any]:
@@ -127,8 +119,7 @@ def training_status(folder: Path, name: str) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
         return {"adapter": name, "state": "never"}
-    process = status.pop("process", None)
-    if status["state"] == "running" and not _is_running(process):
+    if not _is_running(*status.pop("process")) and status["state"] == "running":
         status["state"] = "stopped"
     return status
 
@@ -140,11 +131,7 @@ class _Notes:
         self._path = path
         self._last = 0.0
         own = psutil.Process()
-        self._status: dict[str, Any] = {
-            "adapter": name,
-            "started": _now(),
-            "process": [own.pid, own.create_time()],
-        }
+        self._status: dict[str, Any] = {"adapter": name, "started": _now(), "process": [own.pid, own.create_time()]}
 
     def tell(self, progress: Progress) -> None:
         """Note a step, if the last note is old enough."""
@@ -172,22 +159,10 @@ def _settings(request: dict[str, Any]) -> TrainingSettings:
     return TrainingSettings(**chosen)
 
 
-def _told(tuned: FineTuning) -> dict[str, Any]:
-    return {
-        "version": None if tuned.version is None else tuned.version.number,
-        "before": tuned.before,
-        "after": None if tuned.after != tuned.after else tuned.after,  # NaN is no JSON
-        "training": list(tuned.training),
-        "validation": list(tuned.validation),
-    }
-
-
-def _is_running(process: Any) -> bool:
-    if not isinstance(process, list) or len(process) != 2:
-        return False
+def _is_running(pid: int, started: float) -> bool:
     try:
-        found = psutil.Process(process[0])
-        return bool(abs(found.create_time() - process[1]) < 1 and found.status() != psutil.STATUS_ZOMBIE)
+        found = psutil.Process(pid)
+        return bool(abs(found.create_time() - started) < 1 and found.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 
