@@ -81,7 +81,7 @@ class TestInfo:
         told = json.loads(capsys.readouterr().out)
         assert told["sha256"] == file_sha256(file)
         assert told["pixel_scale"] == 2
-        assert told["header"]["adaptation"]["lora"]["rank"] == 8
+        assert told["header"]["adaptation"]["lora"]["r"] == 8
         assert told["parameters"] == sum(tensor.numel() for tensor in load_file(file).values())
 
     def test_file_that_says_less(self, tmp_path, capsys):
@@ -233,8 +233,8 @@ class TestDiff:
         edit(other, lambda state, _: state["mask_decoder.iou_token.weight"].mul_(2))
         assert main(["adapter", "diff", str(file), str(other)]) == 1
         shown = capsys.readouterr().out
-        row = next(line for line in shown.splitlines() if line.startswith("adaptation.lora.rank"))
-        assert row.split() == ["adaptation.lora.rank", "8", "4"]
+        row = next(line for line in shown.splitlines() if line.startswith("adaptation.lora.r"))
+        assert row.split() == ["adaptation.lora.r", "8", "4"]
         assert "only in the first: embedding_adapter.block.0.weight" in shown
         assert "of another shape or type: image_encoder.blocks.0.mlp.lin1.lora_A.default.weight" in shown
 

@@ -61,7 +61,7 @@ def _rank(preset: str, rank: int | None) -> dict[str, dict[str, int]]:
     present = [name for name in METHODS if getattr(config, name) is not None]
     if not present:
         raise ConfigError(f"preset {preset} has no rank to set", hint="leave --rank out, or choose another preset")
-    return {present[0]: {"rank": rank}}
+    return {present[0]: {"r": rank}}
 
 
 def _published_note(config: AdaptationConfig, counts: dict[str, int]) -> str:
