@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
 from topolora_monai.adapters import adapt, load_adapter, preset_config, save_adapter
-from topolora_monai.adapters.comparison import compare_adapters
+from topolora_monai.adapters.inspection import compare_adapters
 from topolora_monai.cli import main
 from topolora_monai.errors import AdapterFileError
 from topolora_monai.io.download import file_sha256
@@ -63,7 +63,7 @@ class TestInfo:
         shown = capsys.readouterr().out
         facts = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
         assert "topolora" in facts["method"]
-        assert "targets mlp; rank 8; alpha 16" in facts["lora"]
+        assert "targets mlp; first_block 0; r 8; lora_alpha 16" in facts["lora"]
         assert "conv_adapter true" in facts["further"]
         assert "vit_tiny_test" in facts["base"]
         assert "[bold]vessel" in facts["labels"]

@@ -16,7 +16,7 @@ from topolora_monai.adapters import (
     preset_config,
     save_adapter,
 )
-from topolora_monai.adapters.summary import summarize_preset
+from topolora_monai.adapters.inspection import summarize_preset
 from topolora_monai.cli import main
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks import build_network

@@ -83,13 +83,7 @@ _RULES = {
 
 
 class Method(NamedTuple):
-    """A method with settings of its own.
-
-    Args:
-        default: its settings where nothing else is said.
-        targets: rule of those it knows.
-        settings: names of what can be set, of PEFT's configuration and of :class:`LowRank`.
-    """
+    """A method with settings of its own: their defaults, the rule of its targets, and the names of what can be set."""
 
     default: LowRank
     targets: _Rule
@@ -104,9 +98,9 @@ _CONV_LORA_SETTINGS = ("r", "lora_alpha", "scales", "top_k", "gate", "balance_we
 _LORA = LoraConfig(r=8, lora_alpha=16)
 
 METHODS: dict[str, Method] = {
-    "lora": Method(LowRank(_LORA, ("mlp",)), _BLOCK_TARGETS, (*_LORA_SETTINGS, *_PLACE)),
-    "conv_lora": Method(LowRank(ConvLoraConfig(), ("qkv",)), _BLOCK_TARGETS, (*_CONV_LORA_SETTINGS, *_PLACE)),
-    "decoder_lora": Method(LowRank(_LORA, _DECODER), _some_of(*_DECODER), (*_LORA_SETTINGS, "targets")),
+    "lora": Method(LowRank(_LORA, ("mlp",)), _BLOCK_TARGETS, (*_PLACE, *_LORA_SETTINGS)),
+    "conv_lora": Method(LowRank(ConvLoraConfig(), ("qkv",)), _BLOCK_TARGETS, (*_PLACE, *_CONV_LORA_SETTINGS)),
+    "decoder_lora": Method(LowRank(_LORA, _DECODER), _some_of(*_DECODER), ("targets", *_LORA_SETTINGS)),
 }
 """Field of :class:`AdaptationConfig` to the method. Settings are PEFT's own:
 

@@ -21,12 +21,10 @@ _NOISE_FLOOR = 1e-2
 
 
 class Routing(NamedTuple):
-    """Which experts answer for each of N maps.
+    """Which experts answer for each of N maps: ``choice``, their indices, int64, shape (N, top_k).
 
-    Args:
-        choice: indices of the chosen experts, int64, shape (N, top_k).
-        weight: what their answers are multiplied by, shape (N, top_k).
-        imbalance: CV^2 of importance plus CV^2 of load over the experts, a scalar; None outside training.
+    Their answers are multiplied by ``weight``, shape (N, top_k); ``imbalance`` is a scalar, CV^2 of importance plus
+    CV^2 of load over the experts, None outside training.
     """
 
     choice: Tensor
@@ -136,16 +134,10 @@ class ConvExperts(nn.Module):
             nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
 
     def forward(self, maps: Tensor, routing: Routing, dense: bool = False) -> Tensor:
-        """Weighted sum of the chosen experts' answers.
+        """Weighted sum of the chosen experts' answers, (N, channels, h, w) in and out, any grid, float32 or float64.
 
-        Args:
-            maps: shape (N, channels, h, w), any grid, float32 or float64.
-            routing: what a gate made of them.
-            dense: run every expert on every map and mask, which has no control flow that depends on the
-                data and can be exported; otherwise only chosen experts run. The values are equal.
-
-        Returns:
-            Shape (N, channels, h, w).
+        With ``dense`` every expert runs on every map and is masked, which has no control flow that depends on the data
+        and can be exported; otherwise only chosen experts run. The values are equal.
         """
         return self._dense(maps, routing) if dense else self._dispatch(maps, routing)
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from topolora_monai.cli.tables import new_table, show_table
 
 if TYPE_CHECKING:
-    from topolora_monai.adapters.comparison import AdapterComparison
-    from topolora_monai.adapters.inspection import AdapterSummary
+    from topolora_monai.adapters.inspection import AdapterComparison, AdapterSummary
 
 __all__ = ["add_commands"]
 
@@ -108,13 +107,11 @@ def _verbatim(*cells: str) -> list[str]:
 
 def _verify(options: argparse.Namespace) -> int:
     from topolora_monai.adapters.inspection import verify_adapter  # noqa: PLC0415
-    from topolora_monai.networks import build_network  # noqa: PLC0415
 
-    verified = verify_adapter(options.file, build_network, options.weights)
-    summary = verified.summary
+    summary, base_checked = verify_adapter(options.file, options.weights)
     print(f"{summary.path}: passed, SHA-256 {summary.sha256}")
     print(f"{summary.tensors} tensors fit {summary.spec.network_name} in every name, shape and type; all finite")
-    if verified.base_checked:
+    if base_checked:
         print("base weights are those it was trained on, or it needs none")
     else:
         print("base weights not compared: give --weights for that")
@@ -132,7 +129,7 @@ def _merge(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from topolora_monai.adapters.comparison import compare_adapters  # noqa: PLC0415
+    from topolora_monai.adapters.inspection import compare_adapters  # noqa: PLC0415
 
     comparison = compare_adapters(options.first, options.second)
     if comparison.equal:

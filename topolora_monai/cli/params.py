@@ -75,7 +75,7 @@ def _published_note(config: AdaptationConfig, counts: dict[str, int]) -> str:
 
 def _list(options: argparse.Namespace) -> int:
     from topolora_monai.adapters import PRESETS  # noqa: PLC0415
-    from topolora_monai.adapters.summary import summarize_preset  # noqa: PLC0415
+    from topolora_monai.adapters.inspection import summarize_preset  # noqa: PLC0415
 
     summaries = [summarize_preset(preset, options.network_name) for preset in PRESETS]
     if options.json:
