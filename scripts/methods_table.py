@@ -77,7 +77,7 @@ def measure_all(network_name: str, image_size: int, steps: int) -> None:
 def table(measured: dict) -> str:
     """Rows in the registry's order, as Markdown."""
     from topolora_monai.adapters import PRESETS
-    from topolora_monai.adapters.summary import summarize_preset
+    from topolora_monai.adapters.inspection import summarize_preset
 
     base = measured["variants"][BASE]["seconds"]
     lines = [

@@ -37,7 +37,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     import torch
     from segment_anything import sam_model_registry
 
-    from topolora_monai.adapters import AdaptationConfig, LoraSettings, adapt
+    from topolora_monai.adapters import AdaptationConfig, adapt
     from topolora_monai.networks import build_network
 
     if arguments.variant == "original":
@@ -45,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     else:
         checkpointed = arguments.variant == "ours, checkpointed"
         network = build_network(arguments.network_name, activation_checkpointing=checkpointed)
-    adapt(network, AdaptationConfig(lora=LoraSettings()))
+    adapt(network, AdaptationConfig.from_dict({"lora": True}))
     network.train()
     image = torch.randn(1, 3, 1024, 1024)
     autocast = torch.autocast("cpu", torch.bfloat16) if arguments.precision == "bf16" else contextlib.nullcontext()

@@ -8,7 +8,6 @@ import torch
 from topolora_monai.adapters import (
     PRESETS,
     AdaptationConfig,
-    LoraSettings,
     SpatialConvAdapter,
     adapt,
     merge,
@@ -116,7 +115,7 @@ def test_training_changes_what_trains_and_nothing_else(preset):
 def test_lora_placement_follows_targets_and_block_range():
     adaptation = adapt(
         network(),
-        AdaptationConfig(lora=LoraSettings(targets=("qkv", "proj"), rank=2, first_block=1, last_block=3)),
+        AdaptationConfig.from_dict({"lora": {"targets": ["qkv", "proj"], "r": 2, "first_block": 1, "last_block": 3}}),
     )
     layers = {name.split(".lora_")[0] for name in adaptation.trainable()}
     assert layers == {f"image_encoder.blocks.{block}.attn.{part}" for block in (1, 2) for part in ("qkv", "proj")}
@@ -124,7 +123,7 @@ def test_lora_placement_follows_targets_and_block_range():
 
 def test_scaling_is_alpha_over_rank_and_its_root():
     def scale(**options):
-        config = AdaptationConfig(lora=LoraSettings(rank=4, alpha=8.0, **options))
+        config = AdaptationConfig.from_dict({"lora": {"r": 4, "lora_alpha": 8.0, **options}})
         module = adapt(network(), config).network.image_encoder.blocks[0].mlp.lin1
         return module.scaling["default"]
 
@@ -163,16 +162,17 @@ def test_adapting_twice_is_refused():
 
 def test_a_range_without_layers_is_refused():
     with pytest.raises(ConfigError, match="no layer"):
-        adapt(network(), AdaptationConfig(lora=LoraSettings(first_block=40)))
+        adapt(network(), AdaptationConfig.from_dict({"lora": {"first_block": 40}}))
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"lora": {"rank": 0}}, "rank"),
+        ({"lora": {"r": 0}}, "lora#r is not possible"),
+        ({"lora": {"rank": 0}}, "lora#r is not possible"),
         ({"lora": {"dropout": 1.0}}, "dropout"),
-        ({"lora": {"alpha": float("nan")}}, "alpha is not possible"),
-        ({"lora": {"alpha": float("inf")}}, "alpha is not possible"),
+        ({"lora": {"alpha": float("nan")}}, "lora_alpha is not possible"),
+        ({"lora": {"alpha": float("inf")}}, "lora_alpha is not possible"),
         ({"lora": {"targets": ["mpl"]}}, "target"),
         ({"lora_depth": 3}, "unknown adaptation setting"),
         ({"colour": 3}, "unknown adaptation setting"),
@@ -190,10 +190,19 @@ def test_unknown_preset_suggests_a_known_one():
 
 
 def test_settings_of_a_method_add_it_and_none_leave_the_preset_s():
-    assert preset_config("decoder_only", lora={"rank": 4}).lora == LoraSettings(rank=4)
-    assert preset_config("lora_late", lora={"rank": 4}).lora == LoraSettings(rank=4, first_block=-4)
+    assert preset_config("decoder_only", lora={"r": 4}).lora == preset_config("lora", lora={"r": 4}).lora
+    late = preset_config("lora_late", lora={"r": 4}).lora
+    assert late == preset_config("lora", lora={"r": 4, "first_block": -4}).lora
+    assert (late.peft.r, late.first_block) == (4, -4)
     assert preset_config("decoder_only", lora={}).lora is None
     assert preset_config("lora_late", lora={}) == preset_config("lora_late")
+
+
+def test_former_names_of_settings_count():
+    former = {"rank": 4, "alpha": 8.0, "dropout": 0.1}
+    assert preset_config("lora", lora=former) == preset_config(
+        "lora", lora={"r": 4, "lora_alpha": 8.0, "lora_dropout": 0.1}
+    )
 
 
 def test_training_nothing_is_refused():

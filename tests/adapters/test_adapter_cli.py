@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
 from topolora_monai.adapters import adapt, load_adapter, preset_config, save_adapter
-from topolora_monai.adapters.comparison import compare_adapters
+from topolora_monai.adapters.inspection import compare_adapters
 from topolora_monai.cli import main
 from topolora_monai.errors import AdapterFileError
 from topolora_monai.io.download import file_sha256
@@ -63,7 +63,7 @@ class TestInfo:
         shown = capsys.readouterr().out
         facts = {line.split("  ")[0].strip(): line for line in shown.splitlines()}
         assert "topolora" in facts["method"]
-        assert "targets mlp; rank 8; alpha 16" in facts["lora"]
+        assert "targets mlp; first_block 0; r 8; lora_alpha 16" in facts["lora"]
         assert "conv_adapter true" in facts["further"]
         assert "vit_tiny_test" in facts["base"]
         assert "[bold]vessel" in facts["labels"]
@@ -81,7 +81,7 @@ class TestInfo:
         told = json.loads(capsys.readouterr().out)
         assert told["sha256"] == file_sha256(file)
         assert told["pixel_scale"] == 2
-        assert told["header"]["adaptation"]["lora"]["rank"] == 8
+        assert told["header"]["adaptation"]["lora"]["r"] == 8
         assert told["parameters"] == sum(tensor.numel() for tensor in load_file(file).values())
 
     def test_file_that_says_less(self, tmp_path, capsys):
@@ -233,8 +233,8 @@ class TestDiff:
         edit(other, lambda state, _: state["mask_decoder.iou_token.weight"].mul_(2))
         assert main(["adapter", "diff", str(file), str(other)]) == 1
         shown = capsys.readouterr().out
-        row = next(line for line in shown.splitlines() if line.startswith("adaptation.lora.rank"))
-        assert row.split() == ["adaptation.lora.rank", "8", "4"]
+        row = next(line for line in shown.splitlines() if line.startswith("adaptation.lora.r"))
+        assert row.split() == ["adaptation.lora.r", "8", "4"]
         assert "only in the first: embedding_adapter.block.0.weight" in shown
         assert "of another shape or type: image_encoder.blocks.0.mlp.lin1.lora_A.default.weight" in shown
 

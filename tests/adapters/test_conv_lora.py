@@ -20,7 +20,6 @@ from scipy.stats import norm
 from torch import nn
 
 from topolora_monai.adapters import AdaptationConfig, adapt, load_adapter, merge, preset_config, save_adapter
-from topolora_monai.adapters.config import ConvLoraSettings
 from topolora_monai.adapters.conv_lora import ConvExperts, ConvLoraConfig, ConvLoraLinear, NoisyTopKGate, balance_loss
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks import build_network
@@ -39,7 +38,8 @@ def awake(module, std=0.3):
 
 
 def layer(r=3, experts=4, dtype=torch.float32, **options):
-    made = ConvLoraLinear(nn.Linear(10, 12), r=r, scales=range(1, experts + 1), **options)
+    config = ConvLoraConfig(r=r, scales=range(1, experts + 1), **options)
+    made = ConvLoraLinear(nn.Linear(10, 12), config=config)
     made.requires_grad_(False)
     made.set_adapter("default")
     return awake(made).to(dtype)
@@ -123,7 +123,7 @@ class TestFormulas:
 
     def test_double_and_single_precision(self, training, gate, grid, window, top_k):
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
-            module = layer(top_k=top_k, gate=gate, alpha=3.0, dtype=dtype)
+            module = layer(top_k=top_k, gate=gate, lora_alpha=3.0, dtype=dtype)
             x = torch.randn(2, *grid, 10, dtype=dtype)
             out, expected, balance = self.run(module, x, window, training)
             largest = max(1.0, expected.abs().max().item())
@@ -134,7 +134,7 @@ class TestFormulas:
                 assert module.balance_loss is None
 
     def test_dense_equals_dispatched(self, training, gate, grid, window, top_k):
-        module = layer(top_k=top_k, gate=gate, alpha=3.0).train(training)
+        module = layer(top_k=top_k, gate=gate, lora_alpha=3.0).train(training)
         x = torch.randn(2, *grid, 10)
         torch.manual_seed(1)
         dispatched = module(x, window=window)
@@ -173,17 +173,6 @@ def test_sequences_are_square_grids():
         module(torch.randn(3, 24, 10))
 
 
-def test_rank_zero_passes_the_base_layer_on():
-    module = ConvLoraLinear(nn.Linear(10, 12), r=0)
-    x = torch.randn(2, 5, 6, 10)
-    assert torch.equal(module(x), module.base_layer(x))
-    assert {name for name, _ in module.named_parameters()} == {"base_layer.weight", "base_layer.bias"}
-    config = preset_config("conv_lora", conv_lora={"rank": 0})
-    assert not any("lora" in name for name in adapt(build_network("vit_tiny_test"), config).trainable())
-    with pytest.raises(ConfigError, match="trains nothing"):
-        AdaptationConfig(conv_lora=ConvLoraSettings(rank=0))
-
-
 class TestGates:
     @pytest.mark.parametrize(("kind", "trained"), [("learned", True), ("published", False)])
     def test_the_task_trains_only_the_learned_gate(self, kind, trained):
@@ -202,7 +191,10 @@ class TestGates:
         assert gate.noise_weight.grad.abs().max() > 0
 
     def test_both_are_equal_before_training(self):
-        modules = {kind: ConvLoraLinear(nn.Linear(10, 12), gate=kind) for kind in ("learned", "published")}
+        modules = {
+            kind: ConvLoraLinear(nn.Linear(10, 12), config=ConvLoraConfig(gate=kind))
+            for kind in ("learned", "published")
+        }
         nn.init.normal_(modules["learned"].lora_B["default"].weight)
         modules["published"].load_state_dict(modules["learned"].state_dict())
         x = torch.randn(4, 5, 5, 10)
@@ -241,7 +233,7 @@ class TestHalfPrecision:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     @pytest.mark.parametrize("magnitude", [1.0, 60.0])  # exp(11) overflows in fp16
     def test_finite_and_close(self, dtype, magnitude):
-        module = layer(alpha=3.0).eval()
+        module = layer(lora_alpha=3.0).eval()
         x = magnitude * torch.randn(2, 9, 5, 10).to(dtype).float()
         expected = module(x, window=5)
         half = copy.deepcopy(module).to(dtype)(x.to(dtype), window=5)
@@ -251,7 +243,7 @@ class TestHalfPrecision:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_autocast_keeps_experts_in_full_precision_and_gradients_finite(self, dtype):
-        module = layer(alpha=3.0).train()
+        module = layer(lora_alpha=3.0).train()
         experts, seen = module.lora_experts["default"], []
         hook = experts.register_forward_hook(lambda _, inputs, answer: seen.append((inputs, answer)))
         with torch.autocast("cpu", dtype):
@@ -311,7 +303,7 @@ class TestEncoders:
     @pytest.mark.parametrize("targets", [("mlp",), ("proj",), ("mlp", "qkv", "proj")])
     @pytest.mark.parametrize("name", ["vit_tiny_test", "vit_t"])
     def test_other_placements_train(self, name, targets):
-        config = AdaptationConfig(conv_lora=ConvLoraSettings(targets=targets, experts=2, first_block=1))
+        config = AdaptationConfig.from_dict({"conv_lora": {"targets": targets, "scales": (1, 2), "first_block": 1}})
         net = awake(adapt(build_network(name, image_size=64), config).network).train()
         (net(IMAGE).square().mean() + balance_loss(net)).backward()
         trainable = [p for p in net.parameters() if p.requires_grad]
@@ -352,7 +344,7 @@ class TestCounts:
 
 class TestTraining:
     def test_only_adapters_change(self):
-        config = AdaptationConfig(conv_lora=ConvLoraSettings(experts=3))
+        config = AdaptationConfig.from_dict({"conv_lora": {"scales": (1, 2, 3)}})
         adaptation = adapt(build_network("vit_tiny_test", image_size=SIZE), config)
         net = adaptation.network.train()
         before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -431,7 +423,7 @@ class TestTraining:
         assert copy.deepcopy(module).balance_loss is None
 
     def test_inference_mode_first_leaves_training_possible(self):
-        module = awake(ConvLoraLinear(nn.Linear(10, 12), scales=(2,)))
+        module = awake(ConvLoraLinear(nn.Linear(10, 12), config=ConvLoraConfig(scales=(2,))))
         x = torch.randn(2, 13, 11, 10)  # a grid that no other test resizes
         with torch.inference_mode():
             module.eval()(x)
@@ -554,10 +546,10 @@ class TestExport:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"conv_lora": {"rank": -1}}, "rank"),
-        ({"conv_lora": {"experts": 0}}, "needs an expert"),
-        ({"conv_lora": {"scales": (1, 2)}}, "scales do not fit"),
-        ({"conv_lora": {"experts": 2, "scales": (0, 1)}}, "scales do not fit"),
+        ({"conv_lora": {"rank": 0}}, "conv_lora#r is not possible"),
+        ({"conv_lora": {"experts": 0}}, "experts is not possible"),
+        ({"conv_lora": {"experts": 3, "scales": (1, 2)}}, "scales do not fit"),
+        ({"conv_lora": {"scales": (0, 1)}}, "scales is not possible"),
         ({"conv_lora": {"top_k": 9}}, "top_k"),
         ({"conv_lora": {"gate": "soft"}}, "gate"),
         ({"conv_lora": {"balance_weight": -1.0}}, "balance_weight"),

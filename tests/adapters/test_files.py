@@ -79,7 +79,7 @@ def test_header_says_what_a_user_needs(saved):
     assert header["base_sha256"] == adaptation.base_sha256
     assert header["labels"] == ["background", "vessel"]
     assert header["threshold"] == 0.4
-    assert header["adaptation"]["lora"]["rank"] == 8
+    assert header["adaptation"]["lora"]["r"] == 8
 
 
 def test_only_what_trains_is_stored(saved):

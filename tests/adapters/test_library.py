@@ -56,7 +56,7 @@ def base():
 
 @pytest.fixture
 def library(base, files):
-    library = AdapterLibrary(base, build_network)
+    library = AdapterLibrary(base)
     for name in ADAPTERS:
         library.load(name, files / f"{name}.safetensors")
     return library
@@ -176,7 +176,7 @@ def test_names_are_checked(library, files):
 
 
 def test_adapters_of_other_bases_are_refused_and_nothing_is_lost(library, files, tmp_path):
-    other = AdapterLibrary(build_network(NAME, seed=1), build_network)
+    other = AdapterLibrary(build_network(NAME, seed=1))
     with pytest.raises(AdapterFileError, match="other base weights"):
         other.load("lora", files / "lora.safetensors")
     assert other.names == ("base",)
@@ -191,7 +191,7 @@ def test_network_that_cannot_be_built_is_an_error_of_the_file(base, tmp_path):
     adaptation = adapt(build_network(NAME), preset_config("adapter_only"))
     save_adapter(adaptation, tmp_path / "odd.safetensors", image_size=65)
     with pytest.raises(AdapterFileError, match=r"cannot be built.*odd\.safetensors(.|\n)*multiple of 16"):
-        AdapterLibrary(base, build_network).load("odd", tmp_path / "odd.safetensors")
+        AdapterLibrary(base).load("odd", tmp_path / "odd.safetensors")
 
 
 def test_real_tiny_vit_shares_its_batch_norm(tmp_path):
@@ -201,7 +201,7 @@ def test_real_tiny_vit_shares_its_batch_norm(tmp_path):
     for parameter in adaptation.trainable().values():
         parameter.data += 0.02
     save_adapter(adaptation, tmp_path / "a.safetensors", image_size=64)
-    library = AdapterLibrary(base, build_network)
+    library = AdapterLibrary(base)
     library.load("a", tmp_path / "a.safetensors")
     before = fingerprint(base.state_dict())
     with library.use("a") as network:

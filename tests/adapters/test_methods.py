@@ -16,7 +16,7 @@ from topolora_monai.adapters import (
     preset_config,
     save_adapter,
 )
-from topolora_monai.adapters.summary import summarize_preset
+from topolora_monai.adapters.inspection import summarize_preset
 from topolora_monai.cli import main
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks import build_network
@@ -210,10 +210,10 @@ class TestSettings:
             ("lora", {"decoder_lora": {"rank": 4}}, "trains whole and by LoRA"),
             ("lora", {"lora": {"rnak": 4}}, "unknown adaptation setting"),
             ("lora", {"lora": "yes"}, "true, false or its settings"),
-            ("lora_decoder", {"decoder_lora": {"targets": ["qkv"]}}, "unknown LoRA target"),
-            ("lora_decoder", {"decoder_lora": {"rank": 0}}, "decoder LoRA rank"),
-            ("lora_decoder", {"decoder_lora": {"alpha": float("nan")}}, "alpha is not possible"),
-            ("conv_lora", {"conv_lora": {"alpha": float("inf")}}, "alpha is not possible"),
+            ("lora_decoder", {"decoder_lora": {"targets": ["qkv"]}}, "decoder_lora#targets is not possible"),
+            ("lora_decoder", {"decoder_lora": {"rank": 0}}, "decoder_lora#r is not possible"),
+            ("lora_decoder", {"decoder_lora": {"alpha": float("nan")}}, "lora_alpha is not possible"),
+            ("conv_lora", {"conv_lora": {"alpha": float("inf")}}, "lora_alpha is not possible"),
             ("lora", {"lora": False, "train_decoder": False}, "trains nothing"),
         ],
     )

@@ -10,8 +10,6 @@ import topolora_monai
 from tests.artefacts.networks import SIDE, build, fill, logits, statistics
 from topolora_monai.adapters import (
     AdaptationConfig,
-    ConvLoraSettings,
-    LoraSettings,
     adapt,
     adapter_state,
     preset_config,
@@ -20,12 +18,13 @@ from topolora_monai.adapters import (
 
 FOLDER = Path(__file__).parent / topolora_monai.__version__
 
-LAST_BLOCKS = LoraSettings(targets=("mlp", "qkv"), rank=2, first_block=2)
-MIXED = ConvLoraSettings(rank=2, experts=3, top_k=2, first_block=1)
+LAST_BLOCKS = {"lora": {"targets": ("mlp", "qkv"), "r": 2, "first_block": 2}}
+MIXED = {"conv_lora": {"r": 2, "scales": (1, 2, 3), "top_k": 2, "first_block": 1}}
+PUBLISHED = {"conv_lora": {"gate": "published", "scales": (1, 2)}}
 CASES = {
-    "lora": ("vit_tiny_test", AdaptationConfig(lora=LAST_BLOCKS)),
-    "conv_lora": ("vit_tiny_test", AdaptationConfig(conv_lora=MIXED)),
-    "conv_lora_published": ("small", AdaptationConfig(conv_lora=ConvLoraSettings(gate="published", experts=2))),
+    "lora": ("vit_tiny_test", AdaptationConfig.from_dict(LAST_BLOCKS)),
+    "conv_lora": ("vit_tiny_test", AdaptationConfig.from_dict(MIXED)),
+    "conv_lora_published": ("small", AdaptationConfig.from_dict(PUBLISHED)),
     "adapter_only": ("small", preset_config("adapter_only")),
     "topolora_batch_norm": ("small", preset_config("topolora", conv_adapter_norm="batch", lora={"rank": 4})),
 }

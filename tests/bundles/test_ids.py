@@ -65,7 +65,7 @@ def test_misspelt_ones_are_refused_with_the_closest(name, closest):
 @pytest.mark.parametrize(
     ("name", "now"),
     [
-        ("lora_rank", "--adaptation#config#lora#rank"),
+        ("lora_rank", "--adaptation#config#lora#r"),
         ("decoder_lora", "--adaptation#config#decoder_lora"),
         ("cldice_weight", "--topology_loss#weights#cldice"),
         ("allow_partial", "--data#allow_partial"),

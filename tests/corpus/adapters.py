@@ -25,10 +25,10 @@ PROPERTIES: dict[str, Any] = {
 
 def sound(path: Path, **properties: Any) -> None:
     """An adapter of the smallest network, as training saves it."""
-    from topolora_monai.adapters import AdaptationConfig, LoraSettings, adapt, save_adapter
+    from topolora_monai.adapters import AdaptationConfig, adapt, save_adapter
     from topolora_monai.networks import build_network
 
-    config = AdaptationConfig(lora=LoraSettings(targets=("mlp",), rank=2, first_block=2))
+    config = AdaptationConfig.from_dict({"lora": {"targets": ("mlp",), "r": 2, "first_block": 2}})
     save_adapter(adapt(build_network("vit_tiny_test", image_size=64), config), path, **PROPERTIES | properties)
 
 

@@ -170,9 +170,8 @@ def adapter_load(file: Path, out: Path) -> None:
 def adapter_library(file: Path, out: Path) -> None:
     """As the annotation server loads it."""
     from topolora_monai.adapters import AdapterLibrary
-    from topolora_monai.networks import build_network
 
-    AdapterLibrary(_network(file), build_network).load("broken", file)
+    AdapterLibrary(_network(file)).load("broken", file)
 
 
 def adapter_inference(file: Path, out: Path) -> None:

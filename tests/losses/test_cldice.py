@@ -9,7 +9,7 @@ from skimage.morphology import skeletonize
 
 from tests.losses.shapes import certain, noisy_logits, tree
 from topolora_monai.errors import ConfigError
-from topolora_monai.losses import SoftClDiceLoss, TopologyLoss
+from topolora_monai.losses import SoftClDiceLoss, TopologyLoss, exact_skeleton
 
 
 def monai(logits, target, iterations=5, **options):
@@ -38,7 +38,7 @@ def test_known_answer_for_half_a_line_in_a_volume():
     half[..., 21:] = 0
     expected = 1 - 2 * (21 / 41) / (1 + 21 / 41)
     assert SoftClDiceLoss(3)(certain(half), target).item() == pytest.approx(expected, abs=1e-6)
-    assert SoftClDiceLoss(3, exact_target=True)(certain(half), target).item() == pytest.approx(expected, abs=1e-6)
+    assert SoftClDiceLoss(3)(certain(half), target, skeleton=exact(target)).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 48, 40), (1, 1, 12, 20, 16)])
@@ -53,13 +53,12 @@ def test_equals_monai_on_one_class_with_a_target(shape):
     assert ours != SoftClDiceLoss(5)(torch.logit(target, 0.1), torch.sigmoid(logits).round())
 
 
-def test_exact_skeleton_is_used_when_given_or_asked_for():
+def test_exact_skeleton_is_used_when_given():
     target = tree()
     logits = noisy_logits(target)
     skeleton = exact(target)
     loss = SoftClDiceLoss(5)
     assert loss(logits, target, skeleton=skeleton) != loss(logits, target)
-    assert loss(logits, target, skeleton=skeleton) == SoftClDiceLoss(5, exact_target=True)(logits, target)
     missing = logits - 100 * skeleton  # only the exact skeleton's pixels are lost
     assert loss(missing, target, skeleton=skeleton) > loss(logits, target, skeleton=skeleton) + 0.1
 
@@ -67,7 +66,7 @@ def test_exact_skeleton_is_used_when_given_or_asked_for():
 def test_exact_skeleton_is_each_class_s_own():
     target = torch.cat([tree(), tree().transpose(2, 3)], dim=1)
     logits = noisy_logits(target)
-    both = SoftClDiceLoss(5, exact_target=True, reduction="none")(logits, target)
+    both = SoftClDiceLoss(5, reduction="none")(logits, target, skeleton=exact_skeleton(target))
     for channel in range(2):
         one = slice(channel, channel + 1)
         single = SoftClDiceLoss(5)(logits[:, one], target[:, one], skeleton=exact(target[:, one]))
@@ -100,7 +99,7 @@ class TestWhereMonaiFails:
         broken = target.clone()
         broken[..., 43:77] = 0
         assert monai(certain(broken), target) < 0.01
-        assert SoftClDiceLoss(5, exact_target=True)(certain(broken), target) > 0.15
+        assert SoftClDiceLoss(5)(certain(broken), target, skeleton=exact(target)) > 0.15
 
     def test_a_blob_on_an_empty_target_costs(self):
         empty, full = torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)

@@ -5,7 +5,7 @@ import torch
 
 from tests.losses.shapes import noisy_logits, several, tree
 from topolora_monai.errors import ConfigError
-from topolora_monai.losses import LOSS_TERMS, TopologyLoss
+from topolora_monai.losses import LOSS_TERMS, TopologyLoss, exact_skeleton
 
 THINNING = ("cldice", "clce", "cbdice")
 ITERATIONS = {name: {"iterations": 3} for name in THINNING}
@@ -133,8 +133,8 @@ def test_empty_and_full_targets(name, fill):
     target = torch.full((1, 1, 40, 40), fill)
     if name == "ce":
         target = torch.cat([1 - target, target], dim=1)
-    loss = term(name, **{"exact_target": True} if name in THINNING else {})  # so wide a target has no soft skeleton
-    right, wrong = loss(40 * target - 20, target), loss(20 - 40 * target, target)
+    loss, skeleton = term(name), exact_skeleton(target)  # so wide a target has no soft skeleton
+    right, wrong = (loss(logits, target, skeleton=skeleton) for logits in (40 * target - 20, 20 - 40 * target))
     assert right.item() == pytest.approx(0.0, abs=2e-2)
     if name == "skeleton_recall" and fill == 0:
         assert wrong == 0  # nothing to be found

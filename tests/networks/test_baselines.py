@@ -13,13 +13,11 @@ from topolora_monai.losses import TopologyLoss
 from topolora_monai.networks.baselines import (
     BASELINE_NAMES,
     BaselineSegmenter,
-    FirstStageLoss,
-    MatchingLoss,
     build_baseline,
-    network_loss,
 )
-from topolora_monai.networks.baselines.convolutional import _PooledBatchNorm
 from topolora_monai.networks.baselines.mask2former import Queries, merge_queries
+from topolora_monai.networks.baselines.registry import _PooledBatchNorm
+from topolora_monai.networks.training_loss import FirstStageLoss, MatchingLoss, network_loss
 
 for library in ("segmentation_models_pytorch", "transformers"):
     pytest.importorskip(library)
@@ -435,9 +433,3 @@ class TestNetworkLoss:
     def test_network_is_no_part_of_its_loss(self, mask2former, little_wnet):
         assert not list(MatchingLoss(mask2former).parameters())
         assert not list(FirstStageLoss(little_wnet, nn.BCEWithLogitsLoss()).parameters())
-
-    def test_losses_refuse_other_networks(self, mask2former, little_wnet):
-        with pytest.raises(ConfigError, match=r"LittleWNet(.|\n)*mask2former_swin_t"):
-            FirstStageLoss(mask2former, nn.BCEWithLogitsLoss())
-        with pytest.raises(ConfigError, match=r"Mask2Former(.|\n)*little_wnet"):
-            MatchingLoss(little_wnet)

@@ -115,7 +115,7 @@ class TestAgainstSam:
         image = torch.rand(1, 3, 32, 32)
         double = torch.nn.functional.interpolate(image, size=(64, 64), mode="bilinear", antialias=True)
         labels = torch.tensor([[1]])
-        network._restore = lambda logits, *_: logits  # compare before the answer is resized
+        network.restore = lambda logits, *_: logits  # compare before the answer is resized
         with torch.no_grad():
             small = network(image, points=torch.tensor([[[7.0, 9.0]]]), point_labels=labels)
             large = network(double, points=torch.tensor([[[14.5, 18.5]]]), point_labels=labels)

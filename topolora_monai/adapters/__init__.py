@@ -7,20 +7,23 @@ from topolora_monai.environment import check_torchvision
 check_torchvision()
 
 from topolora_monai.adapters.adapt import Adaptation, adapt, merge
-from topolora_monai.adapters.comparison import AdapterComparison, GroupComparison, compare_adapters
 from topolora_monai.adapters.config import (
     METHODS,
     PRESETS,
     AdaptationConfig,
-    ConvLoraSettings,
-    DecoderLoraSettings,
-    LoraSettings,
+    LowRank,
     Preset,
     preset_config,
 )
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
 from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, read_spec, save_adapter
-from topolora_monai.adapters.inspection import AdapterSummary, VerifiedAdapter, describe_adapter, verify_adapter
+from topolora_monai.adapters.inspection import (
+    AdapterComparison,
+    AdapterSummary,
+    compare_adapters,
+    describe_adapter,
+    verify_adapter,
+)
 from topolora_monai.adapters.library import AdapterLibrary
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 
@@ -34,13 +37,9 @@ __all__ = [
     "AdapterSummary",
     "ConvLoraConfig",
     "ConvLoraLinear",
-    "ConvLoraSettings",
-    "DecoderLoraSettings",
-    "GroupComparison",
-    "LoraSettings",
+    "LowRank",
     "Preset",
     "SpatialConvAdapter",
-    "VerifiedAdapter",
     "adapt",
     "adapter_state",
     "balance_loss",

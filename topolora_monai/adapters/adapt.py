@@ -7,12 +7,12 @@ import dataclasses
 from collections.abc import Iterator
 
 import torch
-from peft import LoraConfig, PeftConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from topolora_monai.adapters.config import AdaptationConfig, ConvLoraSettings, DecoderLoraSettings, LoraSettings
-from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear
+from topolora_monai.adapters.config import AdaptationConfig, LowRank
+from topolora_monai.adapters.conv_lora import ConvLoraLinear
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 from topolora_monai.errors import ConfigError
 from topolora_monai.weights import fingerprint
@@ -114,7 +114,8 @@ def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None
     """The injecting and freezing of :func:`adapt`, also for a network on the meta device, which has no weights."""
     if any(isinstance(module, BaseTunerLayer | SpatialConvAdapter) for module in network.modules()):
         raise ConfigError("this network is adapted already", hint="build a fresh one, or merge() first")
-    if not _has_parts(network) and not config.trains_whole:
+    whole = config.train_encoder and config.train_decoder and not config.adds_parameters
+    if not _has_parts(network) and not whole:
         raise ConfigError(
             f"{getattr(network, 'base_name', 'this network')} has none of SAM's parts to adapt and is trained whole",
             found=f"preset {config.preset}",
@@ -156,74 +157,42 @@ def merge(network: nn.Module) -> nn.Module:
 
 def _inject(network: nn.Module, config: AdaptationConfig) -> None:
     """Wrap linears by PEFT's layers; always in the same order, which the seeded start depends on."""
-    encoder = network.get_submodule("image_encoder")
-    if config.lora is not None:
-        _inject_by_peft(encoder, _lora_config(config.lora, _target_names(encoder, config.lora, "lora")))
-    if config.conv_lora is not None and config.conv_lora.rank:
-        _inject_by_peft(
-            encoder, _conv_lora_config(config.conv_lora, _target_names(encoder, config.conv_lora, "conv_lora"))
-        )
-    if config.decoder_lora is not None:
-        decoder = network.get_submodule("mask_decoder")
-        _inject_by_peft(decoder, _lora_config(config.decoder_lora, _decoder_target_names(decoder, config.decoder_lora)))
+    encoder, decoder = network.get_submodule("image_encoder"), network.get_submodule("mask_decoder")
+    for name, part, method, names in (
+        ("lora", encoder, config.lora, _block_linears),
+        ("conv_lora", encoder, config.conv_lora, _block_linears),
+        ("decoder_lora", decoder, config.decoder_lora, _decoder_linears),
+    ):
+        if method is None:
+            continue
+        found = list(names(part, method))
+        if not found:
+            raise ConfigError(
+                f"{name} matches no layer of this network",
+                expected=f"{method.targets} in blocks {method.first_block} to {method.last_block or 'the end'}",
+                found="none",
+                hint=f"check first_block, last_block and targets of {name}",
+            )
+        if hasattr(part, "peft_config"):  # left by another method; PEFT would warn that there are two
+            del part.peft_config
+        inject_adapter_in_model(dataclasses.replace(method.peft, target_modules=found), part)
 
 
-def _inject_by_peft(module: nn.Module, config: PeftConfig) -> None:
-    if hasattr(module, "peft_config"):  # left by another method; PEFT would warn that there are two
-        del module.peft_config
-    inject_adapter_in_model(config, module)
-
-
-def _lora_config(settings: LoraSettings | DecoderLoraSettings, names: list[str]) -> LoraConfig:
-    return LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        use_dora=settings.use_dora,
-        use_rslora=settings.use_rslora,
-        target_modules=names,
-        bias="none",
-    )
-
-
-def _conv_lora_config(settings: ConvLoraSettings, names: list[str]) -> ConvLoraConfig:
-    return ConvLoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        target_modules=names,
-        scales=list(settings.expert_scales),
-        top_k=settings.top_k,
-        gate=settings.gate,
-        balance_weight=settings.balance_weight,
-    )
-
-
-def _target_names(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings, method: str) -> list[str]:
+def _block_linears(encoder: nn.Module, method: LowRank) -> Iterator[str]:
     """Full names of the linears to adapt; transformer blocks are numbered in order of depth."""
-    names = list(_targets(encoder, settings))
-    if not names:
-        raise ConfigError(
-            "LoRA matches no layer of this image encoder",
-            expected=f"{settings.targets} in blocks {settings.first_block} to {settings.last_block or 'the end'}",
-            found="none",
-            hint=f"check first_block, last_block and targets of {method}",
-        )
-    return names
-
-
-def _targets(encoder: nn.Module, settings: LoraSettings | ConvLoraSettings) -> Iterator[str]:
-    suffixes = tuple(name for target in settings.targets for name in _LINEAR_NAMES[target])
+    suffixes = tuple(name for target in method.targets for name in _LINEAR_NAMES[target])
     blocks = [name for name, module in encoder.named_modules() if hasattr(module, "attn") and hasattr(module, "mlp")]
-    for block in blocks[settings.first_block : settings.last_block]:
+    for block in blocks[method.first_block : method.last_block]:
         for name, module in encoder.get_submodule(block).named_modules():
             if isinstance(module, nn.Linear) and name in suffixes:
                 yield f"{block}.{name}"
 
 
-def _decoder_target_names(decoder: nn.Module, settings: DecoderLoraSettings) -> list[str]:
-    endings = tuple(name for target in settings.targets for name in _DECODER_LINEAR_NAMES[target])
-    linears = (name for name, module in decoder.named_modules() if isinstance(module, nn.Linear))
-    return [name for name in linears if name.startswith("transformer.") and name.rpartition(".")[2] in endings]
+def _decoder_linears(decoder: nn.Module, method: LowRank) -> Iterator[str]:
+    endings = tuple(name for target in method.targets for name in _DECODER_LINEAR_NAMES[target])
+    for name, module in decoder.named_modules():
+        if isinstance(module, nn.Linear) and name.startswith("transformer.") and name.rpartition(".")[2] in endings:
+            yield name
 
 
 def _has_parts(network: nn.Module) -> bool:

@@ -3,211 +3,112 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from peft import LoraConfig
+
+from topolora_monai.adapters.conv_lora import ConvLoraConfig
+from topolora_monai.adapters.spatial_conv import Normalization
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = [
-    "METHODS",
-    "PRESETS",
-    "AdaptationConfig",
-    "ConvLoraSettings",
-    "DecoderLoraSettings",
-    "Gate",
-    "LoraSettings",
-    "Normalization",
-    "Preset",
-    "preset_config",
-]
-
-Normalization = Literal["layer", "batch"]
-Gate = Literal["learned", "published"]
-
-LORA_TARGETS = ("mlp", "qkv", "proj")
-DECODER_TARGETS = ("attention", "mlp")
-
-
-def _checked_targets(targets: Iterable[str], known: tuple[str, ...] = LORA_TARGETS) -> tuple[str, ...]:
-    chosen = tuple(targets)
-    if not chosen or any(target not in known for target in chosen):
-        raise ConfigError("unknown LoRA target", expected=f"some of {', '.join(known)}", found=chosen)
-    return chosen
-
-
-_LARGEST = {"rank": 4096, "experts": 64, "scales": 64}
-"""Beyond these, memory that no machine has; files with settings come from anywhere."""
-
-
-def _check_types(settings: Any, title: str = "") -> None:
-    """Make sure that numbers and switches are some, and no larger than makes sense.
-
-    Raises:
-        ConfigError: for the first that is not.
-    """
-    for name, hint in typing.get_type_hints(type(settings)).items():
-        kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-        value = getattr(settings, name)
-        if not (value is None and type(None) in kinds):
-            for kind in {bool, int, float}.intersection(kinds):
-                _check_type(f"{title} {name}".strip(), value, kind)
-
-
-def _check_type(name: str, value: Any, kind: type) -> None:
-    largest = _LARGEST.get(name.rpartition(" ")[2], 1_000_000)
-    if kind is bool:
-        words, fits = "true or false", isinstance(value, bool)
-    else:
-        words = f"a {'whole ' if kind is int else ''}number, at most {largest:,}"
-        known = int if kind is int else (int, float)
-        fits = isinstance(value, known) and not isinstance(value, bool) and abs(value) <= largest
-    if not fits:
-        raise ConfigError(f"{name} is not possible", expected=words, found=repr(value)[:100])
-
-
-def _check_update(title: str, rank: int, dropout: float) -> None:
-    if rank < 1:
-        raise ConfigError(f"{title} rank must be at least 1", found=rank, hint="choose a preset without it for none")
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError(f"{title} dropout must be in [0, 1)", found=dropout)
+__all__ = ["FORMER_NAMES", "METHODS", "PRESETS", "AdaptationConfig", "LowRank", "Method", "Preset", "preset_config"]
 
 
 @dataclasses.dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank updates of linear layers in the image encoder (Hu et al., arXiv 2106.09685), by PEFT.
+class LowRank:
+    """Low-rank updates by a method of PEFT, and the linears that they go to.
 
     Args:
-        targets: which linears of each transformer block: ``"mlp"`` (both layers), ``"qkv"``, ``"proj"``.
-        rank: rank r of the update.
-        alpha: the update is scaled by alpha / r.
-        dropout: on the input of the update, in [0, 1).
-        first_block: index of the first adapted transformer block, counted through the whole encoder; -4 adapts
-            the last four. Autograd keeps nothing of the blocks before it.
+        peft: the method and its settings, without its ``target_modules``, which follow from the others.
+        targets: in the image encoder which linears of each transformer block: ``"mlp"`` (both layers), ``"qkv"``,
+            ``"proj"``; in the mask decoder ``"attention"`` (queries, keys, values and output), ``"mlp"``.
+        first_block: index of the first adapted transformer block, counted through the whole encoder; -4 adapts the
+            last four. Autograd keeps nothing of the blocks before it.
         last_block: index after the last adapted block; None adapts to the end.
-        use_dora: decompose weights into magnitude and direction (arXiv 2402.09353).
-        use_rslora: scale by alpha / sqrt(r) (arXiv 2312.03732).
-
-    Raises:
-        ConfigError: for an impossible value.
     """
 
-    targets: tuple[str, ...] = ("mlp",)
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    first_block: int = 0
-    last_block: int | None = None
-    use_dora: bool = False
-    use_rslora: bool = False
-
-    def __post_init__(self) -> None:
-        _check_types(self, "LoRA")
-        object.__setattr__(self, "targets", _checked_targets(self.targets))
-        _check_update("LoRA", self.rank, self.dropout)
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderLoraSettings:
-    """Low-rank updates of the mask decoder's transformer, in place of training the decoder whole, by PEFT.
-
-    Args:
-        targets: ``"attention"`` (queries, keys, values and output of every attention), ``"mlp"`` (both layers).
-        rank: rank r of the update.
-        alpha: the update is scaled by alpha / r.
-        dropout: on the input of the update, in [0, 1).
-        use_dora: decompose weights into magnitude and direction (arXiv 2402.09353).
-        use_rslora: scale by alpha / sqrt(r) (arXiv 2312.03732).
-
-    Raises:
-        ConfigError: for an impossible value.
-    """
-
-    targets: tuple[str, ...] = DECODER_TARGETS
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    use_dora: bool = False
-    use_rslora: bool = False
-
-    def __post_init__(self) -> None:
-        _check_types(self, "decoder LoRA")
-        object.__setattr__(self, "targets", _checked_targets(self.targets, DECODER_TARGETS))
-        _check_update("decoder LoRA", self.rank, self.dropout)
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvLoraSettings:
-    """Low-rank updates mixed by convolutions in the image encoder (Conv-LoRA, ICLR 2024, arXiv 2401.17868).
-
-    Args:
-        targets: which linears of each transformer block: ``"qkv"`` as published, routed by attention window
-            where there are windows; ``"proj"`` and ``"mlp"`` (both layers), routed by image in SAM's ViT.
-        rank: rank r of the update; 0 adapts nothing.
-        alpha: the update is scaled by alpha / r.
-        experts: number of convolutions to choose from.
-        scales: one whole number an expert, the scale it works at; None for 1 to ``experts``.
-        top_k: experts that answer for each image or window.
-        gate: ``"learned"`` weights answers by the gate's probabilities, so that the task trains the routing;
-            ``"published"`` weights them by one, as the reference code does.
-        balance_weight: weight of the loss that keeps the experts equally busy.
-        first_block: index of the first adapted transformer block, counted through the whole encoder.
-        last_block: index after the last adapted block; None adapts to the end.
-
-    Raises:
-        ConfigError: for an impossible value.
-
-    Example:
-        >>> ConvLoraSettings(experts=2).expert_scales
-        (1, 2)
-    """
-
-    targets: tuple[str, ...] = ("qkv",)
-    rank: int = 3
-    alpha: float = 32.0
-    experts: int = 8
-    scales: tuple[int, ...] | None = None
-    top_k: int = 1
-    gate: Gate = "learned"
-    balance_weight: float = 1e-2
+    peft: LoraConfig | ConvLoraConfig
+    targets: tuple[str, ...]
     first_block: int = 0
     last_block: int | None = None
 
-    def __post_init__(self) -> None:
-        _check_types(self, "Conv-LoRA")
-        object.__setattr__(self, "targets", _checked_targets(self.targets))
-        if self.scales is not None:
-            object.__setattr__(self, "scales", tuple(self.scales))
-            for scale in self.scales:
-                _check_type("Conv-LoRA scales", scale, int)
-        if self.rank < 0:
-            raise ConfigError("Conv-LoRA rank must not be negative", found=self.rank)
-        if self.experts < 1:
-            raise ConfigError("Conv-LoRA needs an expert", found=self.experts, hint="choose preset lora_qkv for none")
-        scales = self.expert_scales
-        if len(scales) != self.experts or any(scale < 1 for scale in scales):
-            raise ConfigError(
-                "Conv-LoRA scales do not fit",
-                expected=f"{self.experts} whole numbers from 1, one an expert",
-                found=scales,
-                hint="set experts and scales together",
-            )
-        if not 1 <= self.top_k <= self.experts:
-            raise ConfigError("Conv-LoRA top_k does not fit", expected=f"1 to {self.experts}", found=self.top_k)
-        if self.gate not in ("learned", "published"):
-            raise ConfigError("unknown Conv-LoRA gate", expected='"learned" or "published"', found=repr(self.gate))
-        if not self.balance_weight >= 0:
-            raise ConfigError("Conv-LoRA balance_weight must not be negative", found=self.balance_weight)
 
-    @property
-    def expert_scales(self) -> tuple[int, ...]:
-        """Scale of each expert."""
-        return self.scales if self.scales is not None else tuple(range(1, self.experts + 1))
+FORMER_NAMES: dict[str, str] = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "experts": "scales"}
+"""Names of settings in older files and commands, which still count; ``experts`` gives scales 1 to that number."""
 
-
-_FORMER = {"adalora": None, "train_biases": False, "train_norms": False, "base_quantization": "none"}
+_FORMER_METHODS = {"adalora": None, "train_biases": False, "train_norms": False, "base_quantization": "none"}
 """Fields of methods that were taken out, with the value by which a file says that it does not use them."""
+
+
+class _Rule(NamedTuple):
+    """What a setting has to be; limits are those of memory, as files with settings come from anywhere."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _whole(least: int, most: int) -> _Rule:
+    return _Rule(f"a whole number from {least} to {most}", lambda value: type(value) is int and least <= value <= most)
+
+
+def _number(words: str, holds: Callable[[float], bool]) -> _Rule:
+    return _Rule(words, lambda value: type(value) in (int, float) and abs(value) <= 1e6 and holds(value))
+
+
+def _some_of(*known: str) -> _Rule:
+    words = f"some of {', '.join(known)}"
+    return _Rule(words, lambda value: isinstance(value, tuple) and bool(value) and all(one in known for one in value))
+
+
+_SWITCH = _Rule("true or false", lambda value: isinstance(value, bool))
+_BLOCK, _SCALE = _whole(-10_000, 10_000), _whole(1, 64)
+_RULES = {
+    "r": _whole(1, 4096),
+    "lora_alpha": _number("a number up to a million", lambda value: True),
+    "lora_dropout": _number("a number from 0, below 1", lambda value: 0 <= value < 1),
+    "first_block": _BLOCK,
+    "last_block": _Rule("a whole number, or nothing", lambda value: value is None or _BLOCK.holds(value)),
+    "scales": _Rule(
+        "1 to 64 scales of experts, whole numbers from 1 to 64",
+        lambda value: isinstance(value, tuple | list) and 0 < len(value) <= 64 and all(map(_SCALE.holds, value)),
+    ),
+    "top_k": _whole(1, 64),
+    "balance_weight": _number("a number from 0", lambda value: value >= 0),
+    "conv_adapter_norm": _Rule('"layer" or "batch"', lambda value: value in ("layer", "batch")),
+    **dict.fromkeys(
+        ("use_dora", "use_rslora", "conv_adapter", "train_decoder", "train_encoder", "freeze_unused"), _SWITCH
+    ),
+}
+
+
+class Method(NamedTuple):
+    """A method with settings of its own: their defaults, the rule of its targets, and the names of what can be set."""
+
+    default: LowRank
+    targets: _Rule
+    settings: tuple[str, ...]
+
+
+_BLOCK_TARGETS = _some_of("mlp", "qkv", "proj")
+_DECODER = ("attention", "mlp")
+_PLACE = ("targets", "first_block", "last_block")
+_LORA_SETTINGS = ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora")
+_CONV_LORA_SETTINGS = ("r", "lora_alpha", "scales", "top_k", "gate", "balance_weight")
+_LORA = LoraConfig(r=8, lora_alpha=16)
+
+METHODS: dict[str, Method] = {
+    "lora": Method(LowRank(_LORA, ("mlp",)), _BLOCK_TARGETS, (*_PLACE, *_LORA_SETTINGS)),
+    "conv_lora": Method(LowRank(ConvLoraConfig(), ("qkv",)), _BLOCK_TARGETS, (*_PLACE, *_CONV_LORA_SETTINGS)),
+    "decoder_lora": Method(LowRank(_LORA, _DECODER), _some_of(*_DECODER), ("targets", *_LORA_SETTINGS)),
+}
+"""Field of :class:`AdaptationConfig` to the method. Settings are PEFT's own:
+
+LoRA (Hu et al., arXiv 2106.09685) has ``r``, ``lora_alpha`` (the update is scaled by ``lora_alpha / r``),
+``lora_dropout``, ``use_dora`` (magnitude and direction, arXiv 2402.09353) and ``use_rslora`` (scaled by
+``lora_alpha / sqrt(r)``, arXiv 2312.03732); Conv-LoRA has those of :class:`ConvLoraConfig`, and published it is on
+``qkv``, routed by attention window where there are windows.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,9 +117,9 @@ class AdaptationConfig:
 
     Args:
         preset: name this configuration started from, for reports.
-        lora: low-rank updates in the image encoder, or None.
+        lora: low-rank updates in the image encoder, or None; see :data:`METHODS` for those of all three methods.
         conv_lora: low-rank updates mixed by convolutions, or None; on other linears than ``lora``.
-        decoder_lora: low-rank updates in the mask decoder, or None.
+        decoder_lora: low-rank updates in the mask decoder's transformer, in place of training the decoder, or None.
         conv_adapter: put a spatial convolution adapter between image encoder and mask decoder.
         conv_adapter_norm: ``"layer"`` normalises each pixel and so does not depend on the batch;
             ``"batch"`` is the published BatchNorm.
@@ -227,30 +128,28 @@ class AdaptationConfig:
         freeze_unused: keep parts that no gradient can reach (IoU head, hyper-networks 1 to 3) frozen.
 
     Raises:
-        ConfigError: if nothing would train, two methods take the same part, or a choice is unknown.
+        ConfigError: if nothing would train, two methods take the same part, or a value is not possible.
     """
 
     preset: str = "custom"
-    lora: LoraSettings | None = None
-    conv_lora: ConvLoraSettings | None = None
+    lora: LowRank | None = None
+    conv_lora: LowRank | None = None
     conv_adapter: bool = False
     conv_adapter_norm: Normalization = "layer"
     train_decoder: bool = False
     train_encoder: bool = False
     freeze_unused: bool = True
-    decoder_lora: DecoderLoraSettings | None = None
+    decoder_lora: LowRank | None = None
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        for name, value in self.to_dict().items():
+            if name not in METHODS:
+                _check(name, value)
+            elif value is not None:
+                for setting, found in value.items():
+                    _check(f"{name}#{setting}", found, METHODS[name].targets if setting == "targets" else None)
         if not (self.train_decoder or self.train_encoder or self.adds_parameters):
             raise ConfigError("this configuration trains nothing", hint=f"choose a preset: {', '.join(PRESETS)}")
-        self._check_sharing()
-        if self.conv_adapter_norm not in ("layer", "batch"):
-            raise ConfigError(
-                "unknown conv_adapter_norm", expected='"layer" or "batch"', found=repr(self.conv_adapter_norm)
-            )
-
-    def _check_sharing(self) -> None:
         shared = set(self.lora.targets) & set(self.conv_lora.targets) if self.lora and self.conv_lora else set()
         if shared:
             raise ConfigError(
@@ -266,66 +165,39 @@ class AdaptationConfig:
     @property
     def adds_parameters(self) -> bool:
         """Whether anything is added to the network."""
-        conv_lora = self.conv_lora is not None and self.conv_lora.rank > 0
-        return bool(self.lora or conv_lora or self.decoder_lora or self.conv_adapter)
-
-    @property
-    def trains_whole(self) -> bool:
-        """Whether the network's own weights train, all of them, and nothing is added."""
-        return self.train_encoder and self.train_decoder and not self.adds_parameters and self.conv_lora is None
+        return bool(self.lora or self.conv_lora or self.decoder_lora or self.conv_adapter)
 
     @property
     def mergeable(self) -> Literal["fully", "partly", "no"]:
         """Whether :func:`~topolora_monai.adapters.merge` leaves the base's own layers and no others."""
-        stays = self.conv_adapter or (self.conv_lora is not None and self.conv_lora.rank > 0)
-        if not stays:
+        if not (self.conv_adapter or self.conv_lora):
             return "fully"
         return "partly" if self.lora or self.decoder_lora else "no"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, as stored in adapter files."""
-        return dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, (_, _, settings) in METHODS.items():
+            method = values[name]
+            if method is not None:
+                values[name] = {one: getattr(method if one in _PLACE else method.peft, one) for one in settings}
+        return values
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AdaptationConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> AdaptationConfig:
         """Inverse of :meth:`to_dict`; fields that an older version did not have take their defaults.
 
         Raises:
             ConfigError: for fields this version does not know, or methods that it no longer has.
         """
-        used = [name for name, unused in _FORMER.items() if values.get(name, unused) != unused]
+        used = [name for name, unused in _FORMER_METHODS.items() if values.get(name, unused) != unused]
         if used:
             raise ConfigError(
                 "this adapter was trained by a method that topolora_monai no longer has",
                 found=", ".join(used),
                 hint="versions of topolora_monai before the release of 0.1.0 read it",
             )
-        values = {name: value for name, value in values.items() if name not in _FORMER}
-        try:
-            given = {name: values[name] for name in METHODS if values.get(name) is not None}
-            return cls(**values | {name: METHODS[name].settings(**fields) for name, fields in given.items()})
-        except TypeError as error:
-            raise ConfigError(f"unknown adaptation setting ({error})", hint="use a newer topolora_monai") from error
-
-
-class Method(NamedTuple):
-    """A method with settings of its own.
-
-    Args:
-        title: its name in messages.
-        settings: class of its settings.
-    """
-
-    title: str
-    settings: type[Any]
-
-
-METHODS: dict[str, Method] = {
-    "lora": Method("LoRA", LoraSettings),
-    "conv_lora": Method("Conv-LoRA", ConvLoraSettings),
-    "decoder_lora": Method("decoder LoRA", DecoderLoraSettings),
-}
-"""Field of :class:`AdaptationConfig` to the method."""
+        return cls(**_changed({}, {name: value for name, value in values.items() if name not in _FORMER_METHODS}))
 
 
 class Preset(NamedTuple):
@@ -334,7 +206,7 @@ class Preset(NamedTuple):
     Args:
         trains: what trains, in words.
         paper: arXiv number of the paper, empty where there is none.
-        fields: what differs from a frozen network, fields of :class:`AdaptationConfig`.
+        fields: what differs from a frozen network, as of :func:`preset_config`.
     """
 
     trains: str
@@ -342,40 +214,36 @@ class Preset(NamedTuple):
     fields: dict[str, Any]
 
 
-_LORA = LoraSettings()
-_DECODER: dict[str, Any] = {"train_decoder": True}
+_WHOLE_DECODER = {"train_decoder": True}
+_PAPER_QKV = {"targets": ("qkv",), "r": 3, "lora_alpha": 32.0}
 
 PRESETS: dict[str, Preset] = {
     "topolora": Preset(
         "LoRA on the MLPs, spatial convolution adapter, decoder",
         "2601.02273",
-        {"lora": _LORA, "conv_adapter": True} | _DECODER,
+        {"lora": True, "conv_adapter": True} | _WHOLE_DECODER,
     ),
-    "lora": Preset("LoRA on the MLPs, decoder", "2106.09685", {"lora": _LORA} | _DECODER),
+    "lora": Preset("LoRA on the MLPs, decoder", "2106.09685", {"lora": True} | _WHOLE_DECODER),
     "lora_late": Preset(
-        "LoRA on the MLPs of the last four blocks, decoder", "", {"lora": LoraSettings(first_block=-4)} | _DECODER
+        "LoRA on the MLPs of the last four blocks, decoder", "", {"lora": {"first_block": -4}} | _WHOLE_DECODER
     ),
     "lora_qkv": Preset(
-        "LoRA on queries, keys and values, decoder",
-        "2401.17868",
-        {"lora": LoraSettings(targets=("qkv",), rank=3, alpha=32.0)} | _DECODER,
+        "LoRA on queries, keys and values, decoder", "2401.17868", {"lora": _PAPER_QKV} | _WHOLE_DECODER
     ),
     "lora_decoder": Preset(
-        "LoRA on the MLPs and in the decoder's transformer", "", {"lora": _LORA, "decoder_lora": DecoderLoraSettings()}
+        "LoRA on the MLPs and in the decoder's transformer", "", {"lora": True, "decoder_lora": True}
     ),
-    "dora": Preset("DoRA on the MLPs, decoder", "2402.09353", {"lora": LoraSettings(use_dora=True)} | _DECODER),
-    "rslora": Preset("rsLoRA on the MLPs, decoder", "2312.03732", {"lora": LoraSettings(use_rslora=True)} | _DECODER),
+    "dora": Preset("DoRA on the MLPs, decoder", "2402.09353", {"lora": {"use_dora": True}} | _WHOLE_DECODER),
+    "rslora": Preset("rsLoRA on the MLPs, decoder", "2312.03732", {"lora": {"use_rslora": True}} | _WHOLE_DECODER),
     "conv_lora": Preset(
-        "Conv-LoRA on queries, keys and values, decoder", "2401.17868", {"conv_lora": ConvLoraSettings()} | _DECODER
+        "Conv-LoRA on queries, keys and values, decoder", "2401.17868", {"conv_lora": True} | _WHOLE_DECODER
     ),
     "topolora_conv": Preset(
-        "all of topolora and of conv_lora",
-        "",
-        {"lora": _LORA, "conv_lora": ConvLoraSettings(), "conv_adapter": True} | _DECODER,
+        "all of topolora and of conv_lora", "", {"lora": True, "conv_lora": True, "conv_adapter": True} | _WHOLE_DECODER
     ),
     "adapter_only": Preset("spatial convolution adapter", "2601.02273", {"conv_adapter": True}),
-    "decoder_only": Preset("decoder", "", _DECODER),
-    "full": Preset("image encoder and decoder", "", {"train_encoder": True} | _DECODER),
+    "decoder_only": Preset("decoder", "", _WHOLE_DECODER),
+    "full": Preset("image encoder and decoder", "", {"train_encoder": True} | _WHOLE_DECODER),
 }
 """Presets by name.
 
@@ -401,46 +269,76 @@ def preset_config(preset: str, **changes: Any) -> AdaptationConfig:
         ConfigError: for an unknown preset or setting, or an impossible value.
 
     Example:
-        >>> preset_config("topolora", lora={"rank": 4}).lora.rank
+        >>> preset_config("topolora", lora={"r": 4}).lora.peft.r
         4
         >>> mixed = preset_config("topolora", train_decoder=False, decoder_lora=True, lora={"use_dora": True})
-        >>> mixed.lora.use_dora, mixed.conv_adapter, mixed.decoder_lora.rank
+        >>> mixed.lora.peft.use_dora, mixed.conv_adapter, mixed.decoder_lora.peft.r
         (True, True, 8)
     """
     if preset not in PRESETS:
         raise unknown_choice("preset", preset, PRESETS)
-    fields = dict(PRESETS[preset].fields)
-    for name, value in changes.items():
-        if name in METHODS and value is not None:
-            fields[name] = _method(name, _plain(value), fields.get(name))
-        elif value is not None:
-            fields[name] = _plain(value)
-    _check_known(AdaptationConfig, fields)
-    return AdaptationConfig(**{"preset": preset, **fields})
+    return AdaptationConfig(**_changed(_changed({"preset": preset}, PRESETS[preset].fields), changes))
 
 
-def _plain(value: Any) -> Any:
-    """MONAI's command line passes on ``true`` and ``false`` as words."""
-    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+def _changed(fields: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration with some changed; None changes nothing."""
+    _check_known([field.name for field in dataclasses.fields(AdaptationConfig)], changes)
+    given = {name: _plain(value) for name, value in changes.items() if value is not None}
+    methods = {name: _method(name, given[name], fields.get(name)) for name in METHODS if name in given}
+    return fields | given | methods
 
 
-def _method(name: str, wanted: Any, present: Any) -> Any:
-    """Settings of a method that is asked for or not, given those of the preset."""
-    settings = METHODS[name].settings
+def _method(name: str, wanted: Any, present: LowRank | None) -> LowRank | None:
+    """A method that is asked for or not, given that of the preset."""
+    default, _, settings = METHODS[name]
     if isinstance(wanted, bool):
-        return (present or settings()) if wanted else None
+        return (present or default) if wanted else None
     if not isinstance(wanted, Mapping):
         raise ConfigError(
             f"{name} adds or takes away a method", expected="true, false or its settings", found=repr(wanted)
         )
     if not wanted:
         return present
-    _check_known(settings, wanted)
-    return dataclasses.replace(present or settings(), **{key: _plain(value) for key, value in wanted.items()})
+    given: dict[str, Any] = {
+        str(FORMER_NAMES.get(old, old)): _plain(value) for old, value in wanted.items() if old != "experts"
+    }
+    _check_known(settings, given)
+    if "experts" in wanted and name == "conv_lora":
+        given["scales"] = _scales(wanted["experts"], given.get("scales"))
+    place = {one: given.pop(one) for one in _PLACE if one in given}
+    method = present or default
+    return dataclasses.replace(method, peft=dataclasses.replace(method.peft, **given), **place)
 
 
-def _check_known(settings: type[Any], changes: Mapping[str, Any]) -> None:
-    known = {field.name for field in dataclasses.fields(settings)}
-    unknown = sorted(changes.keys() - known)
+def _scales(experts: Any, scales: tuple[int, ...] | None) -> tuple[int, ...]:
+    _check("conv_lora#experts", experts, _SCALE)
+    if scales is None:
+        return tuple(range(1, experts + 1))
+    _check("conv_lora#scales", scales)
+    if len(scales) != experts:
+        raise ConfigError("scales do not fit", expected=f"{experts}, one an expert", found=scales)
+    return scales
+
+
+def _plain(value: Any) -> Any:
+    """MONAI's command line passes on ``true`` and ``false`` as words; JSON has no tuples."""
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    return tuple(value) if isinstance(value, list | range) else value
+
+
+def _check(name: str, value: Any, rule: _Rule | None = None) -> None:
+    rule = rule or _RULES.get(name.rpartition("#")[2])
+    if rule and not rule.holds(value):
+        raise ConfigError(f"{name} is not possible", expected=rule.words, found=repr(value)[:100])
+
+
+def _check_known(known: Iterable[str], given: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ConfigError("unknown adaptation setting", expected=", ".join(sorted(known)), found=", ".join(unknown))
+        raise ConfigError(
+            "unknown adaptation setting",
+            expected=", ".join(sorted(known)),
+            found=", ".join(unknown),
+            hint="check its spelling; what a file says may need a newer topolora_monai",
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,17 @@ from torch import Tensor, nn
 import topolora_monai
 from topolora_monai.adapters.adapt import Adaptation, adapt
 from topolora_monai.adapters.config import AdaptationConfig
-from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors, write_tensors
+from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
+from topolora_monai.networks import build_network
 from topolora_monai.spec import MODEL_FORMAT, ModelSpec
+from topolora_monai.weights.files import write_tensors
 
 __all__ = [
     "adapt_as_stored",
     "adapter_state",
     "build_as_stored",
+    "check_base",
     "check_fit",
     "describe_model",
     "is_complete",
@@ -61,16 +63,14 @@ def save_adapter(adaptation: Adaptation, path: str | Path, /, **properties: Any)
         AdapterFileError: for a property that no file could be read with.
         OSError: if the file cannot be written; an older one is left as it was.
     """
-    spec = describe_model(adaptation, path, **properties)
-    write_tensors(adapter_state(adaptation.network), path, _HEADER_KEY, spec.to_header())
+    from topolora_monai.io.json_files import json_text  # noqa: PLC0415 - the readers of images take seconds to import
+
+    header = json_text(describe_model(adaptation, path, **properties).to_header())
+    write_tensors(adapter_state(adaptation.network), path, {_HEADER_KEY: header})
 
 
 def describe_model(adaptation: Adaptation, path: str | Path, /, **properties: Any) -> ModelSpec:
-    """What :func:`save_adapter` would write of a network, which is worth knowing before it is trained.
-
-    Raises:
-        AdapterFileError: for a property that no file could be read with.
-    """
+    """What :func:`save_adapter` would write of a network, and refuse, which is worth knowing before it is trained."""
     header = {
         **getattr(adaptation.network, "settings", {}),
         **properties,
@@ -90,26 +90,26 @@ def read_spec(path: str | Path) -> ModelSpec:
         AdapterFileError: if the file is missing, damaged, or not an adapter of this package, or an entry is missing
             or not possible.
     """
-    if Path(path).suffix.lower() == ".json":
-        return ModelSpec.from_header(_read_json_header(Path(path)), path)
-    return ModelSpec.from_header(read_header(path, _HEADER_KEY, "adapter"), path)
+    path = Path(path)
+    if path.suffix.lower() != ".json":
+        return ModelSpec.from_header(read_header(path, _HEADER_KEY, "adapter"), path)
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            text = stream.read(_LONGEST_TEXT)
+    except OSError as error:
+        raise AdapterFileError(
+            "model file cannot be read", path=path, found=error.strerror, hint="copy the whole bundle again"
+        ) from error
+    return ModelSpec.from_header(parse_header(text, path, "model"), path)
 
 
 def read_adapter_header(path: str | Path) -> dict[str, Any]:
-    """What :func:`read_spec` reads, as plain JSON types: the file's entries, and defaults for those it lacks.
-
-    Raises:
-        AdapterFileError: as :func:`read_spec`.
-    """
+    """What :func:`read_spec` reads, as plain JSON types: the file's entries, and defaults for those it lacks."""
     return read_spec(path).to_header()
 
 
 def read_adapter_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of an adapter file by name, on the CPU, in memory of their own.
-
-    Raises:
-        AdapterFileError: if the file is missing or damaged.
-    """
+    """Tensors of an adapter file by name, on the CPU, in memory of their own; errors as of :func:`read_spec`."""
     return read_tensors(path, "adapter")
 
 
@@ -144,47 +144,30 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
     return adaptation
 
 
-def build_as_stored(spec: ModelSpec, build: Callable[..., nn.Module], path: str | Path, **given: Any) -> nn.Module:
-    """The network that an adapter is for, before it is adapted.
-
-    Args:
-        spec: of the adapter file.
-        build: makes it, as :func:`~topolora_monai.networks.build_network`.
-        path: the file, for an error.
-        **given: further arguments of ``build``, such as ``weights``.
+def build_as_stored(spec: ModelSpec, path: str | Path, **given: Any) -> nn.Module:
+    """The network of a file's model, before it is adapted; ``given`` go to ``build_network`` beside or instead of its.
 
     Raises:
-        AdapterFileError: if no network can have these settings.
+        AdapterFileError: if no network can have the file's settings.
         CheckpointError: if ``weights`` cannot be used.
     """
     try:
-        return build(**spec.network_settings, **given)
+        return build_network(**spec.network_settings | given)
     except ConfigError as error:
+        if given.keys() & spec.network_settings.keys():  # which the file does not say
+            raise
         raise AdapterFileError("network of the adapter cannot be built", path=path, found=error) from error
 
 
 def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor], path: str | Path) -> Adaptation:
-    """Adapt a freshly built network as a model's, and make sure that the file's tensors fit; none is loaded.
+    """Adapt a freshly built network, changed in place, as a model's, and make sure that its file's tensors fit.
 
-    Args:
-        network: of the model's ``network_name``, with any weights; changed in place.
-        spec: of the adapter file.
-        state: its tensors.
-        path: the file, for an error.
+    None of them is loaded.
 
     Raises:
-        AdapterFileError: if the network is another one, the settings cannot be used, a key is missing or
-            unexpected, a shape or type differs, or a value is not finite.
+        AdapterFileError: if the network is another one, the settings cannot be used, or as :func:`check_fit`.
     """
-    found_name = getattr(network, "base_name", "custom")
-    if spec.network_name != found_name:
-        raise AdapterFileError(
-            "adapter is for another network",
-            path=path,
-            expected=spec.network_name,
-            found=found_name,
-            hint=f"build the network with network_name {spec.network_name}",
-        )
+    check_base(network, spec, path)
     try:
         adaptation = adapt(network, AdaptationConfig.from_dict(dict(spec.adaptation)))
     except (ConfigError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
@@ -193,19 +176,22 @@ def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor
     return adaptation
 
 
+def check_base(network: nn.Module, spec: ModelSpec, path: str | Path) -> None:
+    """Make sure that a network is the one that an adapter file is for, or raise an :class:`AdapterFileError`."""
+    found = getattr(network, "base_name", "custom")
+    if spec.network_name != found:
+        raise AdapterFileError(
+            "adapter is for another network",
+            path=path,
+            expected=spec.network_name,
+            found=found,
+            hint=f"take a network of network_name {spec.network_name}",
+        )
+
+
 def is_complete(network: nn.Module) -> bool:
     """Whether adapting left nothing of the base, so that its weights do not matter."""
     return all(parameter.requires_grad for parameter in network.parameters())
-
-
-def _read_json_header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            return parse_header(stream.read(_LONGEST_TEXT), path, "model")
-    except OSError as error:
-        raise AdapterFileError(
-            "model file cannot be read", path=path, found=error.strerror, hint="copy the whole bundle again"
-        ) from error
 
 
 def check_fit(
@@ -215,21 +201,14 @@ def check_fit(
     what: str = "adapter",
     hint: str = "export it again, or take an earlier one",
 ) -> None:
-    """Make sure that tensors of a file are those of a network, and finite.
-
-    Args:
-        wanted: of the network, by name.
-        state: of the file.
-        path: the file, for an error.
-        what: it is, likewise.
-        hint: what to do if it does not fit.
+    """Make sure that the tensors of a file are those wanted by a network, and finite.
 
     Raises:
         AdapterFileError: if a name is missing or unexpected, a shape or type differs, or a value is not finite.
     """
     missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     both = wanted.keys() & state.keys()
-    changed = sorted(key for key in both if _form(wanted[key]) != _form(state[key]))
+    changed = sorted(k for k in both if (wanted[k].shape, wanted[k].dtype) != (state[k].shape, state[k].dtype))
     if missing or unexpected or changed:
         raise AdapterFileError(
             f"{what} does not fit the network",
@@ -247,7 +226,3 @@ def check_fit(
             found=", ".join(broken[:3]) + (f" and {len(broken) - 3} more" if len(broken) > 3 else ""),
             hint=f"its training diverged or the file is damaged; {hint}",
         )
-
-
-def _form(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from topolora_monai.adapters.files import build_as_stored, load_adapter, read_spec
-from topolora_monai.errors import AdapterFileError, ConfigError, unknown_choice
+from topolora_monai.adapters.files import build_as_stored, check_base, load_adapter, read_spec
+from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.spec import ModelSpec
 
 __all__ = ["AdapterLibrary"]
@@ -40,8 +40,6 @@ class AdapterLibrary:
 
     Args:
         base: a freshly built network with its weights, on any device; put into evaluation mode.
-        build: makes a network from the settings that an adapter file names, as
-            :func:`~topolora_monai.networks.build_network`.
 
     Example:
         >>> import tempfile, torch
@@ -50,7 +48,7 @@ class AdapterLibrary:
         >>> path = Path(tempfile.mkdtemp()) / "vessels.safetensors"
         >>> adaptation = adapt(build_network("vit_tiny_test", image_size=64), preset_config("lora"))
         >>> save_adapter(adaptation, path, image_size=64)
-        >>> library = AdapterLibrary(build_network("vit_tiny_test"), build_network)
+        >>> library = AdapterLibrary(build_network("vit_tiny_test"))
         >>> library.load("vessels", path)
         >>> library.names
         ('base', 'vessels')
@@ -62,10 +60,8 @@ class AdapterLibrary:
     BASE = "base"
     """Name of the base without any adapter."""
 
-    def __init__(self, base: nn.Module, build: Callable[..., nn.Module]) -> None:
+    def __init__(self, base: nn.Module) -> None:
         self._base = base.eval()
-        self._base_name = getattr(base, "base_name", "custom")
-        self._build = build
         self._entries: dict[str, _Entry] = {self.BASE: _Entry(self._base, None)}
 
     @property
@@ -74,20 +70,13 @@ class AdapterLibrary:
         return tuple(self._entries)
 
     def spec(self, name: str) -> ModelSpec | None:
-        """What the adapter's file says; None for the base.
-
-        Raises:
-            ConfigError: for an unknown name.
-        """
+        """What the adapter's file says; None for the base, a :class:`ConfigError` for an unknown name."""
         return self._entry(name).spec
 
     def load(self, name: str, path: str | Path) -> None:
-        """Load an adapter file; one of the same name is replaced.
+        """Load an adapter file for this base under a name; one of the same name is replaced.
 
-        Args:
-            name: to use it by.
-            path: an adapter file for this base. Sizes, channels and classes may be others than the base was
-                built with.
+        Sizes, channels and classes may be others than the base was built with.
 
         Raises:
             ConfigError: if the name is that of the base.
@@ -111,13 +100,9 @@ class AdapterLibrary:
 
     @contextmanager
     def use(self, name: str) -> Iterator[nn.Module]:
-        """The network of an adapter, for one request at a time; not to be changed or moved.
+        """The network of an adapter or of :attr:`BASE`, for one request at a time; not to be changed or moved.
 
-        Args:
-            name: of an adapter, or :attr:`BASE`.
-
-        Yields:
-            The network, in evaluation mode, on the base's device.
+        It is in evaluation mode, on the base's device.
 
         Raises:
             ConfigError: for an unknown name.
@@ -133,15 +118,8 @@ class AdapterLibrary:
         return entry
 
     def _adapted(self, spec: ModelSpec, path: str | Path) -> nn.Module:
-        if spec.network_name != self._base_name:
-            raise AdapterFileError(
-                "adapter is for another network",
-                path=path,
-                expected=spec.network_name,
-                found=self._base_name,
-                hint="make a library for each base",
-            )
-        network = build_as_stored(spec, self._build, path)
+        check_base(self._base, spec, path)
+        network = build_as_stored(spec, path)
         _share(self._base, network)
         load_adapter(network, path)
         device = next(self._base.parameters()).device

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from topolora_monai.adapters.config import Normalization
+__all__ = ["Normalization", "SpatialConvAdapter"]
 
-__all__ = ["SpatialConvAdapter"]
+Normalization = Literal["layer", "batch"]
 
 
 class SpatialConvAdapter(nn.Module):

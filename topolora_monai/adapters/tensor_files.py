@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from topolora_monai.errors import AdapterFileError, first_line
 
-__all__ = ["count_tensors", "non_finite", "parse_header", "read_header", "read_tensors", "write_tensors"]
+__all__ = ["count_tensors", "non_finite", "parse_header", "read_header", "read_tensors"]
 
 _LARGEST_CONTENTS = 20_000_000  # bytes: names, shapes and header of a file; the largest network's take a twentieth
 _LARGEST_HEADER = 1_000_000  # bytes: a thousand class names take a tenth
@@ -32,16 +31,20 @@ def read_header(path: str | Path, key: str, kind: str) -> dict[str, Any]:
         AdapterFileError: if the file is missing, damaged, or of another kind.
     """
     with _open(Path(path), kind) as file:
-        return _header(file.metadata() or {}, Path(path), key, kind)
+        metadata = file.metadata() or {}
+    if key not in metadata:
+        raise AdapterFileError(
+            f"not {'an' if kind[0] in 'aeiou' else 'a'} {kind} of topolora_monai",
+            path=path,
+            expected=f"header {key}",
+            found=", ".join(sorted(metadata)) or "no header",
+            hint="base checkpoints are given by --weights",
+        )
+    return parse_header(metadata[key], path, kind)
 
 
 def parse_header(text: str, path: str | Path, kind: str) -> dict[str, Any]:
-    """The object that a header's JSON text stands for.
-
-    Args:
-        text: of any length; what is longer than any model needs is not parsed.
-        path: of the file, for an error.
-        kind: what the file should be, likewise.
+    """The object that a header's JSON text stands for; what is longer than any model needs is not parsed.
 
     Raises:
         AdapterFileError: if it is too long, no JSON, no object, or says something twice.
@@ -80,28 +83,10 @@ def read_tensors(path: str | Path, kind: str) -> dict[str, Tensor]:
 
 
 def count_tensors(path: str | Path, kind: str) -> tuple[int, int]:
-    """Number of tensors and of their elements, from the file's table of contents alone.
-
-    Raises:
-        AdapterFileError: if the file is missing or damaged.
-    """
+    """Number of tensors and of their elements, from the file's contents alone; errors as of :func:`read_tensors`."""
     with _open(Path(path), kind) as file:
         sizes = [torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys()]  # noqa: SIM118
     return len(sizes), sum(sizes)
-
-
-def write_tensors(state: Mapping[str, Tensor], path: str | Path, key: str, header: dict[str, Any]) -> None:
-    """Write beside the place and rename.
-
-    Raises:
-        OSError: if the file cannot be written; an older one is left as it was.
-    """
-    from topolora_monai.io.atomic import atomic_write  # noqa: PLC0415 - the readers of images take seconds to import
-    from topolora_monai.io.json_files import json_text  # noqa: PLC0415
-
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-    with atomic_write(path) as beside:
-        beside.write_bytes(save(tensors, metadata={key: json_text(header)}))  # save_file lets nobody else read
 
 
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:
@@ -115,7 +100,7 @@ def non_finite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _open(path: Path, kind: str) -> Any:
-    from topolora_monai.io.regular import require_file  # noqa: PLC0415 - see write_tensors
+    from topolora_monai.io.regular import require_file  # noqa: PLC0415 - the readers of images take seconds to import
 
     require_file(path, AdapterFileError, missing=f"{kind} file not found", hint="give the path of a .safetensors file")
     try:
@@ -153,18 +138,6 @@ def _damaged(path: Path, kind: str, error: Exception) -> AdapterFileError:
     )
 
 
-def _header(metadata: dict[str, str], path: Path, key: str, kind: str) -> dict[str, Any]:
-    if key not in metadata:
-        raise AdapterFileError(
-            f"not {_article(kind)} {kind} of topolora_monai",
-            path=path,
-            expected=f"header {key}",
-            found=_listing(metadata) or "no header",
-            hint="base checkpoints are given by --weights",
-        )
-    return parse_header(metadata[key], path, kind)
-
-
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, in which readers differ on the entry that counts where a name comes twice."""
     entries = dict(pairs)
@@ -172,11 +145,3 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:50]!r} is said twice")
     return entries
-
-
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"

@@ -113,7 +113,7 @@ class AnnotationSegmenter:
         spec = _base_spec(base, adapters or {})
         network = build_network(**spec.network_settings, weights=weights).requires_grad_(False)
         spec = dataclasses.replace(spec, base_sha256=fingerprint(network.state_dict()))
-        self._library = AdapterLibrary(network.to(self.device), build_network)
+        self._library = AdapterLibrary(network.to(self.device))
         self._models = {AdapterLibrary.BASE: self._model(AdapterLibrary.BASE, spec, repr(spec))}
         for name, path in (adapters or {}).items():
             self.load(name, path)

@@ -25,7 +25,6 @@ from topolora_monai.engines import plain_errors, read_json, training_workflow
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.inferers import Precision
-from topolora_monai.networks import build_network
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
@@ -182,7 +181,7 @@ def fine_tune(
     training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed)
     if field_of_view:
         training, validation = with_computed_fov(training), with_computed_fov(validation)
-    network = build_as_stored(spec, build_network, current.path, weights=weights)
+    network = build_as_stored(spec, current.path, weights=weights)
     adaptation = load_adapter(network, current.path)
     report = _Report(progress, cancelled)
     given = {id_: getattr(settings, name) for name, id_ in _RECIPE_SETTINGS.items()}

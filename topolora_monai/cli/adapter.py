@@ -92,13 +92,11 @@ def _shown(value: Any) -> str:
 
 def _verify(options: argparse.Namespace) -> None:
     from topolora_monai.adapters.inspection import verify_adapter  # noqa: PLC0415
-    from topolora_monai.networks import build_network  # noqa: PLC0415
 
-    verified = verify_adapter(options.file, build_network, options.weights)
-    summary = verified.summary
+    summary, base_checked = verify_adapter(options.file, options.weights)
     print(f"{summary.path}: passed, SHA-256 {summary.sha256}")
     print(f"{summary.tensors} tensors fit {summary.spec.network_name} in every name, shape and type; all finite")
-    if verified.base_checked:
+    if base_checked:
         print("base weights are those it was trained on, or it needs none")
     else:
         print("base weights not compared: give --weights for that")
@@ -114,7 +112,7 @@ def _merge(options: argparse.Namespace) -> None:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from topolora_monai.adapters.comparison import compare_adapters  # noqa: PLC0415
+    from topolora_monai.adapters.inspection import compare_adapters  # noqa: PLC0415
 
     found = compare_adapters(options.first, options.second)
     if found.equal:

@@ -59,12 +59,12 @@ def _rank(preset: str, rank: int | None) -> dict[str, dict[str, int]]:
     present = [name for name in METHODS if getattr(config, name) is not None]
     if not present:
         raise ConfigError(f"preset {preset} has no rank to set", hint="leave --rank out, or choose another preset")
-    return {present[0]: {"rank": rank}}
+    return {present[0]: {"r": rank}}
 
 
 def _list(options: argparse.Namespace) -> None:
     from topolora_monai.adapters import PRESETS  # noqa: PLC0415
-    from topolora_monai.adapters.summary import summarize_preset  # noqa: PLC0415
+    from topolora_monai.adapters.inspection import summarize_preset  # noqa: PLC0415
 
     summaries = [summarize_preset(preset, options.network_name) for preset in PRESETS]
     if options.json:

@@ -10,7 +10,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY
 
-from topolora_monai.adapters.config import METHODS, AdaptationConfig
+from topolora_monai.adapters.config import FORMER_NAMES, METHODS, AdaptationConfig
 from topolora_monai.engines.recipe import caller
 from topolora_monai.errors import ConfigError
 from topolora_monai.losses import LOSS_TERMS
@@ -21,9 +21,10 @@ _CONFIG = "adaptation#config"
 
 MOVED: Mapping[str, str] = {
     **{
-        f"{method}_{field.name}": f"{_CONFIG}#{method}#{field.name}"
-        for method, (_, settings) in METHODS.items()
-        for field in dataclasses.fields(settings)
+        f"{method}_{former}": f"{_CONFIG}#{method}#{name}"
+        for method, (_, _, settings) in METHODS.items()
+        for former, name in {**{name: name for name in settings}, **FORMER_NAMES}.items()
+        if name in settings
     },
     **{
         field.name: f"{_CONFIG}#{field.name}"

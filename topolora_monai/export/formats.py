@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +16,22 @@ from torch import Tensor, nn
 from topolora_monai.errors import ConfigError
 from topolora_monai.extras import import_extra
 
-__all__ = ["EXPORT_FORMATS", "METADATA_KEY", "ExportFormat", "Runner", "onnx_runner", "run_written", "write"]
+__all__ = [
+    "EXPORT_FORMATS",
+    "ExportFormat",
+    "Runner",
+    "onnx_runner",
+    "quantize",
+    "run_written",
+    "write",
+]
 
 ExportFormat = Literal["pt2", "onnx", "torchscript"]
 
 EXPORT_FORMATS: dict[str, str] = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
 """Format to the ending of its files."""
 
-METADATA_KEY = "topolora_monai"
+_METADATA_KEY = "topolora_monai"
 """Under which the JSON with everything a user of the file needs to know is stored."""
 
 Runner = Callable[[Tensor], Tensor]
@@ -42,8 +51,7 @@ def write(graph: nn.Module, example: Tensor, metadata: dict[str, Any], path: Pat
         format_name: one of :data:`EXPORT_FORMATS`.
 
     Raises:
-        ConfigError: for ONNX, if a library is missing or the network is too large.
-        Exception: of many kinds, from the exporters, for what they do not support.
+        ConfigError: for ONNX, if a library is missing or the network is too large; the exporters raise many kinds.
     """
     text = json.dumps(metadata)
     with torch.no_grad(), _quietly():
@@ -64,13 +72,7 @@ def run_written(path: Path, format_name: str) -> Runner:
 
 
 def onnx_runner(path: str | Path) -> Runner:
-    """Run an ONNX file in ONNX Runtime on the CPU, with as many threads as PyTorch uses.
-
-    Args:
-        path: a file with one input and one output.
-
-    Returns:
-        A function from float32 images (B, C, H, W) to the output.
+    """Run an ONNX file with one input and one output on the CPU, with as many threads as PyTorch uses.
 
     Raises:
         ConfigError: if ONNX Runtime is not installed.
@@ -84,10 +86,39 @@ def onnx_runner(path: str | Path) -> Runner:
     return lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0])
 
 
+def quantize(path: str | Path, out: str | Path) -> None:
+    """Store the weights of linear layers in 8 bits and multiply them by inputs rounded when they come in.
+
+    Each output channel has a scale of its own. Convolutions, normalisations and the products of attention, which
+    have no weights, stay in float32. Weights take seven of the eight bits: with all eight, sums overflow on
+    processors without VNNI instructions, so that a file would give other masks on other machines.
+
+    Args:
+        path: an ONNX file in float32.
+        out: where to; its metadata is that of ``path``.
+
+    Raises:
+        ConfigError: if a library is missing.
+    """
+    quantization = import_extra("onnxruntime.quantization", "export", "ONNX")
+    model = import_extra("onnx", "export", "ONNX").load(str(path))
+    del model.graph.value_info[:]  # shapes that are wrong once the quantiser has transposed weights
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it advises a step that the exporter has done already
+    try:
+        quantization.quantize_dynamic(
+            model, out, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+        )  # fmt: skip
+    finally:
+        root.setLevel(level)
+
+
 def _write_pt2(graph: nn.Module, example: Tensor, metadata: str, path: Path) -> None:
     program = torch.export.export(graph, (example,), dynamic_shapes=_any_batch())
     with path.open("wb") as file:  # by name, it would insist on the ending
-        torch.export.save(program, file, extra_files={METADATA_KEY: metadata})
+        torch.export.save(program, file, extra_files={_METADATA_KEY: metadata})
 
 
 def _write_onnx(graph: nn.Module, example: Tensor, metadata: str, path: Path) -> None:
@@ -108,14 +139,14 @@ def _write_onnx(graph: nn.Module, example: Tensor, metadata: str, path: Path) ->
         verbose=False,
     )  # fmt: skip
     assert program is not None  # as it always is with dynamo
-    program.model.metadata_props[METADATA_KEY] = metadata
+    program.model.metadata_props[_METADATA_KEY] = metadata
     program.save(path, external_data=False)
     onnx.checker.check_model(str(path), full_check=True)
 
 
 def _write_torchscript(graph: nn.Module, example: Tensor, metadata: str, path: Path) -> None:
     traced = torch.jit.trace(graph, example, check_trace=False)  # compared with another batch later
-    torch.jit.save(traced, path, _extra_files={METADATA_KEY: metadata})
+    torch.jit.save(traced, path, _extra_files={_METADATA_KEY: metadata})
 
 
 _WRITERS: dict[str, Callable[[nn.Module, Tensor, str, Path], None]] = {

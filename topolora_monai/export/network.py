@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import topolora_monai
-from topolora_monai.adapters import merge
+from topolora_monai.adapters import merge, read_spec
 from topolora_monai.errors import ConfigError, TopoLoRAError, first_line, unknown_choice
-from topolora_monai.export.formats import EXPORT_FORMATS, ExportFormat, onnx_runner, run_written, write
-from topolora_monai.export.quantization import quantize
+from topolora_monai.export.formats import EXPORT_FORMATS, ExportFormat, onnx_runner, quantize, run_written, write
 from topolora_monai.io.atomic import atomic_write, writing
+from topolora_monai.model.network import adapted_network
 from topolora_monai.networks.activation import Activation, activated
 
-__all__ = ["PARITY", "Exported", "export_network"]
+__all__ = ["PARITY", "Exported", "export_adapter", "export_network"]
 
 PARITY = 1e-4
 """Largest difference from the network that a file in float32 may have, as a part of the range of the logits."""
@@ -125,6 +125,50 @@ def export_network(
     return Exported(path, difference)
 
 
+def export_adapter(
+    adapter: str | Path,
+    path: str | Path,
+    format: ExportFormat,
+    weights: str | Path | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    image_size: int | None = None,
+    probabilities: bool = False,
+    int8: bool = False,
+) -> Exported:
+    """Write what an adapter file makes of its base as a graph, by :func:`export_network`, with the file's header in it.
+
+    Args:
+        adapter: a trained adapter.
+        path: as of :func:`export_network`.
+        format: likewise.
+        weights: the base checkpoint the adapter was trained on; None if it started from random weights.
+        size: height and width in pixels that the graph takes; by default the square tiles of training.
+        image_size: side that the longer one is resized to inside; by default that of training. The metadata has
+            ``pixel_scale``, their ratio, and ``trained_pixel_scale``: a network is best where these are equal.
+        probabilities: as of :func:`export_network`.
+        int8: likewise.
+
+    Raises:
+        AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
+        CheckpointError: if ``weights`` is damaged or of another network.
+    """
+    spec = read_spec(adapter)
+    changed = {} if image_size is None else {"image_size": image_size}
+    image_size = changed.get("image_size", spec.image_size)
+    size = size or (spec.crop_size, spec.crop_size)
+    network = adapted_network(adapter, weights, merged=False, **changed)
+    own = ("format", "package_version", "network_name")
+    properties = {name: value for name, value in spec.to_header().items() if name not in own}
+    properties |= {
+        "trained_with": spec.package_version,
+        "image_size": image_size,
+        "pixel_scale": image_size / max(size),
+        "trained_pixel_scale": spec.pixel_scale,
+    }
+    return export_network(network, path, format, size, probabilities=probabilities, int8=int8, **properties)
+
+
 class _Graph(nn.Module):
     """The part of a network that needs nothing but an image, and what follows on its logits if that is asked for."""
 
@@ -171,6 +215,7 @@ def _write_checked(
     int8: bool,
 ) -> float:
     """Write, load again and compare; the difference of what ends up in the file."""
+    hint = f"try --format {' or '.join(name for name in EXPORT_FORMATS if name != format_name)}"
     try:
         write(graph, images, metadata, path, format_name)
         difference = _difference(run_written(path, format_name), images, expected)
@@ -180,14 +225,14 @@ def _write_checked(
         raise ConfigError(
             f"{metadata['network_name']} cannot be exported as {format_name}",
             found=first_line(error),
-            hint=f"try --format {' or '.join(name for name in EXPORT_FORMATS if name != format_name)}",
+            hint=hint,
         ) from error
     if not difference <= PARITY:
         raise ConfigError(
             f"{metadata['network_name']} gives other values as {format_name}",
             expected=f"a difference of at most {PARITY:g} of the range of its output",
             found=f"{difference:.2g}",
-            hint=f"try --format {' or '.join(name for name in EXPORT_FORMATS if name != format_name)}",
+            hint=hint,
         )
     if not int8:
         return difference

@@ -1,17 +1,13 @@
 """Losses for thin structures, one contract for all: logits and target to a number."""
 
 from topolora_monai.losses.base import SegmentationLoss
-from topolora_monai.losses.cbdice import CbDiceLoss
-from topolora_monai.losses.centreline import ClCrossEntropyLoss, SoftClDiceLoss
+from topolora_monai.losses.centreline import CbDiceLoss, ClCrossEntropyLoss, SkeletonRecallLoss, SoftClDiceLoss
 from topolora_monai.losses.component_graph import ComponentGraphLoss, critical_regions
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
-from topolora_monai.losses.dice import BoundaryDiceLoss, SoftDiceLoss
-from topolora_monai.losses.exact_skeleton import exact_skeleton
-from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
+from topolora_monai.losses.overlap import BoundaryDiceLoss, SoftDiceLoss, StructureLoss
 from topolora_monai.losses.soft_skeleton import soft_skeleton
-from topolora_monai.losses.structure import StructureLoss
 from topolora_monai.losses.topology import LOSS_TERMS, TopologyLoss, topology_loss
-from topolora_monai.losses.topology_skeleton import topology_skeleton
+from topolora_monai.losses.topology_skeleton import exact_skeleton, topology_skeleton
 
 __all__ = [
     "LOSS_TERMS",

@@ -5,18 +5,17 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = ["ClassScores", "Pixels", "Reduction", "SegmentationLoss", "check_smooth"]
+__all__ = ["ClassScores", "Pixels", "RatioLoss", "Reduction", "SegmentationLoss"]
 
 Reduction = Literal["none", "mean", "sum"]
-
-_REDUCTIONS = ("none", "mean", "sum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +38,11 @@ class Pixels:
     def probability(self) -> Tensor:
         """Probability of each class, values in [0, 1], shape (B, K, ...)."""
         return self.inside(torch.sigmoid(self.odds))
+
+    @functools.cached_property
+    def entropy(self) -> Tensor:
+        """Cross entropy of each class against the rest, 0 where pixels do not count, shape (B, K, ...)."""
+        return F.binary_cross_entropy_with_logits(self.odds, self.target, weight=self.valid, reduction="none")
 
     @functools.cached_property
     def count(self) -> Tensor:
@@ -119,8 +123,8 @@ class SegmentationLoss(nn.Module, abc.ABC):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        if reduction not in _REDUCTIONS:
-            raise unknown_choice("reduction", reduction, _REDUCTIONS)
+        if reduction not in get_args(Reduction):
+            raise unknown_choice("reduction", reduction, get_args(Reduction))
         if implicit_background and not softmax:
             raise ConfigError("an implicit background needs a softmax", hint="set softmax to true as well")
         self.include_background = include_background
@@ -183,6 +187,28 @@ class SegmentationLoss(nn.Module, abc.ABC):
         )
 
 
+class RatioLoss(SegmentationLoss):
+    """Base of those that are made of ratios.
+
+    Args:
+        smooth: added to both sides of each ratio, in pixels.
+        **options: see :class:`SegmentationLoss`.
+
+    Raises:
+        ConfigError: for a ``smooth`` that is not positive.
+    """
+
+    def __init__(self, smooth: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        if not smooth > 0:
+            raise ConfigError("smooth must be greater than 0", found=smooth)
+        self.smooth = smooth
+
+    def ratio(self, part: Tensor, whole: Tensor) -> Tensor:
+        """Share that a part has of a whole, each summed over all pixels, shape (B, K)."""
+        return (Pixels.total(part) + self.smooth) / (Pixels.total(whole) + self.smooth)
+
+
 def _check_shapes(logits: Tensor, target: Tensor, mask: Tensor | None, skeleton: Tensor | None) -> None:
     if logits.ndim not in (4, 5):
         raise ValueError(f"logits must have shape (B, K, H, W) or (B, K, D, H, W), got {tuple(logits.shape)}")
@@ -216,14 +242,3 @@ def _odds_against_others(logits: Tensor) -> Tensor:
         raise ConfigError("softmax needs two channels or more", found=channels, hint="use softmax=False for one class")
     others = [torch.cat((logits[:, :k], logits[:, k + 1 :]), dim=1).logsumexp(dim=1) for k in range(channels)]
     return logits - torch.stack(others, dim=1)
-
-
-def check_smooth(smooth: float) -> float:
-    """The smoothing of a ratio.
-
-    Raises:
-        ConfigError: if it is not positive.
-    """
-    if not smooth > 0:
-        raise ConfigError("smooth must be greater than 0", found=smooth)
-    return smooth

@@ -1,43 +1,42 @@
-"""Losses on centrelines: the skeletons of prediction and target that they share, Dice and cross entropy on them."""
+"""Losses on centrelines: what is made of the skeletons of prediction and target, and recall of the target's."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError, unknown_choice
-from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss, check_smooth
-from topolora_monai.losses.exact_skeleton import exact_skeleton
+from topolora_monai.losses.base import ClassScores, Pixels, RatioLoss, SegmentationLoss
 from topolora_monai.losses.soft_skeleton import soft_skeleton
-from topolora_monai.losses.topology_skeleton import topology_skeleton
+from topolora_monai.losses.topology_skeleton import exact_skeleton, topology_skeleton
 
 __all__ = [
+    "CbDiceLoss",
     "CentrelineLoss",
     "ClCrossEntropyLoss",
     "SkeletonMethod",
-    "SmoothCentrelineLoss",
+    "SkeletonRecallLoss",
     "SoftClDiceLoss",
-    "without_foreground",
 ]
 
 SkeletonMethod = Literal["soft", "topology_preserving"]
 
-_METHODS = ("soft", "topology_preserving")
 _NOISE = 0.33  # of the sampled masks in training, as the paper has it
 
 
 class CentrelineLoss(SegmentationLoss):
     """Base of the losses that compare skeletons of prediction and target.
 
+    A target that comes without its skeleton is thinned as the prediction is.
+
     Args:
         iterations: scales of the soft skeleton, see :func:`soft_skeleton`; of the topology-preserving one the
             iterations of thinning, see :func:`topology_skeleton`.
-        exact_target: take the exact skeleton of a target that comes without one (scikit-image, on the CPU),
-            which also exists where structures are wider than ``2 * iterations`` pixels; else the same method as
-            for the prediction.
         skeleton: ``"soft"`` or ``"topology_preserving"``. The latter draws masks from torch's generator in training;
             after ``loss.eval()`` it takes the prediction at 0.5.
         **options: see :class:`SegmentationLoss`.
@@ -46,16 +45,13 @@ class CentrelineLoss(SegmentationLoss):
         ConfigError: for less than one iteration or an unknown method.
     """
 
-    def __init__(
-        self, iterations: int = 10, exact_target: bool = False, skeleton: SkeletonMethod = "soft", **options: Any
-    ) -> None:
+    def __init__(self, iterations: int = 10, skeleton: SkeletonMethod = "soft", **options: Any) -> None:
         super().__init__(**options)
         if iterations < 1:
             raise ConfigError("the skeleton needs iterations", expected="1 or more", found=iterations)
-        if skeleton not in _METHODS:
-            raise unknown_choice("skeleton method", skeleton, _METHODS)
+        if skeleton not in get_args(SkeletonMethod):
+            raise unknown_choice("skeleton method", skeleton, get_args(SkeletonMethod))
         self.iterations = iterations
-        self.exact_target = exact_target
         self.skeleton: SkeletonMethod = skeleton
 
     def predicted_skeleton(self, probability: Tensor, target: Tensor) -> Tensor:
@@ -64,15 +60,11 @@ class CentrelineLoss(SegmentationLoss):
             skeleton = soft_skeleton(probability, self.iterations)
         else:
             skeleton = topology_skeleton(probability, self.iterations, _NOISE if self.training else 0.0)
-        return torch.where(without_foreground(target), probability, skeleton)
+        return torch.where(_without_foreground(target), probability, skeleton)
 
     def target_skeleton(self, pixels: Pixels) -> Tensor:
         """The skeleton that came with the target, or else one of the target."""
-        if pixels.skeleton is not None:
-            return pixels.skeleton
-        if self.exact_target:
-            return exact_skeleton(pixels.target)
-        return self.mask_skeleton(pixels.target)
+        return self.mask_skeleton(pixels.target) if pixels.skeleton is None else pixels.skeleton
 
     def mask_skeleton(self, mask: Tensor) -> Tensor:
         """Skeleton of a mask by the method chosen, 0 and 1, without noise or gradient."""
@@ -82,38 +74,7 @@ class CentrelineLoss(SegmentationLoss):
         return topology_skeleton(mask.detach(), self.iterations, noise=0.0)
 
 
-class SmoothCentrelineLoss(CentrelineLoss):
-    """Base of those that are made of ratios.
-
-    Args:
-        iterations: see :class:`CentrelineLoss`.
-        smooth: added to both sides of each ratio, in pixels.
-        exact_target: see :class:`CentrelineLoss`.
-        skeleton: likewise.
-        **options: see :class:`SegmentationLoss`.
-
-    Raises:
-        ConfigError: as :class:`CentrelineLoss`, and for a ``smooth`` that is not positive.
-    """
-
-    def __init__(
-        self,
-        iterations: int = 10,
-        smooth: float = 1.0,
-        exact_target: bool = False,
-        skeleton: SkeletonMethod = "soft",
-        **options: Any,
-    ) -> None:
-        super().__init__(iterations, exact_target, skeleton, **options)
-        self.smooth = check_smooth(smooth)
-
-
-def without_foreground(target: Tensor) -> Tensor:
-    """Where an image has nothing of a class, shape (B, K, 1, ...), bool."""
-    return (target.flatten(2).amax(dim=2) == 0).view(*target.shape[:2], *[1] * (target.ndim - 2))
-
-
-class SoftClDiceLoss(SmoothCentrelineLoss):
+class SoftClDiceLoss(CentrelineLoss, RatioLoss):
     """One minus the soft centreline Dice (Shit et al., CVPR 2021, arXiv 2003.07311) of each class of each image.
 
     Differences from MONAI 1.6's ``SoftclDiceLoss``: classes are scored one by one instead of pooled; on an
@@ -122,14 +83,7 @@ class SoftClDiceLoss(SmoothCentrelineLoss):
     precision is computed in float32; time and memory are a fraction.
 
     Args:
-        iterations: scales of the soft skeleton, see :class:`CentrelineLoss`.
-        smooth: added to both sides of each ratio, in pixels.
-        exact_target: see :class:`CentrelineLoss`.
-        skeleton: ``"soft"`` or ``"topology_preserving"``, see :class:`CentrelineLoss`.
-        **options: see :class:`SegmentationLoss`.
-
-    Raises:
-        ConfigError: for less than one iteration, a ``smooth`` that is not positive or an unknown skeleton.
+        **options: see :class:`CentrelineLoss` and :class:`RatioLoss`.
 
     Example:
         >>> import torch
@@ -145,12 +99,8 @@ class SoftClDiceLoss(SmoothCentrelineLoss):
     def score(self, pixels: Pixels) -> ClassScores:
         """The clDice loss over each image's pixels."""
         probability, target = pixels.probability, pixels.target
-        precision = self._ratio(self.predicted_skeleton(probability, target), target)
-        sensitivity = self._ratio(self.target_skeleton(pixels), probability)
-        return ClassScores(1 - 2 * precision * sensitivity / (precision + sensitivity))
-
-    def _ratio(self, skeleton: Tensor, volume: Tensor) -> Tensor:
-        return (Pixels.total(skeleton * volume) + self.smooth) / (Pixels.total(skeleton) + self.smooth)
+        found, true = self.predicted_skeleton(probability, target), self.target_skeleton(pixels)
+        return _one_less_mean(self.ratio(found * target, found), self.ratio(true * probability, true))
 
 
 class ClCrossEntropyLoss(CentrelineLoss):
@@ -164,13 +114,7 @@ class ClCrossEntropyLoss(CentrelineLoss):
     skeleton there too, which thick false positives do not have.
 
     Args:
-        iterations: scales of the soft skeleton, see :class:`CentrelineLoss`.
-        exact_target: see :class:`CentrelineLoss`.
-        skeleton: ``"soft"`` or ``"topology_preserving"``, see :class:`CentrelineLoss`.
-        **options: see :class:`SegmentationLoss`.
-
-    Raises:
-        ConfigError: for less than one iteration or an unknown skeleton.
+        **options: see :class:`CentrelineLoss`.
 
     Example:
         >>> import torch
@@ -182,6 +126,139 @@ class ClCrossEntropyLoss(CentrelineLoss):
 
     def score(self, pixels: Pixels) -> ClassScores:
         """Mean over each image's pixels; the mean over images weighs by pixels."""
-        entropy = F.binary_cross_entropy_with_logits(pixels.odds, pixels.target, weight=pixels.valid, reduction="none")
         skeletons = self.target_skeleton(pixels) + self.predicted_skeleton(pixels.probability, pixels.target)
-        return ClassScores(pixels.total(entropy * skeletons) / pixels.count.clamp(min=1.0), pixels.count)
+        return ClassScores(pixels.total(pixels.entropy * skeletons) / pixels.count.clamp(min=1.0), pixels.count)
+
+
+class CbDiceLoss(CentrelineLoss, RatioLoss):
+    """One minus the centreline boundary Dice (Shi et al., MICCAI 2024, arXiv 2407.01517).
+
+    For a mask with skeleton S let D be the Euclidean distance to its background, R the largest D on S and at least 1.
+    Then v = min(D / R, 1) weighs the mask, r = D / R the skeleton's radii, and i = (R - D + 1) / R (squared in
+    volumes) the skeleton, so that narrow vessels count more. Let p be the prediction's probability; its mask is p > 0.5
+    and its skeleton hard. With l the target, precision is sum(i_p S_p p v_l) over sum(i_p S_p p w_p), w_p being r_l
+    on the target's skeleton and r_p p off it; sensitivity is sum(i_l S_l v_p p) over sum(i_l S_l w_l), w_l being
+    r_p p on the predicted skeleton and r_l off it; cbDice is their harmonic mean.
+
+    This is the variant of the authors' code with hard skeletons of both and the linear inverse of the radius; their
+    other one thins the probability and divides by the radius. Differences: images and classes are scored one by one
+    instead of pooled; on an empty target all of the predicted mask counts as skeleton; a mask without background has
+    D = 1. As with theirs, the gradient passes through p alone and only inside the predicted mask: a vessel that is
+    missed whole costs, but has no gradient here, and where the masks agree the loss is 0 however unsure p is, which
+    cancels. To be used beside Dice or cross entropy. Distances are taken on the CPU.
+
+    Args:
+        **options: see :class:`CentrelineLoss`, whose topology-preserving skeleton is taken without noise here, and
+            :class:`RatioLoss`.
+
+    Example:
+        >>> target = torch.zeros(1, 1, 8, 12)
+        >>> target[..., 4, 1:11] = 1  # one pixel wide: all weights are 1, and it is clDice
+        >>> half = target.clone()
+        >>> half[..., 6:] = 0
+        >>> round(CbDiceLoss()(100 * half - 50, target).item(), 4)  # recall 6 / 11, precision 1
+        0.2941
+    """
+
+    def score(self, pixels: Pixels) -> ClassScores:
+        """The cbDice loss over each image's pixels."""
+        probability, target = pixels.probability, pixels.target
+        found = (probability.detach() > 0.5).to(target)
+        skeleton = torch.where(_without_foreground(target), found, self.mask_skeleton(found))
+        predicted = _Weights.of(found, skeleton).times(probability)
+        true = _Weights.of(target, self.target_skeleton(pixels))
+        return _one_less_mean(self._share_inside(predicted, true), self._share_inside(true, predicted))
+
+    def _share_inside(self, skeleton: _Weights, volume: _Weights) -> Tensor:
+        """Share of a skeleton that lies well inside the other's mask."""
+        ideal = torch.where(volume.radius != 0, volume.radius, skeleton.radius) * skeleton.inverse
+        return self.ratio(skeleton.inverse * volume.distance, ideal)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weights:
+    """Weights of a mask and its skeleton, 0 outside, shape (B, K, ...): v, r on S, and i on S, as named above."""
+
+    distance: Tensor
+    radius: Tensor
+    inverse: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor, skeleton: Tensor) -> _Weights:
+        """Weights of a mask of 0 and 1 and its skeleton."""
+        axes = [1] * (mask.ndim - 2)
+        distance = _distance(mask)
+        radius = distance * skeleton
+        largest = radius.flatten(2).amax(dim=2).clamp(min=1.0).view(*mask.shape[:2], *axes)
+        inverse = ((largest - radius + 1) / largest) ** (mask.ndim - 3)
+        return cls((distance / largest).clamp(max=1.0), radius / largest, inverse * skeleton)
+
+    def times(self, probability: Tensor) -> _Weights:
+        """The weights times the probability of each pixel."""
+        return _Weights(self.distance * probability, self.radius * probability, self.inverse * probability)
+
+
+def _distance(mask: Tensor) -> Tensor:
+    """Euclidean distance to the background in pixels; 1 where a channel has none."""
+    found = mask.detach().cpu().numpy() > 0.5
+    channels = found.reshape(-1, *found.shape[2:])
+    distances = np.stack([channel * 1.0 if channel.all() else distance_transform_edt(channel) for channel in channels])
+    return torch.from_numpy(distances).view(mask.shape).to(mask)
+
+
+class SkeletonRecallLoss(RatioLoss):
+    """One minus the soft recall on the target's tubed skeleton (Kirchhoff et al., ECCV 2024, arXiv 2404.03010).
+
+    The tube is the exact skeleton widened by ``radius`` steps of the cross-shaped neighbourhood, inside the target.
+    The prediction is not thinned, so nothing here but a product needs a gradient. False positives cost nothing, and an
+    empty target, whose recall counts as 1, costs 0 whatever is predicted: to be used beside Dice or cross entropy.
+
+    Args:
+        radius: of the tube, in pixels; 0 takes the skeleton itself. The paper's is 2.
+        **options: see :class:`RatioLoss`.
+
+    Raises:
+        ConfigError: for a negative radius.
+
+    Example:
+        >>> target = torch.zeros(1, 1, 9, 12)
+        >>> target[..., 4, 1:11] = 1
+        >>> half = target.clone()
+        >>> half[..., 6:] = 0
+        >>> round(SkeletonRecallLoss()(100 * half - 50, target, skeleton=target).item(), 4)  # 1 - (5 + 1) / (10 + 1)
+        0.4545
+    """
+
+    def __init__(self, radius: int = 2, **options: Any) -> None:
+        super().__init__(**options)
+        if radius < 0:
+            raise ConfigError("the radius of the tube must not be negative", found=radius)
+        self.radius = radius
+
+    def score(self, pixels: Pixels) -> ClassScores:
+        """Missed share of each image's tube."""
+        skeleton = exact_skeleton(pixels.target) if pixels.skeleton is None else pixels.skeleton
+        tube = (_widened(skeleton > 0.5, self.radius) & (pixels.target > 0.5)).to(pixels.target)
+        return ClassScores(1 - self.ratio(tube * pixels.probability, tube))
+
+
+def _widened(mask: Tensor, radius: int) -> Tensor:
+    """Dilation by a cross, ``radius`` times."""
+    for _ in range(radius):
+        wide = mask.clone()
+        for axis in range(2, mask.ndim):
+            length = mask.shape[axis] - 1
+            for start, other in ((1, 0), (0, 1)):
+                inner = wide.narrow(axis, start, length)
+                torch.logical_or(inner, mask.narrow(axis, other, length), out=inner)
+        mask = wide
+    return mask
+
+
+def _without_foreground(target: Tensor) -> Tensor:
+    """Where an image has nothing of a class, shape (B, K, 1, ...), bool."""
+    return (target.flatten(2).amax(dim=2) == 0).view(*target.shape[:2], *[1] * (target.ndim - 2))
+
+
+def _one_less_mean(precision: Tensor, sensitivity: Tensor) -> ClassScores:
+    return ClassScores(1 - 2 * precision * sensitivity / (precision + sensitivity))

@@ -18,9 +18,6 @@ class BinaryCrossEntropyLoss(SegmentationLoss):
 
     An empty target is like any other; an image in which no pixel counts adds nothing.
 
-    Args:
-        **options: see :class:`SegmentationLoss`.
-
     Example:
         >>> logits = torch.zeros(1, 1, 4, 4)
         >>> round(BinaryCrossEntropyLoss()(logits, torch.ones_like(logits)).item(), 4)
@@ -29,8 +26,7 @@ class BinaryCrossEntropyLoss(SegmentationLoss):
 
     def score(self, pixels: Pixels) -> ClassScores:
         """Mean over each image's pixels; the mean over images weighs by pixels."""
-        entropy = F.binary_cross_entropy_with_logits(pixels.odds, pixels.target, weight=pixels.valid, reduction="none")
-        return ClassScores(pixels.total(entropy) / pixels.count.clamp(min=1.0), pixels.count)
+        return ClassScores(pixels.total(pixels.entropy) / pixels.count.clamp(min=1.0), pixels.count)
 
 
 class BalancedCrossEntropyLoss(SegmentationLoss):
@@ -41,9 +37,6 @@ class BalancedCrossEntropyLoss(SegmentationLoss):
     the whole batch, here it is each image's and class's own, so that a batch is the mean of its images. Where
     all pixels are of one kind, these weights are 0 and a false positive would be free: there the plain mean
     counts.
-
-    Args:
-        **options: see :class:`SegmentationLoss`.
 
     Example:
         >>> target = torch.zeros(1, 1, 10, 10)
@@ -59,9 +52,8 @@ class BalancedCrossEntropyLoss(SegmentationLoss):
         one_kind = (share == 0) | (share == 1)
         of_foreground = torch.where(one_kind, 1.0, 1 - share)
         of_background = torch.where(one_kind, 1.0, share)
-        entropy = F.binary_cross_entropy_with_logits(pixels.odds, pixels.target, weight=pixels.valid, reduction="none")
-        foreground = pixels.total(entropy * pixels.target)
-        background = pixels.total(entropy) - foreground
+        foreground = pixels.total(pixels.entropy * pixels.target)
+        background = pixels.total(pixels.entropy) - foreground
         return ClassScores((of_foreground * foreground + of_background * background) / count)
 
 

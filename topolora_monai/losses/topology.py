@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.losses.base import SegmentationLoss
-from topolora_monai.losses.cbdice import CbDiceLoss
-from topolora_monai.losses.centreline import ClCrossEntropyLoss, SkeletonMethod, SoftClDiceLoss
+from topolora_monai.losses.centreline import (
+    CbDiceLoss,
+    ClCrossEntropyLoss,
+    SkeletonMethod,
+    SkeletonRecallLoss,
+    SoftClDiceLoss,
+)
 from topolora_monai.losses.component_graph import ComponentGraphLoss
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
-from topolora_monai.losses.dice import BoundaryDiceLoss, SoftDiceLoss
-from topolora_monai.losses.skeleton_recall import SkeletonRecallLoss
-from topolora_monai.losses.structure import StructureLoss
+from topolora_monai.losses.overlap import BoundaryDiceLoss, SoftDiceLoss, StructureLoss
 
 __all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss", "topology_loss"]
 
@@ -34,7 +37,7 @@ LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
         "cbdice": CbDiceLoss,
         "boundary_dice": BoundaryDiceLoss,
         "component_graph": ComponentGraphLoss,
-        "structure": partial(StructureLoss, weighted=False),
+        "structure": StructureLoss,
         "structure_weighted": partial(StructureLoss, weighted=True),
     }
 )
@@ -57,9 +60,8 @@ class TopologyLoss(nn.Module):
         iterations: scales of the soft skeleton, see :func:`soft_skeleton`.
         skeleton: how predictions are thinned, ``"soft"`` or ``"topology_preserving"``, see :class:`CentrelineLoss`.
         smooth: added to both sides of the ratios of Dice and clDice, in pixels.
-        include_background: of several channels, whether the first counts, see :class:`SegmentationLoss`.
         softmax: classes exclude each other, see :class:`SegmentationLoss`.
-        implicit_background: they leave out the background, see :class:`SegmentationLoss`.
+        **options: of all terms, see :class:`SegmentationLoss`.
 
     Raises:
         ConfigError: for an unknown name, a negative weight, weights that are all 0 or a ramp outside [0, 1].
@@ -81,26 +83,19 @@ class TopologyLoss(nn.Module):
         iterations: int = 10,
         skeleton: SkeletonMethod = "soft",
         smooth: float = 1.0,
-        *,
-        include_background: bool = True,
         softmax: bool = False,
-        implicit_background: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.weights, self.ramps = dict(weights), dict(ramps or {})
         _check(self.weights, self.ramps)
         self.progress = 1.0
-        common: dict[str, Any] = {
-            "include_background": include_background,
-            "softmax": softmax,
-            "implicit_background": implicit_background,
-        }
         self.terms = nn.ModuleDict()
         for name, weight in self.weights.items():
             if weight:
                 own: dict[str, Any] = {"smooth": smooth} if name in _SMOOTHED_TERMS else {}
                 own |= {"iterations": iterations, "skeleton": skeleton} if name in _THINNING_TERMS else {}
-                self.terms[name] = LOSS_TERMS[name](**common, **own)
+                self.terms[name] = LOSS_TERMS[name](softmax=softmax, **options, **own)
 
     def set_progress(self, progress: float) -> None:
         """Tell how much of training is done, from 0 to 1."""

@@ -22,21 +22,24 @@ WEIGHTS_FILE = "models/model.pt"
 """Where it keeps the merged network."""
 
 
-def adapted_network(adapter: str | Path, weights: str | Path | None = None, merged: bool = True) -> nn.Module:
+def adapted_network(
+    adapter: str | Path, weights: str | Path | None = None, merged: bool = True, **network: Any
+) -> nn.Module:
     """What an adapter file makes of its base, in evaluation mode.
 
     Args:
         adapter: an adapter file.
         weights: the base checkpoint that it was trained on; None if that started from random weights.
         merged: fold into the base what can be folded. Dropout is gone then.
+        **network: arguments of :func:`~topolora_monai.networks.build_network` in place of the model's own.
 
     Raises:
         AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
         CheckpointError: if ``weights`` cannot be used.
     """
-    base = build_as_stored(read_spec(adapter), build_network, adapter, weights=weights)
-    network = load_adapter(base, adapter).network
-    return (merge(network) if merged else network).requires_grad_(False).eval()
+    base = build_as_stored(read_spec(adapter), adapter, weights=weights, **network)
+    adapted = load_adapter(base, adapter).network
+    return (merge(adapted) if merged else adapted).requires_grad_(False).eval()
 
 
 def bundle_spec(folder: str | Path) -> ModelSpec:

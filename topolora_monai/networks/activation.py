@@ -58,10 +58,6 @@ def with_background(logits: Tensor) -> Tensor:
 
 
 def check_activation(activation: str) -> None:
-    """Refuse an unknown activation.
-
-    Raises:
-        ConfigError: if it is one.
-    """
+    """Refuse an unknown activation by a :class:`ConfigError`."""
     if activation not in get_args(Activation):
         raise unknown_choice("activation", activation, get_args(Activation))

@@ -20,14 +20,10 @@ _Chunk = tuple[slice, slice]
 
 
 def relative_position_table(embedding: Tensor, size: int) -> Tensor:
-    """Look up the embedding of every (query, key) distance along one axis.
+    """Look up the learned embedding (L, D) of every (query, key) distance along one axis of ``size`` tokens.
 
-    Args:
-        embedding: learned distances, shape (L, D), L odd; resized linearly when L is not ``2 * size - 1``.
-        size: number of tokens along the axis.
-
-    Returns:
-        Tensor of shape (size, size, D): entry (q, k) is the embedding of distance ``q - k``.
+    Entry (q, k) of the result, (size, size, D), is the embedding of distance ``q - k``; the table is resized linearly
+    when L is not ``2 * size - 1``.
     """
     distances = 2 * size - 1
     if embedding.shape[0] != distances:
@@ -42,20 +38,11 @@ def relative_position_attention(
 ) -> Tensor:
     """Multi-head self-attention over a grid of tokens, with SAM's decomposed relative positions.
 
-    The logits are ``scale * q.k + q.Rh[y_q, y_k] + q.Rw[x_q, x_k]``. Memory grows with the number of tokens,
-    not with its square, forward and backward: training in float32 on a CPU works through chunks of queries
-    and recomputes them for the gradient; everything else goes through one fused kernel.
-
-    Args:
-        query: shape (B, heads, N, D) with ``N = grid[0] * grid[1]`` in row-major order.
-        key: same shape as ``query``.
-        value: same shape as ``query``.
-        table_h: shape (H, H, D), from :func:`relative_position_table`.
-        table_w: shape (W, W, D).
-        grid: (H, W).
-
-    Returns:
-        Tensor of shape (B, heads, N, D).
+    The logits are ``scale * q.k + q.Rh[y_q, y_k] + q.Rw[x_q, x_k]``. Query, key, value and the result have shape
+    (B, heads, N, D), with ``N = grid[0] * grid[1]`` in row-major order; the tables (H, H, D) and (W, W, D) are of
+    :func:`relative_position_table`. Memory grows with the number of tokens, not with its square, forward and
+    backward: training in float32 on a CPU works through chunks of queries and recomputes them for the gradient;
+    everything else goes through one fused kernel.
     """
     batch, heads, tokens, dim = query.shape
     height, width = grid
@@ -158,19 +145,10 @@ def _probabilities(
 
 
 def fill_windows(mapped: Tensor, tokens: Tensor, linear: Callable[[Tensor], Tensor], window: int) -> Tensor:
-    """Fill a grid up to whole windows with what a linear layer makes of zero tokens.
+    """Fill ``mapped = linear(tokens)``, (B, H, W, D), up to whole windows with what the layer makes of zero tokens.
 
     SAM's ViT pads tokens with zeros before its ``qkv`` layer; to pad the layer's result with its bias instead is the
     same, and leaves less to multiply.
-
-    Args:
-        mapped: ``linear(tokens)``, shape (B, H, W, D).
-        tokens: shape (B, H, W, C).
-        linear: the layer, adapters included.
-        window: side of a window in tokens.
-
-    Returns:
-        ``mapped`` with rows below and columns to the right, sides multiples of ``window``.
 
     Example:
         >>> layer = torch.nn.Linear(2, 3)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
 
-from topolora_monai.networks.token_set import TokenSetHead
+from topolora_monai.networks.shared import KeepsOutput
 
-__all__ = ["MaskDecoder"]
+__all__ = ["MaskDecoder", "TokenOutput", "TokenSetHead", "merge_tokens"]
+
+_LEAST = 1e-6  # of a probability, for its logarithm
 
 
 class MaskDecoder(nn.Module):
@@ -38,12 +42,7 @@ class MaskDecoder(nn.Module):
             self._add_class_tokens(out_channels)
 
     def use_token_set(self, out_channels: int, tokens: int) -> None:
-        """Answer by a set of tokens and a classifier of each; to be called once base weights are loaded.
-
-        Args:
-            out_channels: number of classes K.
-            tokens: size of the set, each a copy of mask token 0 to start with.
-        """
+        """Answer by copies of mask token 0 and a classifier of each; to be called once base weights are loaded."""
         self._add_class_tokens(tokens)
         self.token_set = TokenSetHead(self.mask_tokens.embedding_dim, out_channels).train(self.training)
 
@@ -63,7 +62,7 @@ class MaskDecoder(nn.Module):
         return [self.iou_prediction_head, *self.output_hypernetworks_mlps[1:]]
 
     def forward(self, embedding: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor, *finer: Tensor) -> Tensor:
-        """Decode masks.
+        """Decode masks to logits (B, K, 4h, 4w).
 
         Args:
             embedding: image embedding, shape (B, D, h, w).
@@ -71,9 +70,6 @@ class MaskDecoder(nn.Module):
             sparse: embedded points and boxes, shape (B, P, D), P may be 0.
             dense: embedded mask prompt or "no mask", broadcastable to ``embedding``.
             *finer: maps of a finer grid, for decoders that use some.
-
-        Returns:
-            Logits of shape (B, K, 4h, 4w).
         """
         batch, _, height, width = embedding.shape
         answering = self.class_tokens if self.class_tokens is not None else self.mask_tokens.weight[:1]
@@ -95,3 +91,51 @@ class MaskDecoder(nn.Module):
         """From the grid of the embedding to four times as fine; (B, D, h, w) to (B, D / 8, 4h, 4w)."""
         upscaled: Tensor = self.output_upscaling(source)
         return upscaled
+
+
+class TokenOutput(NamedTuple):
+    """What mask tokens predict before merging: logits (B, N, K + 1), the last of "no object", and (B, N, h, w)."""
+
+    classes: Tensor
+    masks: Tensor
+
+
+class TokenSetHead(KeepsOutput[TokenOutput]):
+    """Class of each mask token, and the tokens' masks merged by class (Conv-LoRA, arXiv 2401.17868).
+
+    It starts from equal scores for all classes, so that a network is the same whatever seed it is built with. In
+    training the tokens' own predictions are kept for the matching loss.
+    """
+
+    def __init__(self, dim: int, out_channels: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(dim, out_channels + 1)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, tokens: Tensor, masks: Tensor) -> Tensor:
+        """Logits (B, K, h, w), float32, of tokens (B, N, D) and their mask logits (B, N, h, w)."""
+        classes = self.classifier(tokens)
+        self.keep(TokenOutput(classes, masks))
+        return merge_tokens(classes, masks)
+
+
+def merge_tokens(classes: Tensor, masks: Tensor) -> Tensor:
+    """Merge tokens to s_k = sum_q softmax(classes_q)_k sigmoid(masks_q), given as logits beside a background of 0.
+
+    Classes are logits (B, N, K + 1), the last of "no object", masks are logits (B, N, h, w); the result has shape
+    (B, K, h, w), float32. What the classes leave of a pixel is background, log(s_k) - log(1 - sum_j s_j), so that
+    :func:`~topolora_monai.networks.probabilities` with ``"softmax"`` gives s_k back. Tokens that agree can exceed 1
+    together; the background then has a millionth, and the classes share the pixel in proportion to s_k.
+
+    Example:
+        >>> from topolora_monai.networks.activation import probabilities
+        >>> classes = torch.tensor([[[0.5, 0.2, 0.3], [0.1, 0.1, 0.8]]]).log()
+        >>> merged = merge_tokens(classes, torch.tensor([0.6, 0.5]).logit().view(1, 2, 1, 1))
+        >>> [round(p, 3) for p in probabilities(merged, "softmax").flatten().tolist()]
+        [0.35, 0.17]
+    """
+    shares = classes.float().softmax(dim=-1)[..., :-1]
+    scores = torch.einsum("bnk,bnhw->bkhw", shares, masks.float().sigmoid())
+    background = (1 - scores.sum(dim=1, keepdim=True)).clamp(min=_LEAST)
+    return scores.clamp(min=_LEAST).log() - background.log()

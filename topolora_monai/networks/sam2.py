@@ -11,7 +11,8 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from topolora_monai.errors import ConfigError, unknown_choice
+from topolora_monai.errors import unknown_choice
+from topolora_monai.extras import import_extra
 from topolora_monai.networks.mask_decoder import MaskDecoder
 
 __all__ = ["Sam2ImageEncoder", "Sam2MaskDecoder", "Sam2Size"]
@@ -58,14 +59,10 @@ class Sam2ImageEncoder(nn.Module):
         self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, model.config.fpn_hidden_size))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode a normalised image.
+        """Encode a normalised image, (B, 3, H, W), H and W multiples of 32.
 
-        Args:
-            image: shape (B, 3, H, W), H and W multiples of 32.
-
-        Returns:
-            Maps of 256 channels: the embedding at a sixteenth of the image's sides, and what the decoder
-            refines it with, at an eighth and a quarter.
+        Gives maps of 256 channels: the embedding at a sixteenth of the image's sides, and what the decoder refines it
+        with, at an eighth and a quarter.
         """
         laterals = [
             convolution(stage.permute(0, 3, 1, 2))
@@ -145,18 +142,11 @@ def _vision_model(size: str) -> Any:
     """A ``Sam2VisionModel`` with random weights."""
     if size not in _SIZES:
         raise unknown_choice("size of SAM 2", size, get_args(Sam2Size))
-    try:
-        from transformers import Sam2HieraDetConfig, Sam2VisionConfig, Sam2VisionModel  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise ConfigError(
-            "SAM 2 needs the transformers library",
-            expected="transformers 4.56 or later",
-            found=str(error),
-            hint='pip install "topolora_monai[sam2]"',
-        ) from error
+    import_extra("transformers.models.sam2", "sam2", "SAM 2")  # which transformers before 4.56 does not have
+    transformers = import_extra("transformers", "sam2", "SAM 2")
     settings = _SIZES[size]
     widths = [settings["width"] * 2**stage for stage in range(4)]
-    backbone = Sam2HieraDetConfig(
+    backbone = transformers.Sam2HieraDetConfig(
         hidden_size=widths[0],
         embed_dim_per_stage=widths,
         num_attention_heads_per_stage=[settings.get("heads", 1) * 2**stage for stage in range(4)],
@@ -165,4 +155,6 @@ def _vision_model(size: str) -> Any:
         window_size_per_stage=settings.get("windows", [8, 4, 14, 7]),
         window_positional_embedding_background_size=settings.get("background", [7, 7]),
     )
-    return Sam2VisionModel(Sam2VisionConfig(backbone_config=backbone, backbone_channel_list=widths[::-1]))
+    return transformers.Sam2VisionModel(
+        transformers.Sam2VisionConfig(backbone_config=backbone, backbone_channel_list=widths[::-1])
+    )

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks.mask_decoder import MaskDecoder
-from topolora_monai.networks.traced import of_one_size
+from topolora_monai.networks.shared import checked_image
 
 __all__ = ["Fit", "SamSegmenter"]
 
@@ -122,16 +122,9 @@ class SamSegmenter(nn.Module):
         Raises:
             ConfigError: when the number of channels is not the one the network was built for.
         """
-        image = of_one_size(image)
         size = (image.shape[-2], image.shape[-1])
-        return self.decode(
-            self.features(image),
-            size,
-            points=points,
-            point_labels=point_labels,
-            boxes=boxes,
-            mask_prompt=mask_prompt,
-        )
+        prompts = {"points": points, "point_labels": point_labels, "boxes": boxes, "mask_prompt": mask_prompt}
+        return self.decode(self.features(image), size, **prompts)
 
     def decode(
         self,
@@ -143,18 +136,9 @@ class SamSegmenter(nn.Module):
         boxes: Tensor | None = None,
         mask_prompt: Tensor | None = None,
     ) -> Tensor:
-        """Answer from what :meth:`features` gave, as often as prompts change; arguments as of :meth:`forward`.
+        """Answer from what :meth:`features` gave of images of one ``size``, as often as prompts change.
 
-        Args:
-            features: of images of one size.
-            size: height and width of those images in pixels.
-            points: see :meth:`forward`.
-            point_labels: see :meth:`forward`.
-            boxes: see :meth:`forward`.
-            mask_prompt: see :meth:`forward`.
-
-        Returns:
-            Logits of shape (B, K, *size).
+        Prompts are as of :meth:`forward`, and so is the result.
         """
         inner = self._inner_size(size)
         embedding, *finer = features
@@ -162,11 +146,16 @@ class SamSegmenter(nn.Module):
         dense = self._embed_mask(mask_prompt, inner, embedding)
         positions = self.prompt_encoder.pe_layer(embedding.shape[-2:]).unsqueeze(0)
         logits = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense, *finer)
-        return self._restore(logits, inner, size)
+        return self.restore(logits, size)
 
     def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Bring the mask decoder's logits (B, K, h, w) to the image's ``size`` in pixels, in float32."""
-        return self._restore(logits, self._inner_size(size), size)
+        inner, logits = self._inner_size(size), logits.float()
+        square = (self.image_size, self.image_size)
+        if inner != square:
+            logits = F.interpolate(logits, size=square, mode="bilinear", align_corners=False)
+            logits = logits[..., : inner[0], : inner[1]]
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def encode(self, image: Tensor) -> Tensor:
         """Embed images; (B, C, H, W) in [0, 1] to (B, D, image_size / 16, image_size / 16)."""
@@ -175,22 +164,9 @@ class SamSegmenter(nn.Module):
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """All that the mask decoder takes of images: the embedding, and finer maps where the encoder has some.
 
-        Args:
-            image: shape (B, C, H, W), floating point, values in [0, 1].
-
-        Returns:
-            The embedding as of :meth:`encode`; for SAM 2 also maps at an eighth and a quarter of ``image_size``.
-
-        Raises:
-            ConfigError: when the number of channels is not the one the network was built for.
+        Images are as of :meth:`forward`; for SAM 2 there are also maps at an eighth and a quarter of ``image_size``.
         """
-        if image.ndim != 4 or image.shape[1] != self.in_channels:
-            raise ConfigError(
-                "image tensor does not fit the network",
-                expected=f"shape (B, {self.in_channels}, H, W)",
-                found=tuple(image.shape),
-                hint="set in_channels to the number of channels of the images",
-            )
+        image = checked_image(image, self.in_channels)
         x = self.channel_mixer(image)
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
         inner = self._inner_size((image.shape[-2], image.shape[-1]))
@@ -208,14 +184,6 @@ class SamSegmenter(nn.Module):
         scale = self.image_size / max(size)
         height, width = (max(1, int(side * scale + 0.5)) for side in size)
         return height, width
-
-    def _restore(self, logits: Tensor, inner: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        logits = logits.float()
-        if inner != (self.image_size, self.image_size):
-            square = (self.image_size, self.image_size)
-            logits = F.interpolate(logits, size=square, mode="bilinear", align_corners=False)
-            logits = logits[..., : inner[0], : inner[1]]
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def _embed_points(
         self,

@@ -23,11 +23,6 @@ class TinyVitImageEncoder(nn.Module):
     without their unused ImageNet classifier (``norm_head``, ``head``).
 
     Args:
-        embed_dims: channels of the four stages.
-        depths: blocks per stage.
-        num_heads: attention heads per stage (the first stage is convolutional).
-        window_sizes: window side in tokens per stage.
-        out_channels: channels of the embedding.
         activation_checkpointing: recompute each stage in the backward pass to save memory.
 
     Example:
@@ -38,23 +33,15 @@ class TinyVitImageEncoder(nn.Module):
 
     stride = 16
 
-    def __init__(
-        self,
-        embed_dims: tuple[int, int, int, int] = (64, 128, 160, 320),
-        depths: tuple[int, int, int, int] = (2, 2, 6, 2),
-        num_heads: tuple[int, int, int, int] = (2, 4, 5, 10),
-        window_sizes: tuple[int, int, int, int] = (7, 7, 14, 7),
-        out_channels: int = 256,
-        activation_checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self.activation_checkpointing = activation_checkpointing
         source = TinyVit(
             num_classes=0,
-            embed_dims=embed_dims,
-            depths=depths,
-            num_heads=num_heads,
-            window_sizes=window_sizes,
+            embed_dims=(64, 128, 160, 320),
+            depths=(2, 2, 6, 2),
+            num_heads=(2, 4, 5, 10),
+            window_sizes=(7, 7, 14, 7),
             drop_path_rate=0.0,
         )
         _rename_conv_norms(source)
@@ -72,21 +59,14 @@ class TinyVitImageEncoder(nn.Module):
             for stage, following in zip(stages, [*stages[1:], None], strict=True)
         )
         self.neck = nn.Sequential(
-            nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
+            nn.Conv2d(320, 256, 1, bias=False),
+            LayerNorm2d(256),
+            nn.Conv2d(256, 256, 3, padding=1, bias=False),
+            LayerNorm2d(256),
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode a normalised image.
-
-        Args:
-            image: shape (B, 3, H, W), H and W multiples of 16.
-
-        Returns:
-            Embedding of shape (B, out_channels, H / 16, W / 16).
-        """
+        """Encode a normalised image; (B, 3, H, W), H and W multiples of 16, to (B, 256, H / 16, W / 16)."""
         # Every second operation is a linear over channels: with these last, nothing is copied between the two kinds.
         x = self.patch_embed["seq"](image.contiguous(memory_format=torch.channels_last))
         for index in range(len(self.layers)):

@@ -17,12 +17,7 @@ __all__ = ["VitImageEncoder"]
 
 
 class RelativePositionAttention(nn.Module):
-    """The original block's attention parameters with a fused computation.
-
-    Args:
-        attention: a ``segment_anything`` attention module with relative positions; its layers are taken over.
-        window_size: side of the attention windows in tokens, 0 for global attention.
-    """
+    """The parameters of a ``segment_anything`` attention with a fused computation; window size 0 attends globally."""
 
     def __init__(self, attention: Attention, window_size: int) -> None:
         super().__init__()
@@ -71,11 +66,7 @@ class RelativePositionAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and MLP with residuals, built on an original block's layers.
-
-    Args:
-        block: a ``segment_anything`` encoder block; its layers are taken over.
-    """
+    """Pre-norm attention and MLP with residuals, over the layers of a ``segment_anything`` encoder block."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -142,14 +133,7 @@ class VitImageEncoder(nn.Module):
         self.neck = encoder.neck
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode a normalised image.
-
-        Args:
-            image: shape (B, 3, H, W), H and W multiples of 16.
-
-        Returns:
-            Embedding of shape (B, 256, H / 16, W / 16).
-        """
+        """Encode a normalised image; (B, 3, H, W), H and W multiples of 16, to (B, 256, H / 16, W / 16)."""
         x = self.patch_embed(image)
         x = x + _resize_positions(self.pos_embed, (x.shape[1], x.shape[2]))
         for block in self.blocks:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 
 from topolora_monai.adapters import read_spec
 from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.io.atomic import folder_beside, writing
 from topolora_monai.io.json_files import read_json
 from topolora_monai.io.places import bundle_folder
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE, adapted_network
@@ -60,22 +61,11 @@ def release(
     spec = read_spec(adapter)
     record = read_json(run / "evaluation" / "summary.json", "evaluate the run first")
     state = adapted_network(adapter, weights).state_dict()
-    try:
+    with writing(out, "the bundle", "choose another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
+        with folder_beside(out) as beside:
             _write(beside, out.name, source, adapter, spec, record, state)
-            beside.chmod(0o755)
             os.replace(beside, out)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(
-            "cannot write the bundle",
-            path=out,
-            found=error.strerror or error,
-            hint="free some space, or choose another --out",
-        ) from error
     return out
 
 
@@ -111,7 +101,7 @@ def _save(state: dict[str, torch.Tensor], path: Path) -> None:
     try:
         torch.save({key: tensor.cpu().contiguous() for key, tensor in state.items()}, path)
     except RuntimeError as error:  # as which torch tells of a full disk
-        raise OSError(f"{path.name} cannot be written") from error
+        raise OSError(errno.ENOSPC, f"{path.name} cannot be written") from error
 
 
 def _data_licence(spec: ModelSpec) -> str:

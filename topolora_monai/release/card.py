@@ -13,13 +13,7 @@ _SCORES = ("dice", "iou", "precision", "recall", "auc", "cldice")
 
 
 def model_card(name: str, spec: ModelSpec, record: dict[str, Any]) -> str:
-    """Markdown for whoever considers using the bundle.
-
-    Args:
-        name: of the bundle.
-        spec: of the model.
-        record: the run's ``evaluation/summary.json``, which repeats ``training.json``.
-    """
+    """Markdown for whoever considers using the bundle; ``record`` is the run's ``evaluation/summary.json``."""
     foreground, dataset = _verbatim(", ".join(spec.labels[1:])), _dataset(spec)
     return f"""# {name}
 

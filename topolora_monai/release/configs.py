@@ -56,16 +56,10 @@ def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
 
 
 def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[str, Any]) -> dict[str, Any]:
-    """The source bundle's metadata with the task, labels, pixel scale and scores of a run.
+    """The source bundle's ``metadata.json`` with the task, labels, pixel scale and scores of a run's ``summary.json``.
 
     MONAI reads metadata as a part of the configuration: text that it would take for its own gets an invisible character
     in front.
-
-    Args:
-        source: content of the source bundle's ``metadata.json``.
-        name: of the new bundle.
-        spec: of the model.
-        record: the run's ``evaluation/summary.json``.
     """
     described = copy.deepcopy(source)
     foreground, dataset = ", ".join(spec.labels[1:]), spec.dataset or "data that nothing is known of"

@@ -8,10 +8,14 @@ from torch import nn
 
 import topolora_monai
 from topolora_monai.adapters import read_spec
-from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors, write_tensors
+from topolora_monai.adapters.tensor_files import non_finite, read_header, read_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, first_line
+from topolora_monai.io.atomic import writing
+from topolora_monai.io.download import file_sha256
+from topolora_monai.io.json_files import json_text
 from topolora_monai.model.network import adapted_network, merged_network
 from topolora_monai.spec import ModelSpec
+from topolora_monai.weights.files import write_tensors
 
 __all__ = ["load_merged", "read_merged_spec", "write_merged"]
 
@@ -40,8 +44,6 @@ def write_merged(
         CheckpointError: if ``weights`` cannot be read.
         OutputError: if ``out`` exists or cannot be written; an older file is left as it was.
     """
-    from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - image readers take seconds to import
-
     out = Path(out)
     if out.suffix.lower() != ".safetensors":
         raise ConfigError("a merged network ends in .safetensors", found=out.name)
@@ -51,25 +53,14 @@ def write_merged(
     state = adapted_network(adapter, weights).state_dict()
     origin = {"adapter_sha256": file_sha256(adapter), "adapter_package_version": spec.package_version}
     merged = spec.replace(package_version=topolora_monai.__version__, further={**spec.further, **origin})
-    try:
+    with writing(out, "the merged network", "choose another --out"):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(state, out, _HEADER_KEY, merged.to_header())
-    except OSError as error:
-        raise OutputError(
-            "cannot write the merged network",
-            path=out,
-            found=error.strerror or str(error),
-            hint="free some space, or choose another --out",
-        ) from error
+        write_tensors(state, out, {_HEADER_KEY: json_text(merged.to_header())})
     return merged
 
 
 def read_merged_spec(path: str | Path) -> ModelSpec:
-    """What a merged network's file says of itself; see :func:`write_merged`.
-
-    Raises:
-        AdapterFileError: if the file is missing, damaged, or no merged network of this package.
-    """
+    """What a merged network's file says of itself; errors as of :func:`load_merged`."""
     return ModelSpec.from_header(read_header(path, _HEADER_KEY, _KIND), path)
 
 

@@ -88,13 +88,7 @@ _TELLING: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 def base_layout(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Give the tensors of a published file the names that the package's networks use.
-
-    SAM, MobileSAM, MedSAM and HQ-SAM share the names; SAM 2 is renamed, whether its file comes from the
-    official repository or from transformers.
-
-    Args:
-        state: name to tensor as published; left as it is.
+    """Tensors under the names that the package's networks have.
 
     Returns:
         The renamed tensors without the parts that no network here has, and the published names of those
@@ -130,10 +124,7 @@ def summarise_names(names: Iterable[str]) -> str:
 
 
 def detect_network(state: dict[str, Tensor]) -> str | None:
-    """Name of the network that a state dict belongs to; None if it is none of the SAM family here.
-
-    Args:
-        state: name to tensor, in the names of :func:`base_layout`.
+    """Name of the network that a state dict of :func:`base_layout` belongs to; None if it is of no network here.
 
     Example:
         >>> import torch

@@ -1,21 +1,23 @@
-"""Strict loading of published weights into a network, and fingerprints of state dicts."""
+"""Published weights against a network: strict loading, verification, and fingerprints of state dicts."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from topolora_monai.errors import CheckpointError
-from topolora_monai.weights.known import PUBLISHED_CHECKPOINTS
-from topolora_monai.weights.layouts import base_layout, summarise_names
-from topolora_monai.weights.reading import read_checkpoint
-from topolora_monai.weights.store import find_checkpoint
+from topolora_monai.weights.files import checkpoint_origin, read_checkpoint
+from topolora_monai.weights.known import KNOWN_CHECKPOINTS, PUBLISHED_CHECKPOINTS, find_checkpoint, known_checkpoint
+from topolora_monai.weights.layouts import base_layout, detect_network, summarise_names
 
-__all__ = ["fingerprint", "load_base_weights", "matching_state"]
+__all__ = ["CheckpointReport", "fingerprint", "load_base_weights", "matching_state", "verify_checkpoint"]
 
 # Parts of the package's own, which no published file has.
 _OWN_PARTS = ("mask_decoder.class_tokens", "channel_mixer.")
@@ -35,12 +37,10 @@ def load_base_weights(network: nn.Module, weights: str | Path, network_name: str
         network_name: how to call the network in an error.
 
     Returns:
-        Names of the file's tensors that the network has no place for, known parts all of them: TinyViT's
-        classifier, HQ-SAM's additions to the mask decoder, SAM 2's video memory.
+        Names of the file's tensors that the network has no place for, see :func:`base_layout`.
 
     Raises:
-        CheckpointError: if the file cannot be found or read or belongs to another base; names the differing
-            keys.
+        CheckpointError: if the file cannot be found or read, or as :func:`matching_state`.
     """
     path = find_checkpoint(weights)
     state, left_out = matching_state(network, read_checkpoint(path), path, network_name)
@@ -53,13 +53,7 @@ def load_base_weights(network: nn.Module, weights: str | Path, network_name: str
 def matching_state(
     network: nn.Module, published: dict[str, Tensor], path: Path, network_name: str = "this network"
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Compare every name and shape of a published state dict with those of a network.
-
-    Args:
-        network: an unadapted network; may be on the meta device.
-        published: name to tensor, as read from the file.
-        path: the file, for an error.
-        network_name: how to call the network in an error.
+    """Compare every name and shape of a published state dict with those of an unadapted network, on any device.
 
     Returns:
         Tensors in the network's names, and the names of those that were left out.
@@ -81,6 +75,72 @@ def matching_state(
             hint=f"choose the network_name that the file was made for, or {PUBLISHED_CHECKPOINTS.get(network_name)}",
         )
     return state, left_out
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What is known of a checkpoint that fits its network.
+
+    Args:
+        path: the file.
+        sha256: of the file.
+        name: of the known checkpoint with this SHA-256; None for another file.
+        network_name: the network that it fits.
+        tensors: number of tensors that the network takes from it.
+        left_out: names of tensors in the file that the network has no place for.
+        origin: what the header of a converted file says of its source; empty for any other.
+    """
+
+    path: Path
+    sha256: str
+    name: str | None
+    network_name: str
+    tensors: int
+    left_out: list[str]
+    origin: dict[str, Any]
+
+
+def verify_checkpoint(path: str | Path, build: Callable[[str], nn.Module], name: str | None = None) -> CheckpointReport:
+    """Compare a file's SHA-256 with the known ones, and its keys and shapes with its network's.
+
+    Args:
+        path: a ``.pth``, ``.pt`` or ``.safetensors`` file; nothing inside is run.
+        build: makes the network of a name; on the meta device it costs no memory.
+        name: key of :data:`KNOWN_CHECKPOINTS` that the file should be; the network is detected without it.
+
+    Returns:
+        What was found, if it fits.
+
+    Raises:
+        ConfigError: for an unknown name.
+        CheckpointError: if the file is missing, damaged, unsafe, not the one called ``name``, of no network
+            here, or does not fit it strictly.
+    """
+    from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - image readers take seconds to import
+
+    path = Path(path)
+    known = None if name is None else known_checkpoint(name)
+    published = read_checkpoint(path)
+    sha256, origin = file_sha256(path), checkpoint_origin(path)
+    if known is not None and known.sha256 not in (None, sha256, origin.get("source_sha256")):
+        raise CheckpointError(
+            f"file is not {known.name} as published",
+            path=path,
+            expected=f"SHA-256 {known.sha256}",
+            found=origin.get("source_sha256", sha256),
+            hint=f"run `topolora weights fetch {known.name}`",
+        )
+    network_name = known.network_name if known is not None else detect_network(base_layout(published)[0])
+    if network_name is None:
+        raise CheckpointError(
+            "checkpoint is of no network that is known here",
+            path=path,
+            expected="a published checkpoint of SAM, MobileSAM, MedSAM, HQ-SAM or SAM 2",
+            hint="`topolora weights list` shows the known ones",
+        )
+    state, left_out = matching_state(build(network_name), published, path, network_name)
+    same = next((other.name for other in KNOWN_CHECKPOINTS.values() if other.sha256 == sha256), None)
+    return CheckpointReport(path, sha256, same, network_name, len(state), left_out, origin)
 
 
 def fingerprint(state: dict[str, Tensor]) -> str:

@@ -6,50 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.weights import read_checkpoint
 
-__all__ = ["IMAGENET", "fetching", "load_encoder", "read_encoder_weights"]
+__all__ = ["IMAGENET", "fetching", "load_encoder"]
 
 IMAGENET = "imagenet"
 """In place of a path: the weights that the encoder's library publishes, from its cache or its server."""
 
 
-def read_encoder_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read tensors by name; code inside the file is never run.
-
-    Args:
-        path: ``.safetensors``, or ``.pth``, ``.pt`` or ``.bin`` with a flat state dict.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or holds anything but tensors.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
-        return read_checkpoint(path)
-    try:
-        return load_file(path)  # type: ignore[no-any-return]
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            "encoder weights are damaged", path=path, found=str(error), hint="download the file again"
-        ) from error
-
-
 def load_encoder(encoder: nn.Module, path: str | Path) -> None:
-    """Load an encoder from a file of its own, or of a network that holds one under a common prefix.
-
-    Args:
-        encoder: takes three channels; changed in place.
-        path: see :func:`read_encoder_weights`; a classifier or decoder in it is left out.
+    """Load an encoder of three channels from a file of its own, or of a network that holds one under a common prefix.
 
     Raises:
         CheckpointError: if the file cannot be read or lacks a tensor of the encoder.
     """
-    state, own = read_encoder_weights(path), encoder.state_dict()
+    state, own = read_checkpoint(path), encoder.state_dict()
     first = next(iter(own))
     ends = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
     prefix = min(ends, key=len, default="")
@@ -75,14 +49,7 @@ def another_encoder(path: str | Path, wanted: int, missing: list[str], reshaped:
 
 @contextmanager
 def fetching(encoder_name: str) -> Iterator[None]:
-    """Explain why an encoder's published weights cannot be had.
-
-    Args:
-        encoder_name: how to call the encoder.
-
-    Raises:
-        ConfigError: instead of the library's error.
-    """
+    """Explain why an encoder's published weights cannot be had, by a :class:`ConfigError`."""
     try:
         yield
     except OSError as error:  # also what huggingface_hub raises without a connection

@@ -8,31 +8,26 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from topolora_monai.networks.baselines.kept_output import KeepsOutput
+from topolora_monai.networks.shared import KeepsOutput
 
 __all__ = ["LittleUNet", "LittleWNet"]
 
 
 class LittleWNet(KeepsOutput[Tensor]):
-    """A second small U-Net that sees the image together with the first one's logits.
+    """A second small U-Net that sees the image together with the first one's logits; (B, C, H, W) to (B, K, H, W).
 
-    With three channels in and one out it has 68,482 parameters, the 68 thousand of the paper. There both stages are
-    trained against the same target: in training the first stage's logits are kept for that loss.
-
-    Args:
-        in_channels: channels C of the image.
-        out_channels: number of classes K.
-        widths: channels of each resolution, each half of the one before; the default is published.
+    H and W are multiples of 4. With three channels in and one out it has 68,482 parameters, the 68 thousand of the
+    paper. There both stages are trained against the same target: in training the first stage's logits are kept.
 
     Example:
         >>> sum(p.numel() for p in LittleWNet().parameters())
         68482
     """
 
-    def __init__(self, in_channels: int = 3, out_channels: int = 1, widths: tuple[int, ...] = (8, 16, 32)) -> None:
+    def __init__(self, in_channels: int = 3, out_channels: int = 1) -> None:
         super().__init__()
-        self.first = LittleUNet(in_channels, out_channels, widths)
-        self.second = LittleUNet(in_channels + out_channels, out_channels, widths)
+        self.first = LittleUNet(in_channels, out_channels)
+        self.second = LittleUNet(in_channels + out_channels, out_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, H, W) of the second stage; H and W are multiples of 4."""
@@ -42,16 +37,11 @@ class LittleWNet(KeepsOutput[Tensor]):
 
 
 class LittleUNet(nn.Module):
-    """U-Net with residual blocks and a convolution on each skip connection.
+    """U-Net with residual blocks and a convolution on each skip connection; (B, C, H, W) to logits (B, K, H, W)."""
 
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        widths: channels of each resolution, each half of the one before.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        widths = (8, 16, 32)  # of each resolution, each half of the one before
         self.encoder = nn.ModuleList(_ResidualBlock(*pair) for pair in pairwise((in_channels, *widths)))
         self.pool = nn.MaxPool2d(2)
         rising = widths[::-1]

@@ -13,13 +13,9 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from topolora_monai.extras import import_extra
-from topolora_monai.networks.baselines.encoder_weights import (
-    IMAGENET,
-    another_encoder,
-    fetching,
-    read_encoder_weights,
-)
-from topolora_monai.networks.baselines.kept_output import KeepsOutput
+from topolora_monai.networks.baselines.encoder_weights import IMAGENET, another_encoder, fetching
+from topolora_monai.networks.shared import KeepsOutput
+from topolora_monai.weights import read_checkpoint
 
 __all__ = ["Mask2Former", "Queries", "build_mask2former", "merge_queries"]
 
@@ -28,12 +24,9 @@ _NEW_IN_BACKBONE = "hidden_states_norms."  # Mask2Former's own norms on each sta
 
 
 class Queries(NamedTuple):
-    """What Mask2Former predicts before merging.
+    """What Mask2Former predicts before merging: logits (B, Q, K + 1), the last of "no object", and (B, Q, h, w).
 
-    Args:
-        classes: logits (B, Q, K + 1); the last is "no object".
-        masks: logits (B, Q, h, w).
-        auxiliary: the same of each decoder layer before the last, under the library's names.
+    ``auxiliary`` has the same of each decoder layer before the last, under the library's names.
     """
 
     classes: Tensor
@@ -42,12 +35,9 @@ class Queries(NamedTuple):
 
 
 class Mask2Former(KeepsOutput[Queries]):
-    """Mask2Former (Cheng et al., arXiv 2112.01527) as a network from images to logits.
+    """Mask2Former (Cheng et al., arXiv 2112.01527) of transformers as a network from images to logits.
 
     In training the queries are kept for the matching loss.
-
-    Args:
-        model: transformers' ``Mask2FormerForUniversalSegmentation`` with K labels.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -64,16 +54,11 @@ class Mask2Former(KeepsOutput[Queries]):
 
 
 def merge_queries(classes: Tensor, masks: Tensor) -> Tensor:
-    """Merge query masks to p = 1 - prod_q(1 - p_q m_q) for each class, given as logits.
+    """Merge query masks to p = 1 - prod_q(1 - p_q m_q) for each class, given as logits log(p / (1 - p)).
 
-    Computed in the logarithm, in float32: neither a hundred confident queries nor none saturate.
-
-    Args:
-        classes: logits (B, Q, K + 1); p_q is the softmax over classes, the last one means "no object".
-        masks: logits (B, Q, h, w); m_q is their sigmoid.
-
-    Returns:
-        Logits log(p / (1 - p)), shape (B, K, h, w), float32.
+    Classes are logits (B, Q, K + 1), p_q their softmax, the last one "no object"; masks are logits (B, Q, h, w), m_q
+    their sigmoid; the result has shape (B, K, h, w). Computed in the logarithm, in float32: neither a hundred confident
+    queries nor none saturate.
 
     Example:
         >>> merged = merge_queries(torch.tensor([[[0.0, 0.0]]]), torch.full((1, 1, 1, 1), 30.0))
@@ -102,18 +87,7 @@ def _log_complement(log_p: Tensor) -> Tensor:
 
 
 def build_mask2former(encoder_weights: str | None, in_channels: int, out_channels: int) -> Mask2Former:
-    """Build Mask2Former with a Swin-T encoder and 100 queries.
-
-    Args:
-        encoder_weights: path of a file with Swin-T as transformers publishes it, ``"imagenet"``, or None for
-            random initialisation.
-        in_channels: channels of the image.
-        out_channels: number of classes K, without a class for the background.
-
-    Raises:
-        ConfigError: if the library is missing or the published weights cannot be had.
-        CheckpointError: if the file does not hold this encoder.
-    """
+    """Mask2Former with a Swin-T encoder, whose file is as transformers publishes it, and 100 queries."""
     transformers = import_extra("transformers", "baselines", "this network")
     swin = transformers.SwinConfig(
         embed_dim=96,
@@ -140,7 +114,7 @@ def _pretrained_swin(transformers: Any, config: Any, encoder_weights: str) -> nn
             with fetching("swin_t"):
                 swin, report = transformers.SwinBackbone.from_pretrained(_PUBLISHED_SWIN, **options)
         else:
-            state = read_encoder_weights(encoder_weights)
+            state = read_checkpoint(encoder_weights)
             swin, report = transformers.SwinBackbone.from_pretrained(None, state_dict=state, **options)
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(_NEW_IN_BACKBONE))
     reshaped = sorted(str(entry[0]) for entry in report["mismatched_keys"])

@@ -1,16 +1,20 @@
-"""Baselines by name."""
+"""Baselines by name: some by segmentation_models_pytorch, MONAI and transformers, one of our own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from monai.networks.nets import DynUNet
+from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
-from topolora_monai.networks.baselines.convolutional import build_dynunet, build_smp
+from topolora_monai.extras import import_extra
+from topolora_monai.networks.baselines.encoder_weights import IMAGENET, fetching, load_encoder
 from topolora_monai.networks.baselines.little_wnet import LittleWNet
 from topolora_monai.networks.baselines.mask2former import build_mask2former
 from topolora_monai.networks.baselines.segmenter import BaselineSegmenter
@@ -26,23 +30,14 @@ def build_baseline(
     out_channels: int = 1,
     seed: int = 0,
 ) -> BaselineSegmenter:
-    """Build a baseline by name, with random weights or a pretrained encoder.
+    """Build a baseline by name, as :func:`~topolora_monai.networks.build_network` does.
 
-    Args:
-        network_name: one of :data:`BASELINE_NAMES`.
-        encoder_weights: path of a safetensors or PyTorch file of the encoder; ``"imagenet"`` for the weights
-            its library publishes, from the library's cache or server; None keeps seeded random weights. The
-            network's ``pretrained`` says which it was.
-        in_channels: channels of the images.
-        out_channels: number of classes K; 1 for foreground against background.
-        seed: of the random weights; the global generator is left untouched.
-
-    Returns:
-        The segmenter, in evaluation mode, on the CPU, in float32.
+    ``encoder_weights`` is the path of a safetensors or PyTorch file of the encoder, ``"imagenet"`` for the weights its
+    library publishes, from the library's cache or server, or None for seeded random weights.
 
     Raises:
-        ConfigError: for an unknown name, impossible channels, a missing library, or weights that there are
-            none of or cannot be had.
+        ConfigError: for an unknown name, impossible channels, a missing library, or weights that there are none of or
+            cannot be had.
         CheckpointError: for a file that is damaged or of another encoder.
 
     Example:
@@ -67,15 +62,55 @@ def build_baseline(
     return BaselineSegmenter(network, network_name, in_channels, stride, pretrained=weights is not None).eval()
 
 
+def _build_smp(
+    architecture: str, encoder_name: str, encoder_weights: str | None, in_channels: int, out_channels: int
+) -> nn.Module:
+    """Build a network of segmentation_models_pytorch, which fits pretrained first layers to other channels."""
+    smp = import_extra("segmentation_models_pytorch", "baselines", "this network")
+    published = IMAGENET if encoder_weights == IMAGENET else None
+    with fetching(encoder_name):
+        network = smp.create_model(architecture, encoder_name, encoder_weights=published, classes=out_channels)
+    if encoder_weights not in (None, IMAGENET):
+        load_encoder(network.encoder, encoder_weights)
+    network.encoder.set_in_channels(in_channels, pretrained=encoder_weights is not None)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Sequential) and len(module) > 2 and isinstance(module[0], nn.AdaptiveAvgPool2d):
+            network.set_submodule(f"{name}.2", _PooledBatchNorm(cast(nn.BatchNorm2d, module[2]).num_features))
+    return cast(nn.Module, network)
+
+
+def _build_dynunet(in_channels: int, out_channels: int) -> nn.Module:
+    """Build MONAI's DynUNet with six resolutions, as nnU-Net plans it for 2-D patches of this size."""
+    strides = (1, 2, 2, 2, 2, 2)
+    network = DynUNet(
+        spatial_dims=2,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=(3,) * len(strides),
+        strides=strides,
+        upsample_kernel_size=strides[1:],
+    )
+    return cast(nn.Module, network)
+
+
+class _PooledBatchNorm(nn.BatchNorm2d):
+    """BatchNorm after global pooling, where a batch of one image has a single value a channel to normalise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 _WITH_ENCODER: dict[str, Callable[[str | None, int, int], nn.Module]] = {
-    "unet_resnet34": partial(build_smp, "unet", "resnet34"),
-    "deeplabv3plus_resnet50": partial(build_smp, "deeplabv3plus", "resnet50"),
-    "segformer_b0": partial(build_smp, "segformer", "mit_b0"),
-    "segformer_b2": partial(build_smp, "segformer", "mit_b2"),
+    "unet_resnet34": partial(_build_smp, "unet", "resnet34"),
+    "deeplabv3plus_resnet50": partial(_build_smp, "deeplabv3plus", "resnet50"),
+    "segformer_b0": partial(_build_smp, "segformer", "mit_b0"),
+    "segformer_b2": partial(_build_smp, "segformer", "mit_b2"),
     "mask2former_swin_t": build_mask2former,
 }
 _WITHOUT_ENCODER: dict[str, Callable[[int, int], nn.Module]] = {
-    "dynunet": build_dynunet,
+    "dynunet": _build_dynunet,
     "little_wnet": LittleWNet,
 }
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from topolora_monai.errors import ConfigError
-from topolora_monai.networks.traced import of_one_size
+from topolora_monai.networks.shared import checked_image
 
 __all__ = ["BaselineSegmenter"]
 
@@ -69,14 +68,7 @@ class BaselineSegmenter(nn.Module):
         Raises:
             ConfigError: when the number of channels is not the one the network was built for.
         """
-        if image.ndim != 4 or image.shape[1] != self.in_channels:
-            raise ConfigError(
-                "image tensor does not fit the network",
-                expected=f"shape (B, {self.in_channels}, H, W)",
-                found=tuple(image.shape),
-                hint="set in_channels to the number of channels of the images",
-            )
-        image = of_one_size(image)
+        image = checked_image(image, self.in_channels)
         size = (image.shape[-2], image.shape[-1])
         x = (image.float() - self.mean) / self.std
         height, width = self.padded_size(size)

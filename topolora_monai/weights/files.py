@@ -1,24 +1,30 @@
-"""Reading tensors from checkpoint files without running anything that lies in them."""
+"""Checkpoint files: reading tensors without running anything that lies in them, and writing them as safetensors."""
 
 from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from topolora_monai.errors import CheckpointError
+import topolora_monai
+from topolora_monai.errors import CheckpointError, ConfigError
+from topolora_monai.weights.known import KNOWN_CHECKPOINTS
+from topolora_monai.weights.layouts import base_layout, detect_network
 
-__all__ = ["HEADER_KEY", "checkpoint_origin", "read_checkpoint"]
+__all__ = ["checkpoint_origin", "convert_checkpoint", "read_checkpoint", "write_tensors"]
 
-HEADER_KEY = "topolora_monai_base"
+_HEADER_KEY = "topolora_monai_base"
 """Key of the origin in the metadata of a converted checkpoint."""
 
 _SAFETENSORS = ".safetensors"
+_FORMAT = 1
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -63,7 +69,7 @@ def checkpoint_origin(path: str | Path) -> dict[str, Any]:
     _require(path)
     if path.suffix.lower() != _SAFETENSORS:
         return {}
-    text = _read_safetensors(path, with_tensors=False)[0].get(HEADER_KEY, "{}")
+    text = _read_safetensors(path, with_tensors=False)[0].get(_HEADER_KEY, "{}")
     try:
         origin = json.loads(text)
     except ValueError:
@@ -73,6 +79,60 @@ def checkpoint_origin(path: str | Path) -> dict[str, Any]:
             "header of the checkpoint is damaged", path=path, expected="a JSON object", hint="convert the file again"
         )
     return origin
+
+
+def convert_checkpoint(path: str | Path, out: str | Path) -> dict[str, Any]:
+    """Write the tensors of a ``.pth`` or ``.pt`` file, under their published names, as safetensors with a header.
+
+    Returns:
+        The header: ``format``, ``name`` of the known checkpoint (None for another file), ``network_name``
+        (None if it is of no network here), ``source_file``, ``source_sha256``, ``package_version``.
+
+    Raises:
+        ConfigError: if ``out`` or ``path`` has the wrong ending.
+        CheckpointError: if the file is missing, damaged, or holds anything but tensors.
+        OutputError: if ``out`` cannot be written; an older file is left as it was.
+    """
+    from topolora_monai.io.atomic import writing  # noqa: PLC0415 - the readers of images take seconds to import
+    from topolora_monai.io.download import file_sha256  # noqa: PLC0415
+
+    path, out = Path(path), Path(out)
+    if out.suffix.lower() != ".safetensors":
+        raise ConfigError("a converted checkpoint ends in .safetensors", found=out.name)
+    if path.suffix.lower() == ".safetensors":
+        raise ConfigError("checkpoint is in safetensors already", found=path)
+    state = read_checkpoint(path)
+    sha256 = file_sha256(path)
+    header = {
+        "format": _FORMAT,
+        "name": next((known.name for known in KNOWN_CHECKPOINTS.values() if known.sha256 == sha256), None),
+        "network_name": detect_network(base_layout(state)[0]),
+        "source_file": path.name,
+        "source_sha256": sha256,
+        "package_version": topolora_monai.__version__,
+    }
+    with writing(out, "the checkpoint"):
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(state, out, {"format": "pt", _HEADER_KEY: json.dumps(header)})
+    return header
+
+
+def write_tensors(state: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors beside the place and rename; those that share memory are copied.
+
+    Raises:
+        OSError: if the file cannot be written; an older one is left as it was.
+    """
+    from topolora_monai.io.atomic import atomic_write  # noqa: PLC0415 - see above
+
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in state.items():
+        address = tensor.untyped_storage().data_ptr()
+        tensors[name] = (tensor.clone() if address in seen else tensor).cpu().contiguous()
+        seen.add(address)
+    with atomic_write(path) as beside:
+        beside.write_bytes(save(tensors, metadata=metadata))  # save_file lets nobody else read it
 
 
 def _require(path: Path) -> None:

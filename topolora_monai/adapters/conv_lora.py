@@ -1,32 +1,75 @@
-"""The Conv-LoRA layer around a frozen linear layer, for token grids, windows of them, and square sequences."""
+"""Conv-LoRA (ICLR 2024, arXiv 2401.17868): low-rank updates with a mixture of convolutions, registered with PEFT."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
-from topolora_monai.adapters.config import Gate
-from topolora_monai.adapters.conv_lora.experts import ConvExperts
-from topolora_monai.adapters.conv_lora.gate import NoisyTopKGate
+from topolora_monai.adapters.conv_experts import ConvExperts, Gate, NoisyTopKGate
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks.attention import fill_windows
 
-__all__ = ["ConvLoraLinear", "balance_loss"]
+__all__ = ["ConvExperts", "ConvLoraConfig", "ConvLoraLinear", "ConvLoraModel", "NoisyTopKGate", "balance_loss"]
+
+
+class ConvLoraType(str, enum.Enum):  # the form in which PEFT keeps the types of its own methods
+    CONV_LORA = "CONV_LORA"
+
+
+@dataclass
+class ConvLoraConfig(PeftConfig):
+    """PEFT configuration of Conv-LoRA, stored by ``save_pretrained`` as every other.
+
+    Args:
+        r: rank; channels that the experts work on.
+        lora_alpha: the update is scaled by lora_alpha / r.
+        target_modules: names of linear layers, or a regular expression.
+        scales: one whole number an expert, the scale it works at.
+        top_k: experts that answer for each image or window.
+        gate: ``"learned"`` weights answers by the gate's probabilities, so that the task trains the routing;
+            ``"published"`` weights them by one, as the reference code does.
+        balance_weight: weight of the loss that keeps the experts equally busy.
+        modules_to_save: other modules that train and are stored.
+
+    Example:
+        >>> import torch
+        >>> from peft import get_peft_model
+        >>> config = ConvLoraConfig(r=2, target_modules=["0"])
+        >>> get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)), config).get_nb_trainable_parameters()
+        (368, 440)
+    """
+
+    r: int = 3
+    lora_alpha: float = 32.0
+    target_modules: list[str] | str | None = None
+    scales: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8)
+    top_k: int = 1
+    gate: Gate = "learned"
+    balance_weight: float = 1e-2
+    modules_to_save: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = ConvLoraType.CONV_LORA
 
 
 class ConvLoraLinear(nn.Module, BaseTunerLayer):
-    """A frozen linear layer plus ``alpha / r * B z``, where convolutions mix ``z`` (arXiv 2401.17868).
+    """A frozen linear layer plus ``lora_alpha / r * B z``, where convolutions mix ``z`` (arXiv 2401.17868).
 
     ``z = A x`` on the token grid, then ``z + sum_i g_i * expert_i(z)`` over the experts that the gate chose
     for this image or window. B starts at zero: a new layer changes nothing, to the bit. The layer is not
-    linear in its input, so it cannot be merged. With rank 0 it passes on what the base layer gives.
+    linear in its input, so it cannot be merged.
 
     In training, each forward pass leaves the weighted balance loss in ``balance_loss``, to be collected by
     :func:`balance_loss` before the backward pass; otherwise that is None. With activation checkpointing of
@@ -35,12 +78,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
     Args:
         base_layer: the linear layer to adapt.
         adapter_name: PEFT's name of the adapter.
-        r: rank; channels of ``z``.
-        alpha: the update is scaled by ``alpha / r``.
-        scales: one whole number an expert, the scale it works at.
-        top_k: experts that answer for each image or window.
-        gate: see :class:`NoisyTopKGate`.
-        balance_weight: weight of the balance loss.
+        config: its settings, by default those published but for the gate.
 
     Attributes:
         dense: run all experts and mask, whatever the mode. Export and tracing do so by themselves.
@@ -58,15 +96,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
     takes_windows = True  # for the attention of the image encoder
 
     def __init__(
-        self,
-        base_layer: nn.Linear,
-        adapter_name: str = "default",
-        r: int = 3,
-        alpha: float = 32.0,
-        scales: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8),
-        top_k: int = 1,
-        gate: Gate = "learned",
-        balance_weight: float = 1e-2,
+        self, base_layer: nn.Linear, adapter_name: str = "default", config: ConvLoraConfig | None = None
     ) -> None:
         super().__init__()
         self.base_layer = base_layer
@@ -74,39 +104,28 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         self.r: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.balance_weight: dict[str, float] = {}
-        self.lora_A = nn.ModuleDict()
-        self.lora_B = nn.ModuleDict()
-        self.lora_gate = nn.ModuleDict()
-        self.lora_experts = nn.ModuleDict()
+        self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
+        self.lora_gate, self.lora_experts = nn.ModuleDict(), nn.ModuleDict()
         self.dense = False
         self.balance_loss: Tensor | None = None
         self._disable_adapters = False
         self._active_adapter: str | list[str] = adapter_name
         self.merged_adapters: list[str] = []
-        self.update_layer(adapter_name, r, alpha, scales, top_k, gate, balance_weight)
+        self.update_layer(adapter_name, config or ConvLoraConfig())
 
-    def update_layer(
-        self,
-        adapter_name: str,
-        r: int,
-        alpha: float,
-        scales: Sequence[int],
-        top_k: int,
-        gate: Gate,
-        balance_weight: float,
-    ) -> None:
-        """Add an adapter, with arguments as for the class; with rank 0, none."""
-        if r:
-            self.r[adapter_name] = r
-            self.scaling[adapter_name] = alpha / r
-            self.balance_weight[adapter_name] = balance_weight
-            compress, expand = nn.Linear(self.in_features, r, bias=False), nn.Linear(r, self.out_features, bias=False)
-            nn.init.kaiming_uniform_(compress.weight, a=math.sqrt(5))
-            nn.init.zeros_(expand.weight)
-            self.lora_A[adapter_name], self.lora_B[adapter_name] = compress, expand
-            self.lora_gate[adapter_name] = NoisyTopKGate(r, len(scales), top_k, gate)
-            self.lora_experts[adapter_name] = ConvExperts(r, scales)
-            self._move_adapter_to_device_of_base_layer(adapter_name)  # type: ignore[operator]
+    def update_layer(self, adapter_name: str, config: ConvLoraConfig) -> None:
+        """Add an adapter."""
+        r = config.r
+        self.r[adapter_name] = r
+        self.scaling[adapter_name] = config.lora_alpha / r
+        self.balance_weight[adapter_name] = config.balance_weight
+        compress, expand = nn.Linear(self.in_features, r, bias=False), nn.Linear(r, self.out_features, bias=False)
+        nn.init.kaiming_uniform_(compress.weight, a=math.sqrt(5))
+        nn.init.zeros_(expand.weight)
+        self.lora_A[adapter_name], self.lora_B[adapter_name] = compress, expand
+        self.lora_gate[adapter_name] = NoisyTopKGate(r, len(config.scales), config.top_k, config.gate)
+        self.lora_experts[adapter_name] = ConvExperts(r, config.scales)
+        self._move_adapter_to_device_of_base_layer(adapter_name)  # type: ignore[operator]
         self.set_adapter(self.active_adapters)  # type: ignore[operator]
 
     def forward(self, x: Tensor, window: int = 0) -> Tensor:
@@ -158,10 +177,13 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         compress: Tensor = self.lora_A[name].weight  # type: ignore[assignment]
         expand: Tensor = self.lora_B[name].weight  # type: ignore[assignment]
         compressed = F.linear(x, compress.to(x.dtype))
-        with _full_precision(x.device.type):
+        # The few channels of the experts stay out of autocast, where their sums could overflow.
+        autocast = torch.is_autocast_enabled(x.device.type)
+        with torch.autocast(x.device.type, enabled=False) if autocast else contextlib.nullcontext():
             maps = _to_maps(compressed, window).to(torch.promote_types(compressed.dtype, torch.float32))
             routing = self.lora_gate[name](maps)
-            dense = self.dense or _exporting()
+            # Neither export nor tracing may depend on the data.
+            dense = self.dense or torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
             mixed = maps + self.lora_experts[name](maps, routing, dense=dense)
         if routing.imbalance is not None:
             imbalances.append(self.balance_weight[name] * routing.imbalance)
@@ -169,6 +191,33 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         flat, factor = result.reshape(-1, self.out_features), expand.to(result.dtype).T
         updated = torch.addmm(flat, tokens.to(result.dtype), factor, alpha=self.scaling[name])
         return updated.view_as(result)
+
+
+class ConvLoraModel(BaseTuner):
+    """Replaces linear layers by :class:`ConvLoraLinear`; to be used through PEFT's functions."""
+
+    prefix = "lora_"
+    tuner_layer_cls = ConvLoraLinear
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}
+
+    def _create_and_replace(
+        self,
+        peft_config: ConvLoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
+        if isinstance(target, ConvLoraLinear):
+            target.update_layer(adapter_name, peft_config)
+        elif isinstance(target, nn.Linear):
+            self._replace_module(parent, target_name, ConvLoraLinear(target, adapter_name, peft_config), target)
+        else:
+            raise ConfigError(
+                f"Conv-LoRA cannot adapt layer {current_key}", expected="torch.nn.Linear", found=type(target).__name__
+            )
 
 
 def balance_loss(network: nn.Module) -> Tensor:
@@ -225,19 +274,13 @@ def _to_tokens(maps: Tensor, shape: Sequence[int], window: int) -> Tensor:
     return tiles.reshape(-1, rank)
 
 
-def _full_precision(device: str) -> contextlib.AbstractContextManager[Any]:
-    """Keep the few channels of the experts out of autocast, where their sums could overflow."""
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
-
-
-def _exporting() -> bool:
-    """Whether the graph under way must not depend on the data."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-
-
 def _recomputing() -> bool:
     """Whether a backward pass is running here, as it is while a checkpointed block is computed again."""
     running: int = torch._C._current_graph_task_id()
     return running != -1
+
+
+# peft.utils.register_peft_method takes none but the types that PEFT lists itself; these are the tables it fills.
+PEFT_TYPE_TO_CONFIG_MAPPING[ConvLoraType.CONV_LORA] = ConvLoraConfig
+PEFT_TYPE_TO_TUNER_MAPPING[ConvLoraType.CONV_LORA] = ConvLoraModel
+PEFT_TYPE_TO_PREFIX_MAPPING[ConvLoraType.CONV_LORA] = ConvLoraModel.prefix
