@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from topolora_monai.data.depth import bits_for, item_maximum
@@ -32,10 +32,8 @@ from topolora_monai.io import (
 
 __all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
-NEARLY_ALL = 0.995
+_NEARLY_ALL = 0.995
 """A mask with a larger share of one class is worth a look; with all of it, it is blank."""
-_MOST = 0.5
-"""A mask with a larger share of foreground may be inverted."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +84,25 @@ class _Seen:
     findings: tuple[Finding, ...] = ()
 
 
-class _Pixels:
-    """What an image holds, from its rows: where it is valid, its least and largest value there, its digest."""
-
-    def __init__(self, blocks: Iterable[ImageData]) -> None:
-        digest, valid = hashlib.sha256(), []
-        self.low, self.high = np.inf, -np.inf
-        for block in blocks:
-            digest.update(block.values.tobytes())
-            valid.append(block.valid)
-            seen = block.values[:, block.valid]
-            self.low, self.high = min(self.low, seen.min(initial=np.inf)), max(self.high, seen.max(initial=-np.inf))
-        self.valid = np.concatenate(valid)
-        self.digest = digest.hexdigest()
+def _pixels(blocks: Iterable[ImageData]) -> tuple[NDArray[np.bool_], str, float]:
+    """Where an image is valid, its digest, and the range of values there, negative where nothing is valid."""
+    digest, valid, low, high = hashlib.sha256(), [], np.inf, -np.inf
+    for block in blocks:
+        digest.update(block.values.tobytes())
+        valid.append(block.valid)
+        seen = block.values[:, block.valid]
+        low, high = min(low, seen.min(initial=np.inf)), max(high, seen.max(initial=-np.inf))
+    return np.concatenate(valid), digest.hexdigest(), high - low
 
 
 def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool = False) -> Verification:
     """Open every image and mask of a data set.
 
     Defects: files that are missing, damaged, of other sizes or with other values than they should have; masks that lie
-    elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or, which
-    leaks truth into scores, across splits; groups (patients) on both sides; blank images and blank masks. Notes: masks
-    of which more than half is foreground or nearly all one class, masks that were brought to their image, files that
-    are turned upright by an orientation tag, pictures of 16 bit that fill fewer, and what is blank where that is legal.
+    elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or across
+    splits; groups (patients) on both sides; blank images and blank masks. Notes: masks of which more than half is
+    foreground or nearly all one class, masks that were brought to their image, files that are turned upright by an
+    orientation tag, pictures of 16 bit that fill fewer, and what is blank where that is legal.
 
     Args:
         data: an open data set.
@@ -156,18 +150,18 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     axis, index = item.get("axis"), item.get("slice")
     findings = list(_orientations(split, item))
     blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
-    content = deep = None
+    content: str | None = None
+    deep: int | None = None
     size = image_size(item.get("image", item.get("label", "")), axis)
     valid = np.ones(size, bool)
     if "image" in item:
-        findings += _notes_on_place(split, item)
-        seen = _Pixels(read_blocks(item["image"], channels, axis, index))
-        valid, content, deep = seen.valid, seen.digest, item_maximum(item)
-        if not valid.any():
-            findings.append(Finding(blank, split, item["image"], "image holds no valid pixel"))
-            content = None
-        elif seen.low == seen.high:
-            findings.append(Finding(blank, split, item["image"], "image is blank: all pixels are equal"))
+        notes = ((mask, align(mask, item["image"]).note) for mask in (item[key] for key in MASKS if key in item))
+        findings += [Finding("note", split, mask, note) for mask, note in notes if note]
+        valid, content, spread = _pixels(read_blocks(item["image"], channels, axis, index))
+        deep = item_maximum(item)
+        if not spread > 0:
+            why = "image is blank: all pixels are equal" if valid.any() else "image holds no valid pixel"
+            findings.append(Finding(blank, split, item["image"], why))
             content = None
     if "label" not in item:
         return _Seen(split, item, size, None, content, deep, tuple(findings))
@@ -182,32 +176,23 @@ def _measure(split: Split, item: Item, label_values: LabelValues | None, channel
     return _Seen(split, item, size, share, content, deep, tuple(findings))
 
 
-def _notes_on_place(split: Split, item: Item) -> Iterator[Finding]:
-    for mask in (item[key] for key in MASKS if key in item):
-        note = align(mask, item["image"]).note
-        if note:
-            yield Finding("note", split, mask, note)
-
-
 def _about_share(foreground: float) -> str | None:
     """What is worth saying of a mask's share of foreground."""
     if foreground in (0, 1):
         return f"mask is blank: all of it is {'foreground' if foreground else 'background'}"
-    if max(foreground, 1 - foreground) > NEARLY_ALL:
+    if max(foreground, 1 - foreground) > _NEARLY_ALL:
         return f"mask is nearly all one class: {foreground:.2%} foreground"
-    return f"more than half of the mask is foreground: {foreground:.1%}" if foreground > _MOST else None
+    return f"more than half of the mask is foreground: {foreground:.1%}" if foreground > 0.5 else None
 
 
 def _orientations(split: Split, item: Item) -> Iterator[Finding]:
     """Notes on files with an orientation tag; of a volume, once."""
     for key in ("image", "label", "fov"):
-        path = {**item}.get(key)
-        if path is None or item.get("slice"):
-            continue
-        tag = image_orientation(str(path))
+        path = str({**item}.get(key, ""))
+        tag = image_orientation(path) if path and not item.get("slice") else 1
         if tag != 1:
-            what = "is passed over for its georeference" if image_kind(str(path)) == "raster" else "is read upright"
-            yield Finding("note", split, str(path), f"{key} has orientation tag {tag} and {what}")
+            what = "is passed over for its georeference" if image_kind(path) == "raster" else "is read upright"
+            yield Finding("note", split, path, f"{key} has orientation tag {tag} and {what}")
 
 
 def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:
@@ -239,12 +224,12 @@ def _shallow(seen: Iterable[_Seen]) -> Iterator[Finding]:
 
 
 def _divided_groups(seen: Sequence[_Seen]) -> Iterator[Finding]:
-    splits: dict[str, set[Split]] = defaultdict(set)
+    members: dict[str, list[_Seen]] = defaultdict(list)
     for one in seen:
         if "group" in one.item:
-            splits[one.item["group"]].add(one.split)
-    for group, of in splits.items():
-        if len(of) > 1:
-            first = next(one for one in seen if one.item.get("group") == group)
-            message = f"group {group} is divided between {', '.join(sorted(of))}"
-            yield Finding("defect", first.split, first.item.get("image", Path(group).name), message)
+            members[one.item["group"]].append(one)
+    for group, (first, *others) in members.items():
+        splits = sorted({first.split, *(one.split for one in others)})
+        if len(splits) > 1:
+            message = f"group {group} is divided between {', '.join(splits)}"
+            yield Finding("defect", first.split, first.item.get("image", group), message)

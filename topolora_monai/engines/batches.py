@@ -24,14 +24,7 @@ _TARGET_KEYS = ("label", "fov", "label_skeleton")
 def prepare_batch(
     batch: Mapping[str, Any], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[Tensor, Target]:
-    """Split a batch into the image and what it is compared with, for MONAI's supervised engines.
-
-    Args:
-        batch: with ``image`` and, where they exist, ``label``, ``fov`` and ``label_skeleton``.
-        device: where the tensors go.
-        non_blocking: copy without waiting where possible.
-        **kwargs: further arguments of ``Tensor.to``.
-    """
+    """Split a batch into ``image`` and, where they exist, ``label``, ``fov`` and ``label_skeleton``, as engines ask."""
 
     def move(key: str) -> Tensor:
         plain: Tensor = convert_to_tensor(batch[key], track_meta=False)  # MONAI's own kind slows every operation
@@ -41,12 +34,9 @@ def prepare_batch(
 
 
 class TargetLoss(nn.Module):
-    """Give a masked loss the parts of the target it takes by name.
+    """Give a masked loss the parts of the target, as ``loss(logits, label, mask=..., skeleton=...)``.
 
     Where several processes train together, its means over pixels are over those of all of them.
-
-    Args:
-        loss: called as ``loss(logits, label, mask=..., skeleton=...)``.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -58,9 +48,8 @@ class TargetLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         """Compute the loss of logits against a target of :func:`prepare_batch`."""
-        result: Tensor = self.loss(
-            logits, target["label"], mask=target.get("fov"), skeleton=target.get("label_skeleton")
-        )
+        parts = {"mask": target.get("fov"), "skeleton": target.get("label_skeleton")}
+        result: Tensor = self.loss(logits, target["label"], **parts)
         return result
 
 

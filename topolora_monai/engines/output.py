@@ -35,12 +35,7 @@ def provenance() -> dict[str, Any]:
     memory; 0 where the system does not say, as on Windows.
     """
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_resident_bytes()
-    return {
-        "command": command_line(),
-        "commit": _commit(),
-        "hardware": _hardware(),
-        "peak_memory_bytes": peak,
-    }
+    return {"command": command_line(), "commit": _commit(), "hardware": _hardware(), "peak_memory_bytes": peak}
 
 
 def command_line() -> str:

@@ -1,28 +1,44 @@
-"""Masks and probabilities written as an engine answers."""
+"""What an engine answers: checked, and written as masks and probabilities."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from topolora_monai.engines.batches import batch_items
-from topolora_monai.engines.finite import FiniteAnswers
+from topolora_monai.engines.batches import batch_items, image_names
+from topolora_monai.engines.handlers import Handler
+from topolora_monai.model.inferers import check_finite
 from topolora_monai.model.uncertainty import UncertaintyInferer
 from topolora_monai.model.writing import MaskWriter
 from topolora_monai.networks.activation import Activation
 
-__all__ = ["PredictionWriter"]
+__all__ = ["FiniteAnswers", "PredictionWriter"]
+
+
+class FiniteAnswers(Handler):
+    """Stop an evaluation engine at the first image that the network does not answer in numbers."""
+
+    event = IterationEvents.FORWARD_COMPLETED
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the logits of a batch.
+
+        Raises:
+            TopoLoRAError: as :func:`~topolora_monai.model.inferers.check_finite`.
+        """
+        check_finite(engine.state.output[Keys.PRED], image_names(engine.state.batch))
 
 
 class PredictionWriter(MaskWriter):
     """Write what an engine answers, as :class:`~topolora_monai.model.writing.MaskWriter` does.
 
     Args:
-        folder: see there.
-        threshold: see there.
-        activation: see there.
+        folder: as there, and so are ``threshold`` and ``activation``.
+        threshold: foreground is what is at least that.
+        activation: what made the probabilities.
         uncertainty: the inferer of the engine, whose entropies are written.
         key: of the probabilities in the engine's output.
 

@@ -30,9 +30,6 @@ def lock_output(folder: str | Path) -> None:
     The lock is the operating system's, so a killed process leaves none. Of several processes of one run the first
     takes it for all. A process may take a folder twice. Where a file system knows no locks, none is held.
 
-    Args:
-        folder: exists and can be written.
-
     Raises:
         OutputError: if another process has it; names that one.
     """
@@ -53,12 +50,8 @@ def lock_output(folder: str | Path) -> None:
         return
     _held[folder] = lock
     atexit.register(unlock_output, folder)
-    owner = {
-        "process": os.getpid(),
-        "host": platform.node(),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": command_line(),
-    }
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    owner = {"process": os.getpid(), "host": platform.node(), "started": started, "command": command_line()}
     with contextlib.suppress(OSError):  # only for a message
         write_json(owner, folder / _OWNER)
 

@@ -32,9 +32,8 @@ class RandConnectedElasticd(RandomizableTransform, MapTransform):
 
     Resampling a mask by its nearest pixel breaks thin lines. Here the mask's skeleton is moved as a drawing, each
     link between neighbouring pixels as a straight stroke, and united with the mask sampled linearly and cut at one
-    half. Strokes join where their pixels did, so a line cannot break; where the structure is wider than its skeleton,
-    strokes lie inside and its width is that of the sampled mask. Single background pixels left between strokes and
-    mask are filled. What lies less than two pixels apart may merge, and holes of one or two pixels may close.
+    half: strokes join where their pixels did, and lie inside where the structure is wider. Single background pixels
+    left between both are filled. What lies less than two pixels apart may merge, and holes of one or two may close.
 
     The elastic part is a cubic B-spline on a grid of control points (Rueckert et al., "Nonrigid registration using
     free-form deformations", 1999) moved by at most a quarter of their spacing, which keeps the map one-to-one.

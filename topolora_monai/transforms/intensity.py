@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -73,15 +72,14 @@ class IntensityScaling:
     def limits(self, values: ArrayLike, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Lower and upper limit of each channel of one scene.
 
-        Only valid, finite pixels count; under the logarithm, zeros and negative values do not. A channel without
-        any such pixel gets (0, 1). A channel of one value c gets (c, c).
+        Only valid, finite pixels count; under the logarithm, zeros and negative values do not.
 
         Args:
             values: raw values of shape (C, ...).
             valid: of the spatial shape, True where there is data; None takes every pixel.
 
         Returns:
-            Array of shape (C, 2), in decibels where the logarithm is taken.
+            Shape (C, 2), in decibels where the logarithm is taken; (0, 1) for a channel without any such pixel.
 
         Raises:
             DataError: if ``valid`` has another shape.
@@ -127,24 +125,6 @@ class IntensityScaling:
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, as stored in adapter files."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> IntensityScaling:
-        """Inverse of :meth:`to_dict`, also after a way through JSON.
-
-        Raises:
-            ConfigError: for fields this version does not know, and as the class.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                "unknown intensity setting",
-                expected=", ".join(known),
-                found=", ".join(unknown),
-                hint="use a newer topolora_monai",
-            )
-        return cls(**values)
 
     def _decibels(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """A float32 copy, in decibels where asked for; NaN or -inf where there is no logarithm."""

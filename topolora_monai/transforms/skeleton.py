@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from skimage.morphology import skeletonize
 
@@ -14,14 +13,13 @@ __all__ = ["ExactSkeletond"]
 
 
 class ExactSkeletond(MapTransform):
-    """Add the topological skeleton of a binary mask (Zhang-Suen thinning by scikit-image).
+    """Add the topological skeleton of a binary mask (Zhang-Suen thinning by scikit-image), as ``label_skeleton``.
 
     A 512x512 mask takes about 4 ms, a soft skeleton of it some forty times as long. To be placed after all
     spatial augmentation, since resampling breaks lines of one pixel.
 
     Args:
         keys: masks of shape (C, H, W), foreground above 0.5.
-        postfix: the skeleton of ``label`` is stored under ``label_skeleton``.
 
     Example:
         >>> mask = torch.zeros(1, 7, 7)
@@ -31,15 +29,11 @@ class ExactSkeletond(MapTransform):
         (True, True)
     """
 
-    def __init__(self, keys: KeysCollection, postfix: str = "skeleton") -> None:
-        super().__init__(keys)
-        self.postfix = postfix
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add skeletons as float32 tensors of the masks' shapes."""
         result = dict(data)
         for key in self.key_iterator(result):
             masks = torch.as_tensor(result[key]).numpy() > 0.5
             skeletons = [torch.from_numpy(skeletonize(mask)) for mask in masks]
-            result[f"{key}_{self.postfix}"] = torch.stack(skeletons).float()
+            result[f"{key}_skeleton"] = torch.stack(skeletons).float()
         return result
