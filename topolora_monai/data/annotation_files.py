@@ -21,16 +21,7 @@ from topolora_monai.io.atomic import remove_leftovers, writing
 from topolora_monai.io.places import in_cache
 from topolora_monai.io.regular import FILE, path_kind, require_list, shortened
 
-__all__ = [
-    "Annotated",
-    "Place",
-    "category_values",
-    "draw_masks",
-    "find_image",
-    "finite_points",
-    "json_files",
-    "load_json",
-]
+__all__ = ["Annotated", "Place", "category_values", "draw_masks", "json_files", "load_json"]
 
 _VERSION = 2
 """Raise when the drawing changes, so that masks drawn before are drawn again."""
@@ -47,6 +38,39 @@ class Place(NamedTuple):
     ) -> DataError:
         """The error for what is wrong there."""
         return DataError(f"{message} ({self.what})", path=self.path, expected=expected, found=found, hint=hint)
+
+    def image(self, file_name: Any, folders: Sequence[Path]) -> Path:
+        """The one file of that name in the folders.
+
+        Raises:
+            DataError: if it is no text, or in none or several of them.
+        """
+        if not isinstance(file_name, str) or not file_name:
+            raise self.refuse("image has no file name", "file_name", file_name)
+        paths = [folder / file_name for folder in folders]
+        found = [path for path in paths if path_kind(path) == FILE]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            tried = " or ".join(shortened(str(path)) for path in paths)
+            raise self.refuse("image file not found", tried, "none", "put the image there, or correct the path")
+        raise self.refuse("several image files", "one", ", ".join(str(path) for path in found), "keep the right one")
+
+    def points(self, points: Any, least: int, what: str) -> NDArray[np.float64]:
+        """Coordinates of ``what`` as an array of shape (N, 2), float64.
+
+        Raises:
+            DataError: if they are fewer than ``least``, not in pairs, or not finite numbers.
+        """
+        try:
+            array = np.asarray(points, dtype=np.float64)
+        except (TypeError, ValueError):
+            array = np.full((1, 1), np.nan)
+        if array.size and (array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all()):
+            raise self.refuse(f"{what} has points that are none", "pairs of finite numbers", str(points)[:100])
+        if len(array) < least:
+            raise self.refuse(f"{what} has fewer than {least} points", f"at least {least}", len(array))
+        return array
 
 
 def load_json(path: str | Path) -> Any:
@@ -83,41 +107,6 @@ def category_values(names: Iterable[str], chosen: Sequence[str] | None, path: Pa
     return dict.fromkeys(known if chosen is None else chosen, 255)
 
 
-def find_image(file_name: Any, folders: Sequence[Path], place: Place) -> Path:
-    """The one file of that name in the folders.
-
-    Raises:
-        DataError: if it is no text, or in none or several of them.
-    """
-    if not isinstance(file_name, str) or not file_name:
-        raise place.refuse("image has no file name", "file_name", file_name)
-    paths = [folder / file_name for folder in folders]
-    found = [path for path in paths if path_kind(path) == FILE]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        tried = " or ".join(shortened(str(path)) for path in paths)
-        raise place.refuse("image file not found", tried, "none", "put the image there, or correct the path")
-    raise place.refuse("several image files", "one", ", ".join(str(path) for path in found), "keep the right one")
-
-
-def finite_points(points: Any, least: int, what: str, place: Place) -> NDArray[np.float64]:
-    """Coordinates of ``what`` as an array of shape (N, 2), float64.
-
-    Raises:
-        DataError: if they are fewer than ``least``, not in pairs, or not finite numbers.
-    """
-    try:
-        array = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.full((1, 1), np.nan)
-    if array.size and (array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all()):
-        raise place.refuse(f"{what} has points that are none", "pairs of finite numbers", str(points)[:100])
-    if len(array) < least:
-        raise place.refuse(f"{what} has fewer than {least} points", f"at least {least}", len(array))
-    return array
-
-
 class Annotated(NamedTuple):
     """An image and what is drawn on it.
 
@@ -137,15 +126,12 @@ class Annotated(NamedTuple):
 
 
 def draw_masks(images: Sequence[Annotated], settings: object, folder: Path) -> list[Item]:
-    """Draw the masks that are not there yet, or damaged.
+    """Items of the images; their masks are drawn where they are not there yet, or damaged.
 
     They go to a folder in ``folder`` that is named after a hash of the annotation files and of ``settings``, all that
     the masks depend on besides, by its ``repr``: so that masks of an older state are never taken for those of the
     present one. Where it cannot be written, a folder in the user's cache takes its place, or one that ends with the
     process.
-
-    Returns:
-        ``name``, ``image`` and ``label`` of each image, in the order given.
 
     Raises:
         DataError: if an image cannot be read or, upright, has another size than its annotation file says.

@@ -257,16 +257,7 @@ class Benchmark(Dataset[dict[str, Any]]):
 def hold_out(
     items: Sequence[Item], every: int, group: Callable[[Item], str] = lambda item: item["name"]
 ) -> tuple[list[Item], list[Item]]:
-    """Take the first of every so many out of training, for validation where the owners publish none.
-
-    Args:
-        items: in a fixed order.
-        every: one in so many.
-        group: what must stay together, such as the eyes of a patient.
-
-    Returns:
-        Training and validation items.
-    """
+    """Training and validation items: the first of every so many groups, such as the eyes of a patient, is held out."""
     held = set(list(dict.fromkeys(map(group, items)))[::every])
     return [item for item in items if group(item) not in held], [item for item in items if group(item) in held]
 

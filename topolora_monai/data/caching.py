@@ -61,8 +61,7 @@ def cached(
 
     Raises:
         ConfigError: for an impossible rate; with ``cache_dir``, for a transform whose content cannot be described,
-            such as one that holds a function, or when an item is asked for whose preprocessed form cannot be
-            stored.
+            such as one that holds a function, or an item whose preprocessed form cannot be stored.
         OutputError: for a folder that cannot be made or written to.
 
     Example:
@@ -84,16 +83,11 @@ def cached(
 
 
 def content_key(value: Any) -> str:
-    """A name for what a value holds: equal for equal content in any process, another for any other content.
-
-    Lists and tuples of equal members are equal; the order of a mapping does not count.
+    """A name, 64 hexadecimal digits, for what a value holds: the same for equal content alone, in any process.
 
     Args:
         value: texts, numbers, None, data types, lists and mappings of these, and objects that are no more than
             their attributes, which count together with the source of their classes' modules.
-
-    Returns:
-        64 hexadecimal digits.
 
     Raises:
         ConfigError: for what cannot be described, such as functions, arrays, open files or classes of a notebook.

@@ -9,15 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topolora_monai.data.annotation_files import (
-    Annotated,
-    Place,
-    category_values,
-    draw_masks,
-    find_image,
-    finite_points,
-    load_json,
-)
+from topolora_monai.data.annotation_files import Annotated, Place, category_values, draw_masks, load_json
 from topolora_monai.data.items import Item, plain_stem
 from topolora_monai.data.shapes import Mask, decode_rle, fill_polygon
 from topolora_monai.errors import DataError
@@ -31,7 +23,7 @@ def is_coco(content: object) -> bool:
 
 
 def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> list[Item]:
-    """Images of a COCO JSON file, with a mask drawn for each.
+    """Images of a COCO JSON file, with a mask drawn for each, in order of ``file_name``.
 
     Polygons and run lengths, plain or compressed, of all annotations of an image are united; so are the parts
     of one annotation, since COCO's polygons have no holes. Crowds (``iscrowd``) are foreground like single
@@ -44,9 +36,6 @@ def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> list
     Args:
         path: the JSON file; its images are in its own folder, in ``images/`` there or ``images/`` beside it.
         categories: names of those that are foreground; others are passed over. All by default.
-
-    Returns:
-        ``name``, ``image`` and ``label`` of each image, in order of ``file_name``.
 
     Raises:
         DataError: naming the JSON file and the image, if the file is not as COCO describes it, an image is
@@ -66,7 +55,7 @@ def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> list
     folders = list(dict.fromkeys([path.parent, path.parent / "images", path.parent.parent / "images"]))
     images: list[Annotated] = []
     for key, entry in sorted(entries.items(), key=lambda pair: str(pair[1].get("file_name"))):
-        image = find_image(entry.get("file_name"), folders, Place(path, f"image {key}"))
+        image = Place(path, f"image {key}").image(entry.get("file_name"), folders)
         name = f"{len(images):05d}_{plain_stem(image)}"  # stems may repeat in other folders
         size = (entry.get("height"), entry.get("width"))
         images.append(Annotated(image, name, path, size, partial(_shapes, annotations[key], value_of, path)))
@@ -129,9 +118,8 @@ def _mask(segmentation: Any, size: tuple[int, int], place: Place) -> Mask:
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise place.refuse("polygon is not a list of coordinates", "[x1, y1, x2, y2, ...]", str(polygon)[:100])
-        mask |= fill_polygon(
-            finite_points(list(zip(polygon[::2], polygon[1::2], strict=True)), 3, "polygon", place), size
-        )
+        corners = list(zip(polygon[::2], polygon[1::2], strict=True))
+        mask |= fill_polygon(place.points(corners, 3, "polygon"), size)
     return mask
 
 

@@ -90,15 +90,9 @@ def download_archives(archives: Sequence[Archive], root: Path, access: str) -> N
 
 
 def unpack_archives(archives: Sequence[Archive], root: Path, checksum: bool) -> None:
-    """Unpack the archives that lie in ``root`` and are not unpacked yet.
+    """Unpack the archives that lie in ``root`` and are not unpacked yet; ``checksum`` compares with a pinned SHA-256.
 
-    What an archive holds is unpacked beside its place and renamed, so that an attempt that was killed or failed leaves
-    nothing that looks complete, and the next one starts over.
-
-    Args:
-        archives: of the data set.
-        root: its folder.
-        checksum: compare with the pinned SHA-256 first, where there is one.
+    An attempt that was killed or failed leaves nothing that looks complete, and the next one starts over.
 
     Raises:
         DataError: if one is damaged, another file, holds a link, a device or a name that leads elsewhere, or unpacks to

@@ -99,11 +99,9 @@ def random_splits(items: Sequence[Item], fractions: Mapping[Split, float], seed:
 
     Each group has a number in [0, 1), a hash of the seed and its name (of an image without a group, the image's own
     name). Numbers below the test fraction are for test, those from one minus the validation fraction on for
-    validation. So adding images moves none that is there; the shares reached scatter around the fractions.
-
-    Of few groups, a split with a fraction that would stay empty takes the one whose number is nearest to it. Such a
-    group is the only one that later additions may move, and they move it to training, not from there; only where no
-    number lies in training does that borrow one.
+    validation. So adding images moves none that is there; the shares reached scatter around the fractions. Of few
+    groups, a split with a fraction that would stay empty borrows the one whose number is nearest to it, which later
+    additions may give back to training.
 
     Args:
         items: in any order.
@@ -198,10 +196,7 @@ def _number(item: Item, seed: int) -> float:
 
 
 def _fill(held: dict[Split, list[list[Item]]], wanted: Sequence[Split]) -> None:
-    """Let no split stay empty while another has two groups; groups are in order of their numbers.
-
-    Test lies at the low end, validation at the high one, training between them.
-    """
+    """Let no split stay empty while another has two groups; these are in order: test low, validation high."""
     nearest: dict[Split, list[tuple[Split, int]]] = {
         "test": [("training", 0), ("validation", 0)],
         "validation": [("training", -1), ("test", -1)],

@@ -189,9 +189,7 @@ class Hrf(Benchmark):
         ),
     )
     files = Files(
-        image=Where(("images",), _hrf_name),
-        label=Where(("manual1",), _hrf_name),
-        fov=Where(("mask",), _hrf_name),
+        image=Where(("images",), _hrf_name), label=Where(("manual1",), _hrf_name), fov=Where(("mask",), _hrf_name)
     )
     held_out = 5
 

@@ -15,15 +15,12 @@ __all__ = ["find_images"]
 
 
 def find_images(source: str | Path, axis: int | None = None) -> list[Item]:
-    """List the images behind a path; volumes slice by slice.
+    """List the images behind a path by stem, or by file name where stems collide; volumes slice by slice.
 
     Args:
         source: one file, a folder (not its subfolders, but those that hold a DICOM series), or a glob pattern such as
             ``"scans/*.png"``; brackets that are part of names need not be escaped.
         axis: that volumes are sliced along, see :func:`~topolora_monai.data.items.expand_slices`.
-
-    Returns:
-        Items in order of path. ``name`` is the file's stem, or its whole file name where stems collide.
 
     Raises:
         DataError: if nothing is found, what is there is no file, such as a named pipe, two files would write the same

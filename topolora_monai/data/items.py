@@ -94,10 +94,6 @@ def check_items(items: Iterable[Item], label_values: LabelValues | None = None) 
 
     Images that have a mask are also checked for fitting in memory, as training and scores take them whole.
 
-    Args:
-        items: what to check.
-        label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
-
     Raises:
         DataError: for the first defect, naming its file.
     """

@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from topolora_monai.data.annotation_files import (
-    Annotated,
-    Place,
-    category_values,
-    draw_masks,
-    find_image,
-    finite_points,
-    json_files,
-    load_json,
-)
+from topolora_monai.data.annotation_files import Annotated, Place, category_values, draw_masks, json_files, load_json
 from topolora_monai.data.items import Item, image_files
 from topolora_monai.data.shapes import Mask, draw_disc, draw_line, fill_polygon
 from topolora_monai.errors import DataError
@@ -38,25 +29,19 @@ def is_labelme(content: object) -> bool:
 
 
 def read_labelme(
-    folder: str | Path,
-    categories: Sequence[str] | None = None,
-    line_width: float | None = None,
+    folder: str | Path, categories: Sequence[str] | None = None, line_width: float | None = None
 ) -> list[Item]:
-    """Images of a folder that labelme was used in, with a mask drawn for each.
+    """Images of a folder with labelme's JSON files beside them, with a mask drawn for each in order of their names.
 
     Polygons, rectangles, circles and masks are filled, lines and line strips are ``line_width`` wide, points
     are refused, having no area. Shapes are united; those labelled ``_background_`` take away from earlier ones.
     A file without shapes gives an empty mask; an image without file is refused, since nobody may have looked
-    at it. Pixels and mask files are as for :func:`~topolora_monai.data.coco.read_coco`, the files in
-    ``labelme_masks/``.
+    at it. Pixels and mask files are as for :func:`~topolora_monai.data.coco.read_coco`, in ``labelme_masks/``.
 
     Args:
-        folder: with images and JSON files side by side.
+        folder: of both.
         categories: labels that are foreground; others are passed over. All but ``_background_`` by default.
         line_width: in pixels, needed where there are lines.
-
-    Returns:
-        ``name``, ``image`` and ``label`` of each image, in order of the JSON files' names.
 
     Raises:
         DataError: naming the JSON file, if it is not as labelme writes it, its image is missing or of another
@@ -71,7 +56,7 @@ def read_labelme(
     images = []
     for path, content in contents.items():
         relative = str(content["imagePath"]).replace("\\", "/")  # as written on Windows
-        image = find_image(relative, [folder], Place(path, "imagePath"))
+        image = Place(path, "imagePath").image(relative, [folder])
         size = (content.get("imageHeight"), content.get("imageWidth"))
         shapes = partial(_shapes, content["shapes"], values, line_width, path)
         images.append(Annotated(image, path.stem, path, size, shapes))
@@ -83,10 +68,7 @@ def _content(path: Path) -> dict[str, Any]:
     content = load_json(path)
     if not is_labelme(content):
         raise DataError(
-            "not a labelme file",
-            path=path,
-            expected="shapes and imagePath",
-            hint="keep other JSON files elsewhere",
+            "not a labelme file", path=path, expected="shapes and imagePath", hint="keep other JSON files elsewhere"
         )
     shapes = content["shapes"]
     if not isinstance(shapes, list) or not all(isinstance(s, dict) and isinstance(s.get("label"), str) for s in shapes):
@@ -109,7 +91,7 @@ def _shapes(
 
 def _mask(shape: Mapping[str, Any], line_width: float | None, size: tuple[int, int], place: Place) -> Mask:
     kind = shape.get("shape_type") or "polygon"  # the first versions knew nothing else
-    points = partial(finite_points, shape.get("points"), what=kind, place=place)
+    points = partial(place.points, shape.get("points"), what=kind)
     if kind == "polygon":
         return fill_polygon(points(3), size)
     if kind == "rectangle":

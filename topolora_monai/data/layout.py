@@ -62,11 +62,7 @@ class Part(NamedTuple):
 
 
 def pairs(image: Part, **others: Part) -> list[Item]:
-    """Join the images of a folder with what belongs to them.
-
-    Args:
-        image: where they are; what a stem shares with others is one name.
-        **others: for keys of an item, such as ``label``.
+    """Join the images of a folder with what belongs to them, by the item's keys, such as ``label``.
 
     Returns:
         Items in order of the images' keys; ``name`` is the image's stem.

@@ -21,15 +21,11 @@ _MASK_BEGINNINGS = ("mask_", "label_", "seg_", "gt_")
 def read_part(part: Path, categories: Sequence[str] | None = None, line_width: float | None = None) -> list[Item]:
     """Annotated images of a folder, in order of name.
 
-    Recognised are ``images/`` and ``masks/`` in it, labelme's files beside images, and masks beside images. A
-    mask has its image's stem, or, where masks lie beside images or some image has no mask of its own stem, that
-    stem with a usual ending (``_mask``, ``_label``, ``_seg``, ``_segmentation``, ``_gt``, ``_manual1``,
-    ``_1stHO``) or beginning (``mask_``, ``label_``, ``seg_``, ``gt_``).
-
-    Args:
-        part: the folder.
-        categories: labels to draw, see :func:`~topolora_monai.data.labelme.read_labelme`.
-        line_width: likewise.
+    Recognised are ``images/`` and ``masks/`` in it, labelme's files beside images, to which ``categories`` and
+    ``line_width`` apply as in :func:`~topolora_monai.data.labelme.read_labelme`, and masks beside images. A mask has
+    its image's stem, or, where masks lie beside images or some image has no mask of its own stem, that stem with a
+    usual ending (``_mask``, ``_label``, ``_seg``, ``_segmentation``, ``_gt``, ``_manual1``, ``_1stHO``) or beginning
+    (``mask_``, ``label_``, ``seg_``, ``gt_``).
 
     Raises:
         DataError: if nothing is recognised, an image has no mask, or something could be meant in two ways.

@@ -65,8 +65,8 @@ class WholeBatches(DistributedSampler[Any]):
         data: whose items are ordered.
         batch_size: items in a step of one process.
         seed: of the run.
-        processes: that train together; None for those that do.
-        rank: of this one.
+        processes: that train together, of which this is number ``rank``; None for those that do.
+        rank: see there.
 
     Example:
         >>> alone = list(WholeBatches(range(7), 4, seed=0))

@@ -29,11 +29,7 @@ _logger = logging.getLogger(__name__)
 
 
 def record_split(root: str | Path, **splits: Sequence[Item]) -> SplitRecord:
-    """Name and content of every image and mask; each file is read once in a process.
-
-    Args:
-        root: of the data set.
-        **splits: items by split.
+    """Name and content of every image and mask of the splits; each file is read once in a process.
 
     Raises:
         DataError: if a file cannot be read.

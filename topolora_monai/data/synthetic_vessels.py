@@ -29,9 +29,8 @@ _VERSION = 1
 class SyntheticVessels(Folder):
     """24 images of 512x512 with vessels of 2 to 12 px, masks and fields of view, seeded.
 
-    Vessels leave an optic disc, wander, branch and taper; each tree is connected. Light is uneven, the
-    background is textured and noisy, and the surround of the round field of view is dark. 16 images are for
-    training, 4 for validation, 4 for test. Made by :func:`draw_sample`, so free of any licence.
+    Vessels leave an optic disc, wander, branch and taper; each tree is connected. 16 images are for training, 4 for
+    validation, 4 for test. Made by :func:`draw_sample`, so free of any licence.
 
     Args:
         root: folder to keep the images in; filled when it does not hold them yet, and mended where one is damaged.
@@ -68,11 +67,7 @@ class SyntheticVessels(Folder):
 def draw_sample(
     rng: np.random.Generator, size: int = _SIZE
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw one image with its truth.
-
-    Args:
-        rng: source of all randomness.
-        size: side in pixels; vessel widths stay 2 to 12 px.
+    """Draw one image with its truth; vessel widths stay 2 to 12 px whatever the size.
 
     Returns:
         Image (size, size, 3), vessel mask (size, size) and field of view (size, size); uint8, masks 0/255.

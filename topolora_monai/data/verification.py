@@ -20,7 +20,6 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import (
     ImageData,
-    LabelValues,
     align,
     image_kind,
     image_orientation,
@@ -33,7 +32,7 @@ from topolora_monai.io import (
 __all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
 _NEARLY_ALL = 0.995
-"""A mask with a larger share of one class is worth a look; with all of it, it is blank."""
+"""A mask with a larger share of one class is worth a look, as is one that may be inverted."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Verification:
         return not any(finding.kind == "defect" for finding in self.findings)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
     """One item after it was opened."""
 
@@ -81,7 +80,10 @@ class _Seen:
     content: str | None = None
     deep: int | None = None
     """Largest value of a picture of 16 bit."""
-    findings: tuple[Finding, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
+
+    def find(self, kind: Literal["defect", "note"], path: str, message: str) -> None:
+        self.findings.append(Finding(kind, self.split, path, message))
 
 
 def _pixels(blocks: Iterable[ImageData]) -> tuple[NDArray[np.bool_], str, float]:
@@ -124,7 +126,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
     """
     work = [(split, item) for split in SPLITS for item in data.items(split)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        opened = pool.map(lambda one: _open(one[0], one[1], data.label_values, data.channels, blank_is_legal), work)
+        opened = pool.map(lambda one: _open(one[0], one[1], data, blank_is_legal), work)
         seen = list(tqdm(opened, total=len(work), desc="verifying", unit="image", disable=not progress))
     splits = {split: SplitFacts() for split in SPLITS}
     for one in seen:
@@ -136,63 +138,55 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
     return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen), *_shallow(seen)])
 
 
-def _open(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
+def _open(split: Split, item: Item, data: SegmentationData, blank_is_legal: bool) -> _Seen:
+    seen = _Seen(split, item)
     try:
         if "image" in item:
-            check_item(item, label_values)
-        return _measure(split, item, label_values, channels, blank_is_legal)
+            check_item(item, data.label_values)
+        _look_at(seen, data, blank_is_legal)
     except DataError as error:
-        path = item.get("image", item.get("label", ""))
-        return _Seen(split, item, findings=(Finding("defect", split, path, str(error)),))
+        seen = _Seen(split, item)
+        seen.find("defect", item.get("image", item.get("label", "")), str(error))
+    return seen
 
 
-def _measure(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
-    axis, index = item.get("axis"), item.get("slice")
-    findings = list(_orientations(split, item))
+def _look_at(seen: _Seen, data: SegmentationData, blank_is_legal: bool) -> None:
+    item = seen.item
+    axis, index, image = item.get("axis"), item.get("slice"), item.get("image")
     blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
-    content: str | None = None
-    deep: int | None = None
-    size = image_size(item.get("image", item.get("label", "")), axis)
-    valid = np.ones(size, bool)
-    if "image" in item:
-        notes = ((mask, align(mask, item["image"]).note) for mask in (item[key] for key in MASKS if key in item))
-        findings += [Finding("note", split, mask, note) for mask, note in notes if note]
-        valid, content, spread = _pixels(read_blocks(item["image"], channels, axis, index))
-        deep = item_maximum(item)
-        if not spread > 0:
-            why = "image is blank: all pixels are equal" if valid.any() else "image holds no valid pixel"
-            findings.append(Finding(blank, split, item["image"], why))
-            content = None
-    if "label" not in item:
-        return _Seen(split, item, size, None, content, deep, tuple(findings))
-    classes, known = read_labels(item["label"], label_values, axis, index, like=item.get("image"))
-    valid = valid if known is None else valid & known
-    if "fov" in item:
-        valid = valid & (read_mask(item["fov"], axis, index, like=item.get("image")) > 0)
-    share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
-    message = _about_share(share)
-    if message:
-        findings.append(Finding(blank if share in (0, 1) else "note", split, item["label"], message))
-    return _Seen(split, item, size, share, content, deep, tuple(findings))
-
-
-def _about_share(foreground: float) -> str | None:
-    """What is worth saying of a mask's share of foreground."""
-    if foreground in (0, 1):
-        return f"mask is blank: all of it is {'foreground' if foreground else 'background'}"
-    if max(foreground, 1 - foreground) > _NEARLY_ALL:
-        return f"mask is nearly all one class: {foreground:.2%} foreground"
-    return f"more than half of the mask is foreground: {foreground:.1%}" if foreground > 0.5 else None
-
-
-def _orientations(split: Split, item: Item) -> Iterator[Finding]:
-    """Notes on files with an orientation tag; of a volume, once."""
-    for key in ("image", "label", "fov"):
-        path = str({**item}.get(key, ""))
-        tag = image_orientation(path) if path and not item.get("slice") else 1
+    seen.size = image_size(image or item["label"], axis)
+    valid = np.ones(seen.size, bool)
+    for kind in () if index else ("image", "label", "fov"):  # of a volume, once
+        path = str({**item}.get(kind, ""))
+        tag = image_orientation(path) if path else 1
         if tag != 1:
             what = "is passed over for its georeference" if image_kind(path) == "raster" else "is read upright"
-            yield Finding("note", split, path, f"{key} has orientation tag {tag} and {what}")
+            seen.find("note", path, f"{kind} has orientation tag {tag} and {what}")
+    if image is not None:
+        for mask in (item[key] for key in MASKS if key in item):
+            note = align(mask, image).note
+            if note:
+                seen.find("note", mask, note)
+        valid, digest, spread = _pixels(read_blocks(image, data.channels, axis, index))
+        seen.deep = item_maximum(item)
+        if spread > 0:
+            seen.content = digest
+        else:
+            why = "image is blank: all pixels are equal" if valid.any() else "image holds no valid pixel"
+            seen.find(blank, image, why)
+    if "label" not in item:
+        return
+    classes, known = read_labels(item["label"], data.label_values, axis, index, like=image)
+    valid = valid if known is None else valid & known
+    if "fov" in item:
+        valid = valid & (read_mask(item["fov"], axis, index, like=image) > 0)
+    seen.foreground = share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
+    if share in (0, 1):
+        seen.find(blank, item["label"], f"mask is blank: all of it is {'foreground' if share else 'background'}")
+    elif max(share, 1 - share) > _NEARLY_ALL:
+        seen.find("note", item["label"], f"mask is nearly all one class: {share:.2%} foreground")
+    elif share > 0.5:
+        seen.find("note", item["label"], f"more than half of the mask is foreground: {share:.1%}")
 
 
 def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:

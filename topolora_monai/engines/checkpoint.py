@@ -66,8 +66,8 @@ class RunCheckpoint:
     Args:
         output_dir: folder of the run.
         adaptation: the adapted network, trained by ``optimizer`` with its ``lr_scheduler``.
-        optimizer: see there.
-        lr_scheduler: see there.
+        optimizer: its state is kept, as is that of ``lr_scheduler``.
+        lr_scheduler: stepped each iteration.
         evaluator: the validation engine.
         dice: its metric, which chooses the best state, its threshold and its temperature.
         cldice: a further metric of the evaluator, which chooses the threshold instead.

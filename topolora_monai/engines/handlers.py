@@ -147,13 +147,7 @@ class NonFiniteGuard:
 
 
 class EarlyStopping:
-    """Stop training after ``patience`` validations without improvement, by Ignite's handler; attach it to the trainer.
-
-    Args:
-        patience: 0 never stops.
-        evaluator: the validation engine.
-        metric: its name, higher is better.
-    """
+    """Stop a trainer when ``patience`` validations have not raised a metric, by Ignite's handler; 0 never stops."""
 
     def __init__(self, patience: int, evaluator: Engine, metric: str) -> None:
         self.patience = patience

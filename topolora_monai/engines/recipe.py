@@ -141,7 +141,7 @@ class Recipe:
 def training_workflow(
     spec: ModelSpec, adaptation: Adaptation, data: SegmentationData, **overrides: Any
 ) -> ConfigWorkflow:
-    """The packaged training workflow, set up to train a model on, as it was trained before.
+    """The packaged training workflow, not initialised yet, set up to train a model on, as it was trained before.
 
     Nothing that a file says becomes a part of the configuration but numbers, switches and known words. Where several
     processes trained together, one accumulates as many batches more.
@@ -151,9 +151,6 @@ def training_workflow(
         adaptation: its network, which is trained.
         data: to train it on, of the model's channels and classes.
         **overrides: further ids.
-
-    Returns:
-        Not initialised yet; its ``trainer`` and ``evaluator`` are MONAI's engines.
 
     Raises:
         ConfigError: if the package's bundle is not there.

@@ -133,13 +133,7 @@ def check_classes(
     activation: Activation = "sigmoid",
     multiclass_head: MulticlassHead = "per_class",
 ) -> None:
-    """Make sure that a network has an output for each class of the data but the background.
-
-    Args:
-        classes: names, the background first.
-        out_channels: of the network.
-        activation: what makes probabilities of its outputs.
-        multiclass_head: what makes its outputs.
+    """Make sure that a network has an output for each of the data's classes, of which the first is the background.
 
     Raises:
         ConfigError: if the numbers differ, the names are not told apart, or head and activation do not fit.

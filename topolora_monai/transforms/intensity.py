@@ -70,16 +70,13 @@ class IntensityScaling:
         return self.pixel_values != "linear"
 
     def limits(self, values: ArrayLike, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Lower and upper limit of each channel of one scene.
+        """Lower and upper limit of each channel of one scene, (C, 2), in decibels where the logarithm is taken.
 
-        Only valid, finite pixels count; under the logarithm, zeros and negative values do not.
+        Only valid, finite pixels count, and positive ones under the logarithm; a channel without any gets (0, 1).
 
         Args:
             values: raw values of shape (C, ...).
             valid: of the spatial shape, True where there is data; None takes every pixel.
-
-        Returns:
-            Shape (C, 2), in decibels where the logarithm is taken; (0, 1) for a channel without any such pixel.
 
         Raises:
             DataError: if ``valid`` has another shape.
@@ -92,17 +89,10 @@ class IntensityScaling:
         return np.stack([self._percentiles(channel if valid is None else channel[valid]) for channel in channels])
 
     def apply(self, values: ArrayLike, limits: ArrayLike) -> NDArray[np.float32]:
-        """Clip to the limits and scale to [0, 1].
+        """Clip raw values of shape (C, ...) to limits of shape (C, 2), as :meth:`limits` gives, and scale to [0, 1].
 
         What is not a finite number, or has no logarithm, becomes 0. Where both limits are equal, what lies above
         becomes 1 and everything else 0.
-
-        Args:
-            values: raw values of shape (C, ...).
-            limits: shape (C, 2), as :meth:`limits` gives for this scene or one like it.
-
-        Returns:
-            Array of the values' shape.
 
         Raises:
             DataError: if there are limits for another number of channels.

@@ -137,10 +137,8 @@ def raster_limits(path: str | Path, channels: int, scaling: IntensityScaling) ->
 def squash(side: int, protocol: str) -> list[Transform]:
     """Transforms by which the authors of a method bring images of any shape to one size, and masks with them.
 
-    Args:
-        side: in pixels.
-        protocol: of a :class:`~topolora_monai.model.ModelSpec`: ``"published"`` interpolates linearly,
-            ``"published_conv_lora"`` by the bicubic filter with antialias, and ``"native"`` leaves images as they are.
+    The ``protocol`` of a :class:`~topolora_monai.model.ModelSpec` is ``"published"``, which interpolates linearly,
+    ``"published_conv_lora"``, by the bicubic filter with antialias, or ``"native"``, which leaves images as they are.
 
     Example:
         >>> [type(transform).__name__ for transform in squash(384, "published")], squash(384, "native")
