@@ -6,7 +6,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL
 from topolora_monai.engines import Recipe
-from topolora_monai.engines.ids import MOVED
+from topolora_monai.engines.settings import MOVED
 from topolora_monai.errors import ConfigError
 
 OVERLAYS = ("multi_gpu_train.yaml", "conv_lora.yaml", "published.yaml", "published_conv_lora.yaml", "quick.yaml")
@@ -17,10 +17,13 @@ def stated(name: str) -> dict:
 
 
 def refusal(*names: str, **options) -> str:
-    """What a training with these overrides says before anything is read."""
-    paths = [str(CONFIGS / name) for name in names or ("train.yaml",)]
-    workflow = ConfigWorkflow(paths, logging_file=False, workflow_type="train", **SMALL | options)
-    workflow.parser["initialize"] = ["$topolora_monai.engines.check_ids()"]
+    """What a run with these overrides says before anything is read."""
+    names = names or ("train.yaml",)
+    small = SMALL if names[0] == "train.yaml" else {}
+    paths = [str(CONFIGS / name) for name in names]
+    workflow = ConfigWorkflow(paths, logging_file=False, workflow_type="train", **small | options)
+    (check,) = (line for line in workflow.parser["initialize"] if "check_ids" in line)
+    workflow.parser["initialize"] = [check]
     try:
         workflow.initialize()
     except Exception as error:
@@ -42,7 +45,7 @@ def test_overlays_hold_what_differs_alone(name):
     """No value that ``train.yaml`` has already, and no place that it does not have."""
     base = ConfigParser(stated("train.yaml"))
     own = {"local_rank", "gpu", "rank", "validate#sampler", "validate#dataloader#sampler"}
-    for place, value in stated(name).items():
+    for place, value in ((place.removeprefix("+"), value) for place, value in stated(name).items()):
         assert place in own or base.get(place) != value, place
         parent = place.rpartition("#")[0]
         assert place in own or base.get(parent or place) is not None, place
@@ -60,6 +63,28 @@ def test_overlays_hold_what_differs_alone(name):
 )
 def test_misspelt_ones_are_refused_with_the_closest(name, closest):
     assert f"did you mean --{closest}?" in refusal(**{name: 3})
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "closest"),
+    [
+        ("evaluate.yaml", "treshold", "threshold"),
+        ("evaluate.yaml", "anotator", "annotator"),
+        ("evaluate.yaml", "validate#handler", "validate#handlers"),
+        ("inference.yaml", "flip_axis", "flip_axes"),
+        ("inference.yaml", "inputs", "input"),
+    ],
+)
+def test_misspelt_ones_of_evaluation_and_inference_are_refused_with_the_closest(config, name, closest):
+    assert f"did you mean --{closest}?" in refusal(config, **{name: 3})
+
+
+@pytest.mark.parametrize("config", ["evaluate.yaml", "inference.yaml"])
+def test_what_evaluation_and_inference_state_passes(config):
+    assert refusal(config) == ""
+    assert refusal(config, pixel_values="db", threshold=0.5, again=["$print('again')"]) == ""
+    assert "lora_rank" in refusal(config, lora_rank=4)
+    assert "is now" not in refusal(config, lora_rank=4)  # has moved in training alone
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from topolora_monai.data.split_lists import split_list
-from topolora_monai.data.stare import Stare
+from topolora_monai.data.benchmark import split_list
+from topolora_monai.data.fundus import Stare
 
 Record = list[tuple[str, str]]
 """One annotated image: relative paths with what they are (image, mask, fov, colour)."""

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.data.test_shapes import encode
-from topolora_monai.data import mask_cache
+from topolora_monai.data import annotation_files
 from topolora_monai.data.coco import read_coco
 from topolora_monai.data.items import check_items
 from topolora_monai.data.labelme import read_labelme
-from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.errors import ConfigError, DataError
 
 HEIGHT, WIDTH = 24, 30
 
@@ -83,26 +83,17 @@ class TestCoco:
     def test_chosen_categories(self, coco):
         lesion = read_coco(coco[1](), categories=["lesion"])
         assert [(pixels(item) > 0).sum() for item in lesion] == [34, 0, blob().sum(), 0]
-        both = read_coco(coco[1](), categories=["lesion", "vessel"], class_index=True)
-        assert [np.unique(pixels(item)).tolist() for item in both] == [[0, 1, 2], [0, 2], [0, 1], [0]]
-        assert (pixels(both[0]) == 2).sum() == 100
-        file_order = read_coco(coco[1](), class_index=True)
-        assert (pixels(file_order[0]) == 1).sum() == 100
         with pytest.raises(ConfigError, match="did you mean vessel"):
             read_coco(coco[1](), categories=["vesel"])
-
-    def test_later_class_covers_earlier(self, coco):
-        content, write = coco
-        content["annotations"][1]["segmentation"] = [box(2, 3, 5, 10)]
-        mask = pixels(read_coco(write(), class_index=True)[0])
-        assert [(mask == value).sum() for value in (1, 2)] == [50, 50]
 
     def test_edited_file_is_drawn_again_and_an_old_one_is_not(self, coco, monkeypatch):
         content, write = coco
         first = read_coco(write())
         drawn = []
-        draw = mask_cache._draw
-        monkeypatch.setattr(mask_cache, "_draw", lambda annotated: drawn.append(annotated.mask_name) or draw(annotated))
+        draw = annotation_files._draw
+        monkeypatch.setattr(
+            annotation_files, "_draw", lambda annotated: drawn.append(annotated.mask_name) or draw(annotated)
+        )
         assert read_coco(write()) == first
         assert drawn == []
         content["annotations"][0]["segmentation"] = [box(2, 3, 10, 11)]
@@ -147,7 +138,8 @@ class TestCoco:
 
     def test_no_place_to_keep_masks_at_all(self, coco, tmp_path, monkeypatch):
         path = coco[1]()
-        meant = [pixels(item) for item in read_coco(path, mask_folder=tmp_path / "m")]
+        meant = [pixels(item) for item in read_coco(path)]
+        path.with_name("annotations_masks").rename(tmp_path / "elsewhere")
         path.with_name("annotations_masks").touch()
         (tmp_path / "cache").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -164,8 +156,6 @@ class TestCoco:
         write_image("set/a.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
         with pytest.raises(DataError, match=r"several image files \(image 1\)"):
             read_coco(path)
-        (tmp_path / "set/images").rename(tmp_path / "set/photographs")
-        assert "photographs" in read_coco(path, image_folder=tmp_path / "set/photographs")[0]["image"]
 
     def test_equal_stems_get_masks_of_their_own(self, coco, write_image):
         content, write = coco
@@ -175,15 +165,11 @@ class TestCoco:
         items = {Path(item["image"]).parent.name: item for item in read_coco(write())}
         assert [(pixels(items[name]) > 0).sum() for name in "ab"] == [134, blob().sum()]
 
-    def test_given_mask_folder_and_unwritable_ones(self, coco, tmp_path, monkeypatch):
+    def test_masks_go_to_the_cache_where_their_place_cannot_be_written(self, coco, tmp_path, monkeypatch):
         path = coco[1]()
-        assert Path(read_coco(path, mask_folder=tmp_path / "m")[0]["label"]).parents[1] == tmp_path / "m"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         path.with_name("annotations_masks").touch()
         assert Path(read_coco(path)[0]["label"]).is_relative_to(tmp_path / "cache/topolora_monai")
-        (tmp_path / "file").touch()
-        with pytest.raises(OutputError, match="cannot write the masks"):
-            read_coco(path, mask_folder=tmp_path / "file")
 
     @pytest.mark.parametrize(
         ("where", "value", "message", "details"),
@@ -298,8 +284,6 @@ class TestLabelme:
         )
         assert (pixels(read_labelme(folder)[0]) > 0).sum() == 150 - 30
         assert (pixels(read_labelme(folder, ["vein"])[0]) > 0).sum() == 100 - 20
-        mask = pixels(read_labelme(folder, class_index=True)[0])
-        assert [(mask == value).sum() for value in (1, 2)] == [80, 40]  # sorted: artery, vein
         with pytest.raises(ConfigError, match="did you mean vein"):
             read_labelme(folder, ["vien"])
 

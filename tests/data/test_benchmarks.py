@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.data.fakes import RECORDS, draw, touch
 from topolora_monai.data import BENCHMARKS, SPLITS, check_items, open_dataset
-from topolora_monai.data.split_lists import split_list
+from topolora_monai.data.benchmark import split_list
 from topolora_monai.errors import ConfigError, DataError
 
 DRAWN_EVERY = {"drive": 4, "stare": 2, "chase_db1": 3, "hrf": 4, "sen1floods11": 40, "cvc_clinicdb": 40}

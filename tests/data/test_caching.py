@@ -16,9 +16,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlipd, RandScaleIntensityd, Resized, SpatialPadd, Transform
 
-from topolora_monai.data import caching, content_keys
-from topolora_monai.data.caching import cached
-from topolora_monai.data.content_keys import content_key
+from topolora_monai.data import caching
+from topolora_monai.data.caching import cached, content_key
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.transforms import GreenClahed, IntensityScaling, LoadItem, RefinedLeed
 
@@ -107,7 +106,7 @@ def random_scale(prob=1.0):
 def another_process() -> list[str]:
     """Lines printed by code at a prompt."""
     code = (
-        "from topolora_monai.data.content_keys import content_key\n"
+        "from topolora_monai.data.caching import content_key\n"
         "from topolora_monai.transforms import LoadItem\n"
         "print(content_key([{'y': 1.5, 'x': None}, LoadItem(label_values={1: 1, 0: 0})]))\n"
         "class Step: pass\n"
@@ -304,7 +303,7 @@ class TestWhatMakesAnotherEntry:
         keys = []
         for helper in (1, 1, 2):
             (tmp_path / "own_steps.py").write_text(source.format(helper))
-            content_keys._file_digest.cache_clear()
+            caching._file_digest.cache_clear()
             sys.modules.pop("own_steps", None)
             importlib.invalidate_caches()
             keys.append(content_key(importlib.import_module("own_steps").Below()))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.bundles.helpers import CONFIGS
 from topolora_monai.data import open_dataset, verify
-from topolora_monai.data.depth import picture_bits
+from topolora_monai.data.depth import fitted_scaling
 from topolora_monai.errors import ConfigError
 from topolora_monai.model import ModelSpec
 from topolora_monai.transforms import IntensityScaling, LoadItem
@@ -36,7 +36,7 @@ def write_folder(root, largest):
 def test_least_depth_that_holds_the_training_images(tmp_path, caplog, largest, bits):
     data = open_dataset("folder", write_folder(tmp_path, largest))
     with caplog.at_level(logging.INFO):
-        assert picture_bits(data.items("training")) == bits
+        assert fitted_scaling(data.items("training")).bits == bits
     assert (f"no value above {2**bits - 1:,}" in caplog.text) == (bits < 16)
     notes = [finding.message for finding in verify(data).findings if finding.kind == "note"]
     assert len(notes) == (bits < 16)
@@ -45,7 +45,7 @@ def test_least_depth_that_holds_the_training_images(tmp_path, caplog, largest, b
 
 def test_eight_bit_pictures_and_a_chosen_depth(tmp_path):
     Image.fromarray(np.full((4, 4), 3, np.uint8)).save(tmp_path / "a.png")
-    assert picture_bits([{"name": "a", "image": str(tmp_path / "a.png")}]) == 16
+    assert fitted_scaling([{"name": "a", "image": str(tmp_path / "a.png")}]).bits == 16
     for wrong in (7, 17, 12.0, True, "auto"):
         with pytest.raises(ConfigError, match="8 to 16"):
             IntensityScaling(bits=wrong)

@@ -16,8 +16,9 @@ import pytest
 
 from tests.processes import run_code
 from topolora_monai.data import download
-from topolora_monai.data.download import Archive, download_archives, download_file, file_sha256, unpack_archives
+from topolora_monai.data.download import Archive, download_archives, unpack_archives
 from topolora_monai.errors import DataError, OutputError
+from topolora_monai.io.download import download_file, file_sha256
 
 CONTENT = bytes(range(256)) * 20_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

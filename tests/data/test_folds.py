@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from topolora_monai.data.folds import cross_validation, fold_parts, fold_splits, groups_from_names, random_splits
+from topolora_monai.data.folds import cross_validation, fold_parts, groups_from_names, random_splits
 from topolora_monai.data.items import SPLITS, Item
 from topolora_monai.errors import ConfigError, DataError
 
@@ -59,14 +59,13 @@ class TestFolds:
 
     def test_given_groups_win(self):
         items = scans(6)
-        parts = fold_parts(items, 3, groups=["a", "b", "c", "a", "b", "c"])
+        parts = fold_parts([Item(**item, group=group) for item, group in zip(items, "abcabc", strict=True)], 3)
         assert sorted(names(part) for part in parts) == [
             ["scan00", "scan03"],
             ["scan01", "scan04"],
             ["scan02", "scan05"],
         ]
         assert {item["group"] for part in parts for item in part} == {"a", "b", "c"}
-        assert "group" not in items[0]
 
     def test_equal_names_in_other_folders_are_two_images(self):
         items = [Item(name="a", image=f"/{folder}/a.png") for folder in "xyz"]
@@ -84,7 +83,7 @@ class TestFolds:
 class TestRounds:
     def test_every_image_is_for_test_and_for_validation_once(self):
         items = scans(8, sizes=(4, 3, 2))
-        rounds = [fold_splits(items, 5, fold) for fold in range(5)]
+        rounds = [cross_validation(fold_parts(items, 5), fold) for fold in range(5)]
         for split, times in (("test", 1), ("validation", 1), ("training", 3)):
             counts = Counter(name for splits in rounds for name in names(splits[split]))
             assert counts == dict.fromkeys(names(items), times)
@@ -96,7 +95,7 @@ class TestRounds:
 
     def test_validation_fraction(self):
         for folds in (2, 4):
-            splits = fold_splits(scans(20), folds, 1, validation_fraction=0.2)
+            splits = cross_validation(fold_parts(scans(20), folds), 1, validation_fraction=0.2)
             test = names(fold_parts(scans(20), folds)[1])
             assert names(splits["test"]) == test
             assert 1 <= len(splits["validation"]) < 20 - len(test)
@@ -110,11 +109,9 @@ class TestRounds:
         assert names(splits["training"]) == sorted(names(parts[0]) + names(parts[1]))
 
     def test_impossible_rounds(self):
-        with pytest.raises(ConfigError, match="none is left for training"):
-            fold_splits(scans(9), 2, 0)
         for fold in (3, -1, 1.0):
             with pytest.raises(ConfigError, match="no such fold") as error:
-                fold_splits(scans(9), 3, fold)
+                cross_validation(fold_parts(scans(9), 3), fold)
             assert "from 0 to 2" in str(error.value)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from topolora_monai.data import check_items
-from topolora_monai.data.slices import expand_slices
+from topolora_monai.data.items import expand_slices
 from topolora_monai.errors import DataError
 from topolora_monai.transforms import LoadItem
 

@@ -19,7 +19,6 @@ from tests.processes import run_code
 from topolora_monai.data import find_images
 from topolora_monai.engines import (
     AutocastInferer,
-    FlipInferer,
     GradientClipping,
     LossRamp,
     NonFiniteGuard,
@@ -34,7 +33,7 @@ from topolora_monai.engines import (
 )
 from topolora_monai.errors import ConfigError, DataError, OutputError, TopoLoRAError
 from topolora_monai.losses import TopologyLoss
-from topolora_monai.model.inferers import default_precision
+from topolora_monai.model.inferers import FlipInferer, default_precision
 from topolora_monai.transforms import LoadItem
 
 

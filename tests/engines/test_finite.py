@@ -13,12 +13,11 @@ from monai.transforms import Activationsd
 from topolora_monai.engines import (
     PredictionWriter,
     SceneSegmenter,
-    TemperatureInferer,
     UncertaintyInferer,
-    check_finite,
     prepare_batch,
 )
 from topolora_monai.errors import TopoLoRAError
+from topolora_monai.model.inferers import TemperatureInferer, check_finite
 from topolora_monai.model.tiling import TileInferer
 from topolora_monai.reports import EvaluationReport, SplitScores
 from topolora_monai.transforms import IntensityScaling

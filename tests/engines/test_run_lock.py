@@ -49,7 +49,7 @@ def test_the_same_process_may_take_it_twice(tmp_path):
 
 
 def test_only_the_first_of_several_processes_locks(other, tmp_path, monkeypatch):
-    monkeypatch.setattr("topolora_monai.engines.run_lock.idist.get_rank", lambda: 1)
+    monkeypatch.setattr("topolora_monai.engines.output.idist.get_rank", lambda: 1)
     lock_output(tmp_path)
 
 

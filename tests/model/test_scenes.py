@@ -261,7 +261,7 @@ class TestChannelsAndScaling:
 
 
 def despeckled(item):
-    return RefinedLeed("image", 4, window_size=7, pixel_values="db", db_range="limits", mask_key="fov")(item)
+    return RefinedLeed("image", 4, pixel_values="db", db_range="limits", mask_key="fov")(item)
 
 
 class TestPreparedTiles:

@@ -188,11 +188,10 @@ class TestRefinedLee:
     def test_leaves_a_constant_image(self):
         np.testing.assert_allclose(filtered(np.full((20, 20), 0.3, np.float32)), 0.3, rtol=1e-6)
 
-    @pytest.mark.parametrize("window_size", [7, 11])
-    def test_reduces_variance_of_homogeneous_speckle_by_nearly_the_size_of_a_half_window(self, window_size):
+    def test_reduces_variance_of_homogeneous_speckle_by_nearly_the_size_of_a_half_window(self):
         image = np.random.default_rng(0).gamma(4, 1 / 4, (200, 200)).astype(np.float32)
-        smooth = filtered(image, window_size=window_size)
-        pixels = window_size * (window_size + 1) / 2
+        smooth = filtered(image)
+        pixels = 7 * 8 / 2
         # Some variance is let through where the sample's happens to exceed the speckle's, and the side is chosen.
         assert pixels / 3 < image.var() / smooth.var() < pixels
         assert smooth.mean() == pytest.approx(1, abs=0.02)
@@ -242,8 +241,3 @@ class TestSettings:
     def test_impossible_ones_are_refused_by_name(self, settings, named):
         with pytest.raises(ConfigError, match=named):
             RandSpeckled("image", **settings)
-
-    @pytest.mark.parametrize("window_size", [3, 6])
-    def test_impossible_windows_are_refused(self, window_size):
-        with pytest.raises(ConfigError, match="window_size"):
-            RefinedLeed("image", looks=1, window_size=window_size)

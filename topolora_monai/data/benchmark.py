@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from PIL import Image
 from torch.utils.data import Dataset
 
 from topolora_monai.data.download import Archive, download_archives, unpack_archives
-from topolora_monai.data.items import SPLITS, Item, Split
-from topolora_monai.data.layout import content
+from topolora_monai.data.fields_of_view import with_computed_fov
+from topolora_monai.data.items import SPLITS, Item, Split, image_files
+from topolora_monai.data.layout import Key, Part, by_key, content, find_folder, pairs, unwrap
 from topolora_monai.data.pictures import overlay
 from topolora_monai.errors import DataError, unknown_choice
 from topolora_monai.io import LabelValues
 from topolora_monai.transforms import IntensityScaling, LoadItem
 from topolora_monai.transforms.intensity import PixelValues
 
-__all__ = ["Benchmark", "Facts", "Modality", "Splits", "hold_out"]
+__all__ = ["Benchmark", "Facts", "Files", "Modality", "Parts", "Splits", "Where", "hold_out", "split_list"]
 
 Modality = Literal["optical", "sar"]
 Splits = dict[Split, list[Item]]
+
+_WHAT = {"image": "image", "label": "mask", "fov": "field of view", "second_label": "second annotation"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,35 @@ class Facts:
     annotators: tuple[str, ...] = ("first",)
     blank_is_legal: bool = False
     """Whether images without data and masks of one class belong to it."""
-    archives: tuple[Archive, ...] = field(default=())
+    archives: tuple[Archive, ...] = ()
 
 
-class Benchmark(Dataset[dict[str, Any]], ABC):
-    """A public data set in its official layout and split.
+class Parts(NamedTuple):
+    """What the files of each split lie in; of training alone, the data set tells each image's split."""
+
+    training: Sequence[str] = ("",)
+    validation: Sequence[str] = ()
+    test: Sequence[str] = ()
+
+
+class Where(NamedTuple):
+    """Folders that may hold a kind of file, ``{}`` standing for the part, and what of a stem its image shares."""
+
+    folders: tuple[str, ...]
+    key: Key = str
+
+
+class Files(NamedTuple):
+    """Where the files of an item are; all but ``second_label`` must be there."""
+
+    image: Where
+    label: Where
+    fov: Where | None = None
+    second_label: Where | None = None
+
+
+class Benchmark(Dataset[dict[str, Any]]):
+    """A public data set in its official layout and split; ``facts`` has its classes, terms and source.
 
     Args:
         root: folder of the data set.
@@ -75,6 +103,11 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     name: ClassVar[str]
     facts: ClassVar[Facts]
+    parts = Parts()
+    files: Files
+    held_out = 10
+    """Every so manieth training image is for validation; 0 where the owners say which are."""
+    computes_fov = False
 
     def __init__(
         self,
@@ -89,44 +122,23 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         fold: int = 0,
         allow_partial: bool = False,
     ) -> None:
+        facts = self.facts
         self.root = Path(root).absolute()
         self.split = _choice("split", split, SPLITS)
         self._asked_scheme = split_scheme  # None lets a layout that implies a split choose it
-        self.split_scheme = _choice("split_scheme", split_scheme or next(iter(self.facts.counts)), self.facts.counts)
-        self.annotator = _choice("annotator", annotator or self.facts.annotators[0], self.facts.annotators)
+        self.split_scheme = _choice("split_scheme", split_scheme or next(iter(facts.counts)), facts.counts)
+        self.annotator = _choice("annotator", annotator or facts.annotators[0], facts.annotators)
+        if self.annotator != facts.annotators[0] and self.files.second_label:
+            self.files = self.files._replace(label=self.files.second_label, second_label=self.files.label)
         self.fold = fold
         self.transforms = transforms
         self.allow_partial = allow_partial
         self.partial: str | None = None
-        self._load = LoadItem(
-            self.channels, IntensityScaling(pixel_values=self.pixel_values), label_values=self.label_values
-        )
+        self.channels, self.modality, self.classes = facts.channels, facts.modality, facts.classes
+        self.pixel_values, self.label_values = facts.pixel_values, facts.label_values
+        scaling = IntensityScaling(pixel_values=self.pixel_values)
+        self._load = LoadItem(self.channels, scaling, label_values=self.label_values)
         self._splits = self._verify(download, checksum)
-
-    @property
-    def channels(self) -> int:
-        """Channels of its images."""
-        return self.facts.channels
-
-    @property
-    def modality(self) -> Modality:
-        """What made the images."""
-        return self.facts.modality
-
-    @property
-    def pixel_values(self) -> PixelValues:
-        """Unit of the values of rasters."""
-        return self.facts.pixel_values
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in order of their numbers."""
-        return self.facts.classes
-
-    @property
-    def label_values(self) -> LabelValues | None:
-        """Class number of each value in a mask, where it is not evident."""
-        return self.facts.label_values
 
     def items(self, split: Split | None = None) -> list[Item]:
         """Annotated images of a split, by default the one the object was made for."""
@@ -134,9 +146,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def describe(self) -> dict[str, Any]:
         """``dataset``, ``split_scheme``, ``annotator``, and ``fold`` and ``partial`` where they apply."""
-        optional = {"fold": self.fold or None, "partial": self.partial}
         described = {"dataset": self.name, "split_scheme": self.split_scheme, "annotator": self.annotator}
-        return described | {key: value for key, value in optional.items() if value is not None}
+        return described | {key: getattr(self, key) for key in ("fold", "partial") if getattr(self, key)}
 
     def __len__(self) -> int:
         return len(self._splits[self.split])
@@ -149,17 +160,61 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
         """Draw a sample: the image, with the outline of its mask and of what is not scored."""
         return overlay(sample["image"].numpy(), sample["label"].numpy()[0], sample["fov"].numpy()[0] > 0)
 
-    @abstractmethod
+    def _parts(self) -> Parts:
+        """``parts`` of the chosen scheme."""
+        return self.parts
+
+    def _split_of(self, item: Item) -> Split | None:
+        """Where ``parts`` has training alone, what each item is for; None for nothing."""
+        raise NotImplementedError
+
+    def _together(self, item: Item) -> str:
+        """What must not be divided between training and validation."""
+        return item["name"]
+
     def _list(self) -> Splits:
         """Find every item of the chosen scheme; raise :meth:`_not_here` for a foreign layout."""
+        root, parts = self._unwrapped(), self._parts()
+        splits: Splits = {
+            split: [item for part in names for item in self._items(root, part)]
+            for split, names in zip(SPLITS, parts, strict=True)
+        }
+        if not parts.test:
+            splits = {s: [item for item in splits["training"] if self._split_of(item) == s] for s in SPLITS}
+        if self.held_out:
+            splits["training"], splits["validation"] = hold_out(splits["training"], self.held_out, self._together)
+        return splits
+
+    def _unwrapped(self) -> Path:
+        """The folder with training images, since archives unpack into one more."""
+        root = unwrap(self.root, self._holds_training_images)
+        if root is None:
+            raise self._not_here()
+        return root
+
+    def _holds_training_images(self, root: Path) -> bool:
+        folders = [_folder(root, self.files.image, part) for part in self._parts().training]
+        return any(by_key(image_files(folder), self.files.image.key) for folder in folders if folder)
+
+    def _items(self, root: Path, part: str) -> list[Item]:
+        """Items of a part: none where it is not there, refused where only something of it is."""
+        kinds = {kind: where for kind, where in self.files._asdict().items() if where is not None}
+        found = {kind: _folder(root, where, part) for kind, where in kinds.items()}
+        absent = [kind for kind, folder in found.items() if folder is None and kind != "second_label"]
+        if absent and not (found["image"] or found["label"]):
+            return []
+        if absent:
+            there = " and no ".join(kinds[kind].folders[0].format(part) for kind in absent)
+            raise self._not_here(found=f"no {there} in {root}")
+        items = pairs(**{kind: Part(at, kinds[kind].key, _WHAT[kind]) for kind, at in found.items() if at is not None})
+        return with_computed_fov(items) if self.computes_fov else items
 
     def _verify(self, download: bool, checksum: bool) -> Splits:
         if download:
             download_archives(self.facts.archives, self.root, self.facts.access)
         if not self.root.is_dir():
             raise DataError("data folder not found", path=self.root, hint=self._advice())
-        if self.facts.archives:
-            unpack_archives(self.facts.archives, self.root, checksum)
+        unpack_archives(self.facts.archives, self.root, checksum)
         splits = self._list()
         published = self.facts.counts[self.split_scheme]
         found = {split: len(splits[split]) for split in SPLITS}
@@ -169,8 +224,8 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
     def _accept_part(self, splits: Splits, found: Mapping[Split, int], published: tuple[int, int, int]) -> Splits:
         expected = dict(zip(SPLITS, published, strict=True))
-        if sum(found.values()) > sum(expected.values()) or not any(found.values()):
-            raise self._not_here(f"{sum(expected.values())} images", f"{sum(found.values())}")
+        if sum(found.values()) > sum(published) or not any(found.values()):
+            raise self._not_here(f"{sum(published)} images", f"{sum(found.values())}")
         if not self.allow_partial:
             raise DataError(
                 f"{self.facts.title} is incomplete",
@@ -179,7 +234,7 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
                 found=_counted(found),
                 hint="complete it, or accept a part by --allow_partial, in training --data#allow_partial true",
             )
-        self.partial = f"{sum(found.values())} of {sum(expected.values())} images"
+        self.partial = f"{sum(found.values())} of {sum(published)} images"
         if min(found.values()) == 0:
             splits = _divide(splits)
             self.partial += ", divided anew because a split was empty"
@@ -200,22 +255,27 @@ class Benchmark(Dataset[dict[str, Any]], ABC):
 
 
 def hold_out(
-    items: Sequence[Item], every: int, group: Callable[[Item], str] | None = None
+    items: Sequence[Item], every: int, group: Callable[[Item], str] = lambda item: item["name"]
 ) -> tuple[list[Item], list[Item]]:
-    """Take the first of every so many out of training, for validation where the owners publish none.
+    """Training and validation items: the first of every so many groups, such as the eyes of a patient, is held out."""
+    held = set(list(dict.fromkeys(map(group, items)))[::every])
+    return [item for item in items if group(item) not in held], [item for item in items if group(item) in held]
 
-    Args:
-        items: in a fixed order.
-        every: one in so many.
-        group: what must stay together, such as the eyes of a patient; each item for itself by default.
 
-    Returns:
-        Training and validation items.
+@cache
+def split_list(name: str) -> frozenset[str]:
+    """Stems of a published list of which image belongs to which split; sources in ``splits/README.md``.
+
+    Example:
+        >>> len(split_list("kvasir_seg_pranet_test"))
+        100
     """
-    keys = [group(item) if group else item["name"] for item in items]
-    held = set(list(dict.fromkeys(keys))[::every])
-    training = [item for item, key in zip(items, keys, strict=True) if key not in held]
-    return training, [item for item, key in zip(items, keys, strict=True) if key in held]
+    text = (files("topolora_monai.data") / "splits" / f"{name}.txt").read_text(encoding="utf-8")
+    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def _folder(root: Path, where: Where, part: str) -> Path | None:
+    return find_folder(root, *(name.format(part) for name in where.folders))
 
 
 def _divide(splits: Splits) -> Splits:

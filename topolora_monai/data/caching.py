@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import io
+import json
 import pickle
 import platform
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -20,16 +24,17 @@ from monai.transforms.traits import RandomizableTrait
 from monai.utils.enums import TraceKeys
 from torch.utils.data import Dataset
 
-from topolora_monai.data.content_keys import content_key
 from topolora_monai.errors import ConfigError
 from topolora_monai.io import volume_state
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import path_kind
 
-__all__ = ["cached"]
+__all__ = ["cached", "content_key"]
 
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "scikit-image", "pillow", "nibabel", "rasterio", "itk-io")
 _PACKAGE = Path(__file__).parents[1]
+_DEFAULT_MAKE = object().__reduce_ex__(2)[0]
+"""What pickle makes an object with that is no more than its class and attributes."""
 _CACHE = {"what": "to the cache folder", "instead": "choose another cache_dir"}
 
 
@@ -43,10 +48,9 @@ def cached(
 
     Without ``cache_dir`` that happens now and in memory (MONAI's ``CacheDataset``); items that are equal share one
     entry. With it, each item is stored when first asked for (MONAI's ``PersistentDataset``) and found again by
-    later runs. Its key holds the item; size and time of change of every file it names (of a folder, those of the
-    files in it); class, arguments and order of the deterministic transforms; the source of their modules and of
-    this package; and the versions of the libraries that read and transform. A change in any of these leads to
-    another entry; those of before stay until the folder is deleted. Damaged entries are made anew. Entries hold
+    later runs. Its key holds the item; size and time of change of every file it names; class, arguments and order of
+    the deterministic transforms; the source of their modules and of this package; and the versions of the libraries
+    that read and transform. Entries of before stay until the folder is deleted; damaged ones are made anew. They hold
     tensors, texts and numbers, and are read by PyTorch's loader that runs no code.
 
     Args:
@@ -57,8 +61,7 @@ def cached(
 
     Raises:
         ConfigError: for an impossible rate; with ``cache_dir``, for a transform whose content cannot be described,
-            such as one that holds a function, or when an item is asked for whose preprocessed form cannot be
-            stored.
+            such as one that holds a function, or an item whose preprocessed form cannot be stored.
         OutputError: for a folder that cannot be made or written to.
 
     Example:
@@ -79,6 +82,26 @@ def cached(
     return _DiskCache(data, transform, Path(cache_dir))
 
 
+def content_key(value: Any) -> str:
+    """A name, 64 hexadecimal digits, for what a value holds: the same for equal content alone, in any process.
+
+    Args:
+        value: texts, numbers, None, data types, lists and mappings of these, and objects that are no more than
+            their attributes, which count together with the source of their classes' modules.
+
+    Raises:
+        ConfigError: for what cannot be described, such as functions, arrays, open files or classes of a notebook.
+
+    Example:
+        >>> content_key({"a": 1, "b": [2]}) == content_key({"b": [2], "a": 1})
+        True
+        >>> content_key([1, 2]) == content_key([2, 1])
+        False
+    """
+    description = _describe(value, type(value).__name__)
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
 class _DiskCache(PersistentDataset):
     """MONAI's, with keys by content, writes beside the final place and checked reads."""
 
@@ -96,7 +119,8 @@ class _DiskCache(PersistentDataset):
         self.data = data
 
     def _cachecheck(self, item: Mapping[str, Any]) -> Any:
-        path = self.folder / f"{content_key([self.transform_hash, item, _file_states(item)])}.pt"
+        states = {key: volume_state(text) for key, text in item.items() if isinstance(text, str) and path_kind(text)}
+        path = self.folder / f"{content_key([self.transform_hash, item, states])}.pt"
         if path.is_file():
             try:
                 return _load(path)
@@ -104,13 +128,9 @@ class _DiskCache(PersistentDataset):
                 reason = str(error).partition("\n")[0]
                 warnings.warn(f"damaged cache entry is made anew: {path} ({reason})", stacklevel=2)
         content = _serialise(self._pre_transform(deepcopy(item)))
-        _write(content, path)
+        with atomic_write(path, **_CACHE) as beside:
+            beside.write_bytes(content)
         return _load(io.BytesIO(content))  # the same now as when it is read later
-
-
-def _file_states(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Name, time of change and size of every file that an item names, or that lies in a folder it names."""
-    return {key: volume_state(value) for key, value in item.items() if isinstance(value, str) and path_kind(value)}
 
 
 def _transform_key(transform: Compose) -> str:
@@ -126,10 +146,8 @@ def _transform_key(transform: Compose) -> str:
 def _versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -159,6 +177,56 @@ def _load(source: Path | io.BytesIO) -> Any:
         return torch.load(source, weights_only=True)
 
 
-def _write(content: bytes, path: Path) -> None:
-    with atomic_write(path, **_CACHE) as beside:
-        beside.write_bytes(content)
+def _describe(value: Any, where: str) -> Any:
+    """What JSON can hold of a value; ``where`` says in messages how it was reached."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value)}
+    if isinstance(value, type):
+        return _describe_class(value)
+    if isinstance(value, (list, tuple)):
+        return [_describe(member, f"{where}[{index}]") for index, member in enumerate(value)]
+    if isinstance(value, Mapping):
+        pairs = [[_describe(key, where), _describe(held, f"{where}[{key!r}]")] for key, held in value.items()]
+        return {"mapping": sorted(pairs, key=lambda pair: json.dumps(pair[0], sort_keys=True))}
+    return _describe_object(value, where)
+
+
+def _describe_object(value: Any, where: str) -> dict[str, Any]:
+    """By class and attributes, if these are all that it is made of."""
+    kind = type(value)
+    # As for pickle, so that MONAI's transforms leave out what they note of their use.
+    try:
+        make, arguments, attributes, *_ = value.__reduce_ex__(2)
+    except (TypeError, ValueError):  # not to be pickled, or in another form
+        make = None
+    if make is not _DEFAULT_MAKE or _source(kind.__module__) is None:
+        raise ConfigError(
+            "cannot tell whether a cached result of this would still be right",
+            expected="texts, numbers, lists and mappings of these, and objects of classes from a module",
+            found=f"{kind.__module__}.{kind.__qualname__} in {where}",
+            hint="leave cache_dir out, or take it out of the attributes of the transform",
+        )
+    return {
+        **_describe_class(kind),
+        "arguments": _describe(arguments[1:], kind.__qualname__),
+        "attributes": _describe(attributes, kind.__qualname__),
+    }
+
+
+def _describe_class(kind: type) -> dict[str, Any]:
+    """By name and the source of its module and those of its bases."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {"class": name, "sources": [_source(base.__module__) for base in kind.__mro__]}
+
+
+def _source(module: str) -> str | None:
+    """Digest of a module's file; None for what is built into Python or typed at a prompt."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return _file_digest(file) if file else None
+
+
+@functools.cache
+def _file_digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from topolora_monai.data.annotation_files import Place, category_values, find_image, finite_points, load_json
+from topolora_monai.data.annotation_files import Annotated, Place, category_values, draw_masks, load_json
 from topolora_monai.data.items import Item, plain_stem
-from topolora_monai.data.mask_cache import Annotated, draw_masks
 from topolora_monai.data.shapes import Mask, decode_rle, fill_polygon
 from topolora_monai.errors import DataError
 
@@ -23,42 +22,26 @@ def is_coco(content: object) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def read_coco(
-    path: str | Path,
-    image_folder: str | Path | None = None,
-    categories: Sequence[str] | None = None,
-    class_index: bool = False,
-    mask_folder: str | Path | None = None,
-) -> list[Item]:
-    """Images of a COCO JSON file, with a mask drawn for each.
+def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> list[Item]:
+    """Images of a COCO JSON file, with a mask drawn for each, in order of ``file_name``.
 
     Polygons and run lengths, plain or compressed, of all annotations of an image are united; so are the parts
     of one annotation, since COCO's polygons have no holes. Crowds (``iscrowd``) are foreground like single
     objects. An image without annotation has an empty mask. :mod:`topolora_monai.data.shapes` states which
     pixels belong to a polygon.
 
-    Masks are PNG files of 0 and 255 in a folder named after a hash of the JSON file, so that an edited one
-    gets new masks. They are drawn at the first call.
+    Masks are PNG files of 0 and 255, drawn at the first call and kept in ``STEM_masks/`` beside the JSON file, see
+    :func:`~topolora_monai.data.annotation_files.draw_masks`.
 
     Args:
-        path: the JSON file.
-        image_folder: that ``file_name`` is relative to; by default the JSON file's own folder, ``images/`` in it
-            or ``images/`` beside it, whichever has the image.
+        path: the JSON file; its images are in its own folder, in ``images/`` there or ``images/`` beside it.
         categories: names of those that are foreground; others are passed over. All by default.
-        class_index: in place of 255, write 1 for the first of ``categories`` (by default: of the file's), 2 for
-            the second and so on, later annotations over earlier ones.
-        mask_folder: where to keep the masks; by default ``STEM_masks/`` beside the JSON file, or, where that
-            cannot be written, in the user's cache.
-
-    Returns:
-        ``name``, ``image`` and ``label`` of each image, in order of ``file_name``.
 
     Raises:
         DataError: naming the JSON file and the image, if the file is not as COCO describes it, an image is
             missing or of another size, or an annotation has no outline, fewer than 3 points, or an unknown
             image or category.
         ConfigError: if one of ``categories`` is none of the file's.
-        OutputError: if the masks cannot be written.
     """
     path = Path(path).absolute()
     content = load_json(path)
@@ -67,23 +50,16 @@ def read_coco(
     entries = _by_id(content, "images", path)
     names = {key: str(category.get("name")) for key, category in _by_id(content, "categories", path).items()}
     annotations = _by_image(content, entries, names, path)
-    values = category_values(names.values(), categories, class_index, path)
+    values = category_values(names.values(), categories, path)
     value_of = {key: values[name] for key, name in names.items() if name in values}
-    folders = [path.parent, path.parent / "images", path.parent.parent / "images"]
-    folders = [Path(image_folder).absolute()] if image_folder else list(dict.fromkeys(folders))
+    folders = list(dict.fromkeys([path.parent, path.parent / "images", path.parent.parent / "images"]))
     images: list[Annotated] = []
     for key, entry in sorted(entries.items(), key=lambda pair: str(pair[1].get("file_name"))):
-        image = find_image(entry.get("file_name"), folders, Place(path, f"image {key}"))
-        images.append(
-            Annotated(
-                image=image,
-                mask_name=f"{len(images):05d}_{plain_stem(image)}",  # stems may repeat in other folders
-                source=path,
-                size=(entry.get("height"), entry.get("width")),
-                shapes=partial(_shapes, annotations[key], value_of, path),
-            )
-        )
-    return draw_masks(images, values, mask_folder or None, path.with_name(f"{path.stem}_masks"))
+        image = Place(path, f"image {key}").image(entry.get("file_name"), folders)
+        name = f"{len(images):05d}_{plain_stem(image)}"  # stems may repeat in other folders
+        size = (entry.get("height"), entry.get("width"))
+        images.append(Annotated(image, name, path, size, partial(_shapes, annotations[key], value_of, path)))
+    return draw_masks(images, values, path.with_name(f"{path.stem}_masks"))
 
 
 def _by_id(content: Mapping[str, Any], table: str, path: Path) -> dict[int | str, dict[str, Any]]:
@@ -142,9 +118,8 @@ def _mask(segmentation: Any, size: tuple[int, int], place: Place) -> Mask:
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise place.refuse("polygon is not a list of coordinates", "[x1, y1, x2, y2, ...]", str(polygon)[:100])
-        mask |= fill_polygon(
-            finite_points(list(zip(polygon[::2], polygon[1::2], strict=True)), 3, "polygon", place), size
-        )
+        corners = list(zip(polygon[::2], polygon[1::2], strict=True))
+        mask |= fill_polygon(place.points(corners, 3, "polygon"), size)
     return mask
 
 

@@ -33,13 +33,11 @@ class Listing(NamedTuple):
 
 
 def read_json_list(content: object, path: Path) -> Listing:
-    """Items of a MONAI datalist.
+    """Items of a MONAI datalist, whose paths are relative to its own.
 
-    Args:
-        content: of the file: ``training``, and optionally ``validation`` and ``test`` or ``testing``, lists of
-            entries with ``image``, ``label`` and optionally ``fov``, ``group`` and, in ``training``, ``fold``.
-            A list for test without any label, as the Medical Segmentation Decathlon's, is passed over.
-        path: that of the list, which other paths are relative to.
+    It has ``training``, and optionally ``validation`` and ``test`` or ``testing``, lists of entries with ``image``,
+    ``label`` and optionally ``fov``, ``group`` and, in ``training``, ``fold``. A list for test without any label, as
+    the Medical Segmentation Decathlon's, is passed over.
 
     Raises:
         DataError: if the list is not of that form, or has an image twice.

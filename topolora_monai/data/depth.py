@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from topolora_monai.data.items import Item
-from topolora_monai.errors import ConfigError
 from topolora_monai.io import deep_maximum, image_kind
 from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["bits_for", "fitted_scaling", "item_maximum", "picture_bits"]
+__all__ = ["bits_for", "fitted_scaling", "item_maximum"]
 
 _logger = logging.getLogger(__name__)
 
@@ -20,54 +19,32 @@ _DEPTHS = (8, 10, 12, 14, 16)
 
 
 def fitted_scaling(items: Sequence[Item], bits: int | Literal["auto"] = "auto", **settings: Any) -> IntensityScaling:
-    """Scaling that fits a training split.
+    """Scaling that fits a training split, so that 12 bits of a camera do not come out nearly black.
 
     Args:
-        items: of that split.
-        bits: as of :func:`picture_bits`.
+        items: of that split, so that nothing is learned from others.
+        bits: that pictures of 16 bit fill; ``"auto"`` takes the least of 8, 10, 12, 14 and 16 that holds every value,
+            and 16 where there is no such picture.
         **settings: the other arguments of :class:`~topolora_monai.transforms.IntensityScaling`.
 
     Raises:
-        ConfigError, DataError: as both.
-
-    Example:
-        >>> fitted_scaling([], pixel_values="db").bits
-        16
-    """
-    return IntensityScaling(bits=picture_bits(items, bits), **settings)
-
-
-def picture_bits(items: Sequence[Item], bits: int | Literal["auto"] = "auto") -> int:
-    """Bits that pictures of 16 bit fill, so that 12 bits of a camera do not come out nearly black.
-
-    Args:
-        items: of the training split, so that nothing is learned from others.
-        bits: ``"auto"`` takes the least of 8, 10, 12, 14 and 16 that holds every value; a number stands.
-
-    Returns:
-        16 where there is no such picture.
-
-    Raises:
-        ConfigError: for another word.
+        ConfigError: as that class.
         DataError: for a picture that cannot be read.
 
     Example:
-        >>> picture_bits([], 12), picture_bits([])
-        (12, 16)
+        >>> fitted_scaling([], pixel_values="db").bits, fitted_scaling([], 12).bits
+        (16, 12)
     """
-    if bits != "auto":
-        if not isinstance(bits, int):
-            raise ConfigError("unknown bits", expected="auto, or a whole number from 8 to 16", found=repr(bits))
-        return bits
-    found = bits_for(item_maximum(item) for item in items)
-    if found < 16:
-        _logger.info(
-            "pictures of 16 bit hold no value above %s: they are divided by it instead of by 65,535 "
-            "(bits %d; give --scaling#bits 16 if they were meant to be so dark)",
-            f"{2**found - 1:,}",
-            found,
-        )
-    return found
+    if bits == "auto":
+        bits = bits_for(item_maximum(item) for item in items)
+        if bits < 16:
+            _logger.info(
+                "pictures of 16 bit hold no value above %s: they are divided by it instead of by 65,535 "
+                "(bits %d; give --scaling#bits 16 if they were meant to be so dark)",
+                f"{2**bits - 1:,}",
+                bits,
+            )
+    return IntensityScaling(bits=bits, **settings)
 
 
 def bits_for(maxima: Iterable[int | None]) -> int:

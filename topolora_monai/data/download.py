@@ -23,26 +23,13 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
 from topolora_monai.io.download import download_file, file_sha256
 
-__all__ = [
-    "LARGEST_ARCHIVE",
-    "LARGEST_RATIO",
-    "MOST_MEMBERS",
-    "Archive",
-    "download_archives",
-    "download_file",
-    "file_sha256",
-    "unpack_archives",
-]
+__all__ = ["MOST_MEMBERS", "Archive", "download_archives", "unpack_archives"]
 
-LARGEST_ARCHIVE = 100_000_000_000
-"""Bytes that an archive may unpack to."""
-LARGEST_RATIO = 200
-"""Times its own size that an archive may unpack to; pictures reach 2 or 3, text and masks 50."""
 MOST_MEMBERS = 1_000_000
-"""Files and folders that it may hold."""
-
-_ALWAYS_FINE = 100_000_000
-"""Bytes up to which the ratio does not matter, since a few empty masks exceed any."""
+"""Files and folders that an archive may hold."""
+_LARGEST_ARCHIVE = 100_000_000_000  # bytes that it may unpack to
+_LARGEST_RATIO = 200  # times its own size; pictures reach 2 or 3, text and masks 50
+_ALWAYS_FINE = 100_000_000  # bytes up to which the ratio does not matter, since a few empty masks exceed any
 _UNPACKED = (".zip", ".tar", ".tar.gz", ".tgz")
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20
@@ -103,20 +90,13 @@ def download_archives(archives: Sequence[Archive], root: Path, access: str) -> N
 
 
 def unpack_archives(archives: Sequence[Archive], root: Path, checksum: bool) -> None:
-    """Unpack the archives that lie in ``root`` and are not unpacked yet.
+    """Unpack the archives that lie in ``root`` and are not unpacked yet; ``checksum`` compares with a pinned SHA-256.
 
-    What an archive holds is unpacked beside its place and renamed, so that an attempt that was killed or failed leaves
-    nothing that looks complete, and the next one starts over.
-
-    Args:
-        archives: of the data set.
-        root: its folder.
-        checksum: compare with the pinned SHA-256 first, where there is one.
+    An attempt that was killed or failed leaves nothing that looks complete, and the next one starts over.
 
     Raises:
         DataError: if one is damaged, another file, holds a link, a device or a name that leads elsewhere, or unpacks to
-            more than :data:`LARGEST_ARCHIVE` bytes, :data:`LARGEST_RATIO` times its size or :data:`MOST_MEMBERS`
-            files.
+            more than 100 GB, 200 times its size or :data:`MOST_MEMBERS` files.
         OutputError: if ``root`` cannot be written.
     """
     for archive in archives:
@@ -170,18 +150,18 @@ def _unpack(archive: Archive, root: Path) -> None:
 
 
 class _Member(NamedTuple):
-    """What an archive says of a file or folder in it, and how to read it; ``kind`` names what is neither."""
+    """What an archive says of a file or folder in it, and how to read a file; ``kind`` names what is neither."""
 
     name: str
     size: int
     kind: str | None
-    open: Callable[[], IO[bytes] | None]
+    open: Callable[[], IO[bytes]] | None
 
 
 def _checked(members: Iterable[_Member], path: Path, into: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     """Place and content of each file; refuses what may do harm before it is read."""
     packed = path.stat().st_size
-    most = min(LARGEST_ARCHIVE, max(LARGEST_RATIO * packed, _ALWAYS_FINE))
+    most = min(_LARGEST_ARCHIVE, max(_LARGEST_RATIO * packed, _ALWAYS_FINE))
     total = 0
     for number, member in enumerate(members, 1):
         total += member.size
@@ -189,7 +169,7 @@ def _checked(members: Iterable[_Member], path: Path, into: Path) -> Iterator[tup
             raise DataError(
                 "archive unpacks to more than is taken",
                 path=path,
-                expected=f"at most {LARGEST_ARCHIVE / 1e9:.0f} GB, {LARGEST_RATIO} times the archive's size beyond"
+                expected=f"at most {_LARGEST_ARCHIVE / 1e9:.0f} GB, {_LARGEST_RATIO} times the archive's size beyond"
                 f" {_ALWAYS_FINE / 1e6:.0f} MB, and {MOST_MEMBERS:,} files",
                 found=f"{total / 1e6:,.0f} MB from {packed / 1e6:,.1f} MB at file {number:,} ({member.name[:100]!r})",
                 hint="if it is the published one, unpack it yourself",
@@ -204,11 +184,10 @@ def _checked(members: Iterable[_Member], path: Path, into: Path) -> Iterator[tup
                 hint="take the one that its owners publish",
             )
         target = into.joinpath(*PurePosixPath(member.name).parts)
-        content = member.open()
-        if content is None:
+        if member.open is None:
             target.mkdir(parents=True, exist_ok=True)
         else:
-            yield target, content
+            yield target, member.open()
 
 
 def _leads_elsewhere(name: str) -> str | None:
@@ -223,15 +202,10 @@ def _leads_elsewhere(name: str) -> str | None:
 def _zip_members(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            mode = info.external_attr >> 16
-            kind = "a link" if stat.S_ISLNK(mode) else None
-            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
-                kind = "a device"
-            yield _Member(info.filename, info.file_size, kind, partial(_open_in_zip, archive, info))
-
-
-def _open_in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes] | None:
-    return None if info.is_dir() else archive.open(info)
+            form = stat.S_IFMT(info.external_attr >> 16)
+            harmless = form in (0, stat.S_IFREG, stat.S_IFDIR)
+            kind = None if harmless else "a link" if form == stat.S_IFLNK else "a device"
+            yield _Member(info.filename, info.file_size, kind, None if info.is_dir() else partial(archive.open, info))
 
 
 def _tar_members(path: Path) -> Iterator[_Member]:
@@ -243,7 +217,8 @@ def _tar_members(path: Path) -> Iterator[_Member]:
     ):
         for info in archive:
             kind = None if info.isreg() or info.isdir() else "a device" if info.isdev() else "a link"
-            yield _Member(info.name, info.size, kind, partial(archive.extractfile, info))
+            content = partial(cast(Any, archive.extractfile), info) if info.isreg() else None
+            yield _Member(info.name, info.size, kind, content)
 
 
 class _InPieces:

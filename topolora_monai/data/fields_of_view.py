@@ -27,17 +27,11 @@ _VERSION = 2
 
 
 def field_of_view(image: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Find the lit disc of a fundus photograph.
+    """Find the lit disc, shape (H, W), of a fundus photograph, (3, H, W) in [0, 1]; all True without a dark surround.
 
     The brightest channel, freed of specks by a 5x5 median, is cut a little above the level of the dark surround;
     the largest region of that, without holes, is the field of view. Against the published masks of DRIVE's 40
     images the mean intersection over union is 0.997.
-
-    Args:
-        image: shape (3, H, W), values in [0, 1].
-
-    Returns:
-        Array of shape (H, W); all True for an image without a dark surround.
 
     Example:
         >>> image = np.zeros((3, 40, 40), np.float32)

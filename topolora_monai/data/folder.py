@@ -14,10 +14,9 @@ from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.coco import is_coco, read_coco
 from topolora_monai.data.datalists import SPLIT_NAMES, Listing, read_csv_list, read_json_list
 from topolora_monai.data.folds import cross_validation, fold_parts, groups_from_names, random_splits
-from topolora_monai.data.items import SPLITS, Item, Split
+from topolora_monai.data.items import SPLITS, Item, Split, expand_slices
 from topolora_monai.data.layout import find_folder
 from topolora_monai.data.pairing import read_part
-from topolora_monai.data.slices import expand_slices
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import numbered
 from topolora_monai.io.regular import require_file
@@ -33,27 +32,22 @@ class Folder:
 
     Recognised, in this order:
 
-    - ``root`` is a ``.json`` file of COCO's (``images`` and ``annotations``), see
-      :func:`~topolora_monai.data.coco.read_coco`;
-    - ``root`` is another ``.json`` file: a MONAI datalist, ``{"training": [{"image": ..., "label": ...}], ...}``,
-      see :func:`~topolora_monai.data.datalists.read_json_list`;
+    - ``root`` is a ``.json`` file of COCO's, see :func:`~topolora_monai.data.coco.read_coco`;
+    - ``root`` is another ``.json`` file: a MONAI datalist, see :func:`~topolora_monai.data.datalists.read_json_list`;
     - ``root`` is a ``.csv`` file with columns ``image``, ``label`` and optionally ``fov``, ``split``, ``group``;
     - ``root/{training,validation,test}``, each as the following (also ``train``, ``val``, ``testing``);
-    - ``root/{images,masks}`` (also ``labels``) and optionally ``root/fov``;
-    - ``root`` with images and labelme's JSON files side by side;
-    - ``root`` with images and masks side by side, ``NAME.png`` and ``NAME_mask.png``.
+    - ``root/{images,masks}`` (also ``labels``) and optionally ``root/fov``, ``root`` with images and labelme's JSON
+      files side by side, or with images and masks, see :func:`~topolora_monai.data.pairing.read_part`.
 
-    See :func:`~topolora_monai.data.pairing.read_part` for the names that masks may have. Upper and lower case
-    are alike in names of folders and in suffixes. Paths in a list are relative to the list.
+    Upper and lower case are alike in names of folders and in suffixes. Paths in a list are relative to the list.
 
     A volume (NIfTI, DICOM folder, ...) counts as its slices, all in one split. So do images of one group, such as a
     patient; groups come from the list or from ``group_pattern``.
 
     What names no validation or test split is split by a hash of each image's or group's name, so that images which are
     added move none that was there, see :func:`~topolora_monai.data.folds.random_splits`; the shares reached are
-    logged. With ``folds`` it is one round of a cross-validation over what is there, ``fold`` for test and the next for
-    validation. Two folds leave none for validation, so ``validation_fraction`` of the other fold is taken. Where
-    images for test are given apart, or in a datalist with ``fold`` in each entry and a test list, ``fold`` is for
+    logged. With ``folds``, or a datalist with ``fold`` in each entry, it is one round of a cross-validation, see
+    :func:`~topolora_monai.data.folds.cross_validation`; of two folds, ``validation_fraction`` of the other one is for
     validation.
 
     Args:
@@ -66,7 +60,7 @@ class Folder:
         group_pattern: regular expression that fits the whole name of each image, its one group in parentheses
             being the image's group, for example ``Image_(\d+)[LR]`` for two eyes of a patient.
         axis: that volumes are sliced along; by default each volume's own, see
-            :func:`~topolora_monai.data.slices.expand_slices`.
+            :func:`~topolora_monai.data.items.expand_slices`.
         categories: of COCO's or labelme's annotations, those that are foreground; all by default.
         line_width: of lines that labelme drew, in pixels.
         classes: names, the background first, of masks that hold class numbers.
@@ -115,17 +109,6 @@ class Folder:
             raise ConfigError("fold without folds", expected="folds, the number of folds", found=f"fold {fold}")
         else:
             self._splits = _filled(found.splits, {"validation": validation_fraction, "test": test_fraction}, seed)
-        self._check_training()
-
-    def items(self, split: Split) -> list[Item]:
-        """Annotated images of a split, in order of name."""
-        return self._splits[split]
-
-    def describe(self) -> dict[str, Any]:
-        """``dataset``, and ``folds``, ``fold``, ``group_pattern`` and ``ignore`` where they were given."""
-        return {"dataset": self.name, **self._chosen}
-
-    def _check_training(self) -> None:
         if not self._splits["training"]:
             items = [item for split in SPLITS for item in self._splits[split]]
             groups = {item.get("group", item["name"]) for item in items}
@@ -136,9 +119,19 @@ class Folder:
                 hint="add images, or lower validation_fraction and test_fraction",
             )
 
+    def items(self, split: Split) -> list[Item]:
+        """Annotated images of a split, in order of name."""
+        return self._splits[split]
+
+    def describe(self) -> dict[str, Any]:
+        """``dataset``, and ``folds``, ``fold``, ``group_pattern`` and ``ignore`` where they were given."""
+        return {"dataset": self.name, **self._chosen}
+
 
 def _find(root: Path, categories: Sequence[str] | None, line_width: float | None) -> Listing:
-    empty: dict[Split, list[Item]] = {split: [] for split in SPLITS}
+    def all_for_training(items: list[Item]) -> Listing:
+        return Listing({"training": items, "validation": [], "test": []}, [])
+
     if root.is_file():
         if root.suffix.lower() == ".csv":
             return read_csv_list(root)
@@ -146,14 +139,12 @@ def _find(root: Path, categories: Sequence[str] | None, line_width: float | None
             raise DataError("not a datalist", path=root, expected="a folder, a .csv or a .json file")
         content = load_json(root)
         if is_coco(content):
-            return Listing({**empty, "training": read_coco(root, categories=categories)}, [])
+            return all_for_training(read_coco(root, categories))
         return read_json_list(content, root)
     parts = {split: find_folder(root, *names) for split, names in SPLIT_NAMES.items()}
     if not any(parts.values()):
-        return Listing({**empty, "training": read_part(root, categories, line_width)}, [])
-    return Listing(
-        {split: read_part(part, categories, line_width) if part else [] for split, part in parts.items()}, []
-    )
+        return all_for_training(read_part(root, categories, line_width))
+    return Listing({split: read_part(at, categories, line_width) if at else [] for split, at in parts.items()}, [])
 
 
 def _map(found: Listing, change: Callable[[list[Item]], list[Item]]) -> Listing:
@@ -165,17 +156,17 @@ def _names_apart(items: list[Item]) -> list[Item]:
     repeated = {name for name, count in Counter(item["name"] for item in items).items() if count > 1}
     parents = [Path(item["image"]).parent for item in items if item["name"] in repeated]
     common = os.path.commonpath(parents) if parents else ""
-    renamed = [_with_folders(item, common) if item["name"] in repeated else item for item in items]
-    for name, count in Counter(item["name"] for item in renamed).items():
+    names = [
+        "_".join((*Path(item["image"]).parent.relative_to(common).parts, item["name"]))
+        if item["name"] in repeated
+        else item["name"]
+        for item in items
+    ]
+    for name, count in Counter(names).items():
         if count > 1:
-            paths = [item["image"] for item in renamed if item["name"] == name]
+            paths = [item["image"] for item, other in zip(items, names, strict=True) if other == name]
             raise DataError(f"several images are named {name}", found=", ".join(paths), hint="rename all but one")
-    return renamed
-
-
-def _with_folders(item: Item, common: str) -> Item:
-    folders = Path(item["image"]).parent.relative_to(common).parts
-    return Item(**{**item, "name": "_".join((*folders, item["name"]))})
+    return [Item(**{**item, "name": name}) for item, name in zip(items, names, strict=True)]
 
 
 def _grouped(items: list[Item], pattern: str) -> list[Item]:
@@ -187,22 +178,18 @@ def _grouped(items: list[Item], pattern: str) -> list[Item]:
 
 def _check_groups_apart(found: Listing, root: Path) -> None:
     """Refuse a group in two splits, or folds, that are given: it would be trained on and scored."""
-    parts: dict[str, list[Item]] = {split: found.splits[split] for split in SPLITS}
-    parts.update((f"fold {number}", items) for number, items in enumerate(found.folds))
+    parts = [*found.splits.items(), *((f"fold {number}", items) for number, items in enumerate(found.folds))]
     first: dict[str, tuple[str, str]] = {}
-    for part, items in parts.items():
-        for item in items:
-            if "group" not in item:
-                continue
-            there = first.setdefault(item["group"], (part, item["name"]))
-            if there[0] != part:
-                raise DataError(
-                    f"images of group {item['group']} are in two splits",
-                    path=root,
-                    expected="each group in one",
-                    found=f"{there[1]} in {there[0]}, {item['name']} in {part}",
-                    hint="move all images of the group to one of them",
-                )
+    for part, item in ((part, item) for part, items in parts for item in items if "group" in item):
+        before, name = first.setdefault(item["group"], (part, item["name"]))
+        if before != part:
+            raise DataError(
+                f"images of group {item['group']} are in two splits",
+                path=root,
+                expected="each group in one",
+                found=f"{name} in {before}, {item['name']} in {part}",
+                hint="move all images of the group to one of them",
+            )
 
 
 def _round(
@@ -245,10 +232,7 @@ def _shares(drawn: Mapping[Split, Sequence[Item]], fractions: Mapping[Split, flo
         >>> _shares({"training": [item] * 4, "validation": [item], "test": []}, {"validation": 0.25})
         '5 images: 4 training, 1 validation (asked for 75/25 %)'
     """
-    asked = {
-        "training": 1 - sum(fractions.values()),
-        **{split: fractions[split] for split in SPLITS[1:] if split in fractions},
-    }
+    asked: dict[Split, float] = {"training": 1 - sum(fractions.values()), **fractions}
     counts = ", ".join(f"{len(drawn[split])} {split}" for split in asked)
     shares = "/".join(f"{100 * share:.0f}" for share in asked.values())
     return f"{sum(len(drawn[split]) for split in asked)} images: {counts} (asked for {shares} %)"

@@ -12,68 +12,19 @@ import numpy as np
 from topolora_monai.data.items import SPLITS, Item, Split
 from topolora_monai.errors import ConfigError, DataError
 
-__all__ = ["cross_validation", "fold_parts", "fold_splits", "groups_from_names", "random_splits"]
-
-_HELD_OUT: tuple[Split, ...] = ("test", "validation")
+__all__ = ["cross_validation", "fold_parts", "groups_from_names", "random_splits"]
 
 
-def fold_splits(
-    items: Sequence[Item],
-    folds: int,
-    fold: int,
-    seed: int = 0,
-    groups: Sequence[str] | None = None,
-    validation_fraction: float | None = None,
-) -> dict[Split, list[Item]]:
-    """Splits of one round of a k-fold cross-validation.
-
-    Fold ``fold`` is for test, the next one (after the last, the first) for validation, the others for training.
-    Over all rounds each item is for test once. The folds are those of :func:`fold_parts`.
-
-    Args:
-        items: in any order.
-        folds: their number, at least 3, or 2 with a ``validation_fraction``.
-        fold: number of this round, from 0.
-        seed: of the shuffle.
-        groups: of each item; by default the items' ``group``, and each item without one by itself.
-        validation_fraction: in place of the next fold, hold out this fraction of all that is not for test.
-
-    Returns:
-        Items of each split, in order of name.
-
-    Raises:
-        ConfigError: if such folds are not possible.
-        DataError: if there are fewer groups than folds.
-
-    Example:
-        >>> scans = [Item(name=name, image=f"{name}.png") for name in ("a_1", "a_2", "b_1", "c_1")]
-        >>> splits = fold_splits(scans, folds=3, fold=0, groups=["a", "a", "b", "c"])
-        >>> [item["name"] for item in splits["test"]]
-        ['a_1', 'a_2']
-    """
-    if folds == 2 and validation_fraction is None:
-        raise ConfigError(
-            "with two folds none is left for training",
-            expected="at least 3 folds, or a validation_fraction",
-            hint="raise folds, or give validation_fraction",
-        )
-    return cross_validation(fold_parts(items, folds, seed, groups), fold, None, validation_fraction, seed)
-
-
-def fold_parts(
-    items: Sequence[Item], folds: int, seed: int = 0, groups: Sequence[str] | None = None
-) -> list[list[Item]]:
+def fold_parts(items: Sequence[Item], folds: int, seed: int = 0) -> list[list[Item]]:
     """Divide items into folds of balanced size, each group in one of them.
 
     The groups are shuffled, then handed out from the largest to the smallest, each to the fold with the fewest
     items: sizes differ by one item where there are no groups, and by the largest group at most where there are.
-    The result depends on names and seed, not on the order of ``items``.
 
     Args:
-        items: in any order.
+        items: in any order, which does not matter; each without a ``group`` stands alone.
         folds: their number, at least 2.
         seed: of the shuffle.
-        groups: as for :func:`fold_splits`.
 
     Returns:
         Items of each fold, in order of name.
@@ -89,7 +40,7 @@ def fold_parts(
     """
     if type(folds) is not int or folds < 2:
         raise ConfigError("too few folds", expected="an integer of at least 2", found=repr(folds), hint="raise folds")
-    members = _by_group(_with_groups(items, groups))
+    members = _by_group(items)
     if len(members) < folds:
         raise DataError(
             "fewer groups than folds",
@@ -98,7 +49,8 @@ def fold_parts(
             hint="lower folds, or add images",
         )
     parts: list[list[Item]] = [[] for _ in range(folds)]
-    for group in sorted(_shuffled(members, seed), key=len, reverse=True):  # sorting keeps the shuffle among equals
+    shuffled = [members[int(i)] for i in np.random.default_rng(seed).permutation(len(members))]
+    for group in sorted(shuffled, key=len, reverse=True):  # sorting keeps the shuffle among equals
         min(parts, key=len).extend(group)
     return [sorted(part, key=_by_name) for part in parts]
 
@@ -110,12 +62,12 @@ def cross_validation(
     validation_fraction: float | None = None,
     seed: int = 0,
 ) -> dict[Split, list[Item]]:
-    """Splits of one round over given folds.
+    """Splits of one round over given folds, in which over all rounds each item is for test once.
 
     Args:
         parts: items of each fold.
-        fold: number of this round: the fold for test, the next one being for validation. With items for test
-            apart from the folds, it is the fold for validation.
+        fold: number of this round, from 0: the fold for test, the next one (after the last, the first) being for
+            validation. With items for test apart from the folds, it is the fold for validation.
         test: items that are for test in every round.
         validation_fraction: in place of the next fold, hold out this fraction of all that is not for test.
         seed: of that choice.
@@ -142,25 +94,19 @@ def cross_validation(
     }
 
 
-def random_splits(
-    items: Sequence[Item], fractions: Mapping[Split, float], seed: int = 0, groups: Sequence[str] | None = None
-) -> dict[Split, list[Item]]:
+def random_splits(items: Sequence[Item], fractions: Mapping[Split, float], seed: int = 0) -> dict[Split, list[Item]]:
     """Hold out fractions of the items at random, each group in one split, the rest being for training.
 
     Each group has a number in [0, 1), a hash of the seed and its name (of an image without a group, the image's own
     name). Numbers below the test fraction are for test, those from one minus the validation fraction on for
-    validation. Where an image belongs so depends on nothing but its name: adding images moves none that is there. The
-    shares reached scatter around the fractions, the less the more groups there are.
-
-    Of few groups, a split with a fraction that would stay empty takes the one whose number is nearest to it. Such a
-    group is the only one that later additions may move, and they move it to training, not from there; only where no
-    number lies in training does that borrow one.
+    validation. So adding images moves none that is there; the shares reached scatter around the fractions. Of few
+    groups, a split with a fraction that would stay empty borrows the one whose number is nearest to it, which later
+    additions may give back to training.
 
     Args:
         items: in any order.
         fractions: of all items, for each split to hold out.
         seed: of the hash.
-        groups: as for :func:`fold_splits`.
 
     Returns:
         Items of each split, in order of name; those of splits without a fraction are empty.
@@ -182,17 +128,12 @@ def random_splits(
             expected="none below 0, and less than 1 in all",
             found=", ".join(f"{split}_fraction {fraction:g}" for split, fraction in fractions.items()),
         )
-    numbered = [(_number(members[0], seed), members) for members in _by_group(_with_groups(items, groups))]
-    numbered.sort(key=lambda pair: pair[0])
+    numbered = [(_number(members[0], seed), members) for members in _by_group(items)]
+    low, high = fractions.get("test", 0), 1 - fractions.get("validation", 0)
     held: dict[Split, list[list[Item]]] = {split: [] for split in SPLITS}
-    for number, members in numbered:
-        if number < fractions.get("test", 0):
-            held["test"].append(members)
-        elif number >= 1 - fractions.get("validation", 0):
-            held["validation"].append(members)
-        else:
-            held["training"].append(members)
-    _fill(held, [split for split in _HELD_OUT if fractions.get(split, 0) > 0])
+    for number, members in sorted(numbered, key=lambda pair: pair[0]):
+        held["test" if number < low else "validation" if number >= high else "training"].append(members)
+    _fill(held, [split for split in ("test", "validation") if fractions.get(split, 0) > 0])
     return {split: sorted((item for group in held[split] for item in group), key=_by_name) for split in SPLITS}
 
 
@@ -211,16 +152,15 @@ def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
         >>> groups_from_names(["Image_01L", "Image_01R", "Image_02L"], r"Image_(\d+)[LR]")
         ['01', '01', '02']
     """
+    example = "such as (.*)_[LR]"
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(
-            "group_pattern is no regular expression", expected="such as (.*)_[LR]", found=f"{pattern!r}: {error}"
+            "group_pattern is no regular expression", expected=example, found=f"{pattern!r}: {error}"
         ) from error
     if compiled.groups != 1:
-        raise ConfigError(
-            "group_pattern needs one pair of parentheses", expected="such as (.*)_[LR]", found=repr(pattern)
-        )
+        raise ConfigError("group_pattern needs one pair of parentheses", expected=example, found=repr(pattern))
     groups = []
     for name in names:
         match = compiled.fullmatch(name)
@@ -233,12 +173,6 @@ def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
             )
         groups.append(match[1])
     return groups
-
-
-def _with_groups(items: Sequence[Item], groups: Sequence[str] | None) -> list[Item]:
-    if groups is None:
-        return list(items)
-    return [Item(**{**item, "group": group}) for item, group in zip(items, groups, strict=True)]
 
 
 def _by_name(item: Item) -> tuple[str, str]:
@@ -254,10 +188,6 @@ def _by_group(items: Sequence[Item]) -> list[list[Item]]:
     return [members[key] for key in sorted(members)]
 
 
-def _shuffled(groups: Sequence[list[Item]], seed: int) -> list[list[Item]]:
-    return [groups[int(i)] for i in np.random.default_rng(seed).permutation(len(groups))]
-
-
 def _number(item: Item, seed: int) -> float:
     """Of an item's group, in [0, 1); the same on every machine."""
     kind, name = ("group", item["group"]) if "group" in item else ("name", item["name"])
@@ -266,10 +196,7 @@ def _number(item: Item, seed: int) -> float:
 
 
 def _fill(held: dict[Split, list[list[Item]]], wanted: Sequence[Split]) -> None:
-    """Let no split stay empty while another has two groups; groups are in order of their numbers.
-
-    Test lies at the low end, validation at the high one, training between them.
-    """
+    """Let no split stay empty while another has two groups; these are in order: test low, validation high."""
     nearest: dict[Split, list[tuple[Split, int]]] = {
         "test": [("training", 0), ("validation", 0)],
         "validation": [("training", -1), ("test", -1)],

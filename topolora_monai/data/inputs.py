@@ -6,8 +6,7 @@ import glob
 from collections import Counter
 from pathlib import Path
 
-from topolora_monai.data.items import Item, image_files, plain_stem
-from topolora_monai.data.slices import expand_slices
+from topolora_monai.data.items import Item, expand_slices, plain_stem, scans_in
 from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES, is_volume
 from topolora_monai.io.regular import FILE, FOLDER, path_kind, require_file, shortened
@@ -16,16 +15,12 @@ __all__ = ["find_images"]
 
 
 def find_images(source: str | Path, axis: int | None = None) -> list[Item]:
-    """List the images behind a path; volumes slice by slice.
+    """List the images behind a path by stem, or by file name where stems collide; volumes slice by slice.
 
     Args:
         source: one file, a folder (not its subfolders, but those that hold a DICOM series), or a glob pattern such as
             ``"scans/*.png"``; brackets that are part of names need not be escaped.
-        axis: that volumes are sliced along, see :func:`~topolora_monai.data.slices.expand_slices`.
-
-    Returns:
-        Items in order of path. ``name`` is the file's stem, or its whole file name where stems collide; for slices of
-        volumes with their number, and with ``axis`` and ``slice``.
+        axis: that volumes are sliced along, see :func:`~topolora_monai.data.items.expand_slices`.
 
     Raises:
         DataError: if nothing is found, what is there is no file, such as a named pipe, two files would write the same
@@ -33,9 +28,7 @@ def find_images(source: str | Path, axis: int | None = None) -> list[Item]:
     """
     path, kind = Path(source), path_kind(source)
     if kind == FOLDER and not is_volume(path):
-        files = sorted(
-            [*image_files(path), *(folder for folder in path.iterdir() if folder.is_dir() and is_volume(folder))]
-        )
+        files = scans_in(path)
     elif kind is not None:
         require_file(path, folders=True)
         files = [path]

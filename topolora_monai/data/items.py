@@ -10,11 +10,15 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import (
     IMAGE_SUFFIXES,
     LabelValues,
+    default_axis,
     image_size,
+    is_volume,
     read_labels,
     read_mask,
     require_whole,
+    shape_on_grid,
     size_on_grid,
+    slice_count,
 )
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
 
@@ -25,10 +29,10 @@ __all__ = [
     "Split",
     "check_item",
     "check_items",
+    "expand_slices",
     "image_files",
-    "list_folder",
     "plain_stem",
-    "require_unique",
+    "scans_in",
     "without_fov",
 ]
 
@@ -56,14 +60,15 @@ class Item(TypedDict, total=False):
 
 
 def plain_stem(path: Path) -> str:
-    """File name without its image suffix and without ``.gz``.
+    """File name without its image suffix and without ``.gz``; a folder's whole name.
 
     Example:
         >>> plain_stem(Path("im0001.ppm.gz"))
         'im0001'
     """
-    name = path.name[:-3] if path.suffix.lower() == ".gz" else path.name
-    return Path(name).stem
+    if path.is_dir():  # a series of DICOM
+        return path.name
+    return Path(path.name[:-3] if path.suffix.lower() == ".gz" else path.name).stem
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -78,28 +83,16 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(named)
 
 
-def list_folder(folder: Path, what: str) -> list[Path]:
-    """Image files of a folder that must hold some.
-
-    Raises:
-        DataError: if the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise DataError(f"folder of {what} not found", path=folder, hint="check dataset_dir and its layout")
-    files = image_files(folder)
-    if not files:
-        raise DataError(f"folder of {what} holds no image", path=folder, expected=", ".join(IMAGE_SUFFIXES))
-    return files
+def scans_in(folder: Path) -> list[Path]:
+    """Images and volumes of a folder, which may be folders of DICOM files, in order of name."""
+    series = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".") and is_volume(path)]
+    return sorted([*image_files(folder), *series])
 
 
 def check_items(items: Iterable[Item], label_values: LabelValues | None = None) -> None:
     """Open every file once: readable, masks of known values, of the image's size and place. To run before any epoch.
 
     Images that have a mask are also checked for fitting in memory, as training and scores take them whole.
-
-    Args:
-        items: what to check.
-        label_values: of the data set, see :func:`~topolora_monai.io.read_labels`.
 
     Raises:
         DataError: for the first defect, naming its file.
@@ -126,36 +119,45 @@ def check_item(item: Item, label_values: LabelValues | None = None) -> None:
             read_labels(item[key], label_values, axis, index, like=item["image"])
 
 
+def expand_slices(item: Item, axis: int | None = None) -> list[Item]:
+    """One item for each slice of a volume; an item that is no volume comes back alone and unchanged.
+
+    The slices are named ``NAME_s000``, ``NAME_s001``, ... and have ``axis`` and ``slice``. Where the item has no
+    ``group``, its name is theirs, so that a volume never lies in two splits.
+
+    Args:
+        item: its field of view may be a volume or one picture for all slices.
+        axis: that the slices are taken along: 0, 1 or 2; by default the volume's own choice, see
+            :func:`~topolora_monai.io.volumes.default_axis`.
+
+    Raises:
+        DataError: if a volume's mask is none, or has another number of slices, or the other way round.
+
+    Example:
+        >>> expand_slices({"name": "a", "image": "a.png"})
+        [{'name': 'a', 'image': 'a.png'}]
+    """
+    if not is_volume(item["image"]):
+        for key in MASKS:
+            if key in item and is_volume(item[key]):
+                raise _mismatch(item[key], "a picture", "a volume", item["image"])
+        return [item]
+    axis = default_axis(item["image"]) if axis is None else axis
+    count = slice_count(item["image"], axis)
+    _check_masks(item, axis, count)
+    digits = max(3, len(str(count - 1)))
+    group = item.get("group", item["name"])
+    return [
+        Item(**{**item, "name": f"{item['name']}_s{i:0{digits}d}", "group": group, "axis": axis, "slice": i})
+        for i in range(count)
+    ]
+
+
 def without_fov(items: Sequence[Item], active: bool = True) -> list[Item]:
     """Items scored on whole images, as some published protocols do; unchanged where not ``active``."""
     if not active:
         return list(items)
     return [Item(**{key: value for key, value in item.items() if key != "fov"}) for item in items]  # type: ignore[typeddict-item]
-
-
-def require_unique(paths: Sequence[Path], key: str, folder: Path, what: str) -> Path:
-    """The one file that belongs to an image.
-
-    Raises:
-        DataError: if there is none, or more than one.
-    """
-    if len(paths) == 1:
-        return paths[0]
-    if not paths:
-        raise DataError(
-            f"image without {what}: {key}",
-            path=folder,
-            expected=f"one file of that name in {folder.name}",
-            found="none",
-            hint="add the missing file, or take the image out",
-        )
-    raise DataError(
-        f"several files for one {what}: {key}",
-        path=folder,
-        expected="one",
-        found=", ".join(path.name for path in paths),
-        hint="keep the right one",
-    )
 
 
 def _check_size(mask: str, image: str, size: tuple[int, int], axis: int | None) -> None:
@@ -173,3 +175,27 @@ def _check_size(mask: str, image: str, size: tuple[int, int], axis: int | None) 
 def _has_image_name(path: Path) -> bool:
     name = path.name.lower()
     return name.removesuffix(".gz").endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _check_masks(item: Item, axis: int, count: int) -> None:
+    for key in MASKS:
+        if key not in item:
+            continue
+        mask: str = item[key]
+        if not is_volume(mask):
+            if key != "fov":
+                raise _mismatch(mask, "a volume", "a picture", item["image"])
+            continue
+        found = shape_on_grid(mask, item["image"])[axis]
+        if found != count:
+            raise _mismatch(mask, f"{count} slices along axis {axis}", f"{found} slices", item["image"])
+
+
+def _mismatch(mask: str, expected: str, found: str, image: str) -> DataError:
+    return DataError(
+        "mask and image do not belong together",
+        path=mask,
+        expected=f"{expected}, as {image}",
+        found=found,
+        hint="give the mask that was drawn on this image",
+    )

@@ -13,16 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from topolora_monai.data.annotation_files import (
-    Place,
-    category_values,
-    find_image,
-    finite_points,
-    json_files,
-    load_json,
-)
+from topolora_monai.data.annotation_files import Annotated, Place, category_values, draw_masks, json_files, load_json
 from topolora_monai.data.items import Item, image_files
-from topolora_monai.data.mask_cache import Annotated, draw_masks
 from topolora_monai.data.shapes import Mask, draw_disc, draw_line, fill_polygon
 from topolora_monai.errors import DataError
 
@@ -37,66 +29,46 @@ def is_labelme(content: object) -> bool:
 
 
 def read_labelme(
-    folder: str | Path,
-    categories: Sequence[str] | None = None,
-    class_index: bool = False,
-    line_width: float | None = None,
-    mask_folder: str | Path | None = None,
+    folder: str | Path, categories: Sequence[str] | None = None, line_width: float | None = None
 ) -> list[Item]:
-    """Images of a folder that labelme was used in, with a mask drawn for each.
+    """Images of a folder with labelme's JSON files beside them, with a mask drawn for each in order of their names.
 
     Polygons, rectangles, circles and masks are filled, lines and line strips are ``line_width`` wide, points
     are refused, having no area. Shapes are united; those labelled ``_background_`` take away from earlier ones.
     A file without shapes gives an empty mask; an image without file is refused, since nobody may have looked
-    at it. Pixels and mask files are as for :func:`~topolora_monai.data.coco.read_coco`.
+    at it. Pixels and mask files are as for :func:`~topolora_monai.data.coco.read_coco`, in ``labelme_masks/``.
 
     Args:
-        folder: with images and JSON files side by side.
+        folder: of both.
         categories: labels that are foreground; others are passed over. All but ``_background_`` by default.
-        class_index: in place of 255, write 1 for the first of ``categories`` (by default: of all labels,
-            sorted), 2 for the second and so on, later shapes over earlier ones.
         line_width: in pixels, needed where there are lines.
-        mask_folder: where to keep the masks; by default ``labelme_masks/`` in ``folder``, or, where that cannot
-            be written, in the user's cache.
-
-    Returns:
-        ``name``, ``image`` and ``label`` of each image, in order of the JSON files' names.
 
     Raises:
         DataError: naming the JSON file, if it is not as labelme writes it, its image is missing or of another
             size, a shape cannot be drawn, or an image has no JSON file or several.
         ConfigError: if one of ``categories`` is nobody's label.
-        OutputError: if the masks cannot be written.
     """
     folder = Path(folder).absolute()
     contents = {path: _content(path) for path in json_files(folder)}
     labels = sorted({shape["label"] for content in contents.values() for shape in content["shapes"]})
-    values = category_values([label for label in labels if label != _BACKGROUND_LABEL], categories, class_index, folder)
+    values = category_values([label for label in labels if label != _BACKGROUND_LABEL], categories, folder)
     values[_BACKGROUND_LABEL] = 0
     images = []
     for path, content in contents.items():
         relative = str(content["imagePath"]).replace("\\", "/")  # as written on Windows
-        images.append(
-            Annotated(
-                image=find_image(relative, [folder], Place(path, "imagePath")),
-                mask_name=path.stem,
-                source=path,
-                size=(content.get("imageHeight"), content.get("imageWidth")),
-                shapes=partial(_shapes, content["shapes"], values, line_width, path),
-            )
-        )
+        image = Place(path, "imagePath").image(relative, [folder])
+        size = (content.get("imageHeight"), content.get("imageWidth"))
+        shapes = partial(_shapes, content["shapes"], values, line_width, path)
+        images.append(Annotated(image, path.stem, path, size, shapes))
     _check_one_file_each(images, folder)
-    return draw_masks(images, (values, line_width), mask_folder or None, folder / "labelme_masks")
+    return draw_masks(images, (values, line_width), folder / "labelme_masks")
 
 
 def _content(path: Path) -> dict[str, Any]:
     content = load_json(path)
     if not is_labelme(content):
         raise DataError(
-            "not a labelme file",
-            path=path,
-            expected="shapes and imagePath",
-            hint="keep other JSON files elsewhere",
+            "not a labelme file", path=path, expected="shapes and imagePath", hint="keep other JSON files elsewhere"
         )
     shapes = content["shapes"]
     if not isinstance(shapes, list) or not all(isinstance(s, dict) and isinstance(s.get("label"), str) for s in shapes):
@@ -119,7 +91,7 @@ def _shapes(
 
 def _mask(shape: Mapping[str, Any], line_width: float | None, size: tuple[int, int], place: Place) -> Mask:
     kind = shape.get("shape_type") or "polygon"  # the first versions knew nothing else
-    points = partial(finite_points, shape.get("points"), what=kind, place=place)
+    points = partial(place.points, shape.get("points"), what=kind)
     if kind == "polygon":
         return fill_polygon(points(3), size)
     if kind == "rectangle":
@@ -151,14 +123,10 @@ def _embedded_mask(encoded: Any, corner: NDArray[np.float64], size: tuple[int, i
         raise place.refuse("mask is damaged", "a PNG in base64", error) from error
     left, top = (int(value) for value in corner)
     mask: Mask = np.zeros(size, dtype=bool)
-    if (
-        part.ndim != 2
-        or left < 0
-        or top < 0
-        or mask[top : top + part.shape[0], left : left + part.shape[1]].shape != part.shape
-    ):
+    window = mask[top : top + len(part), left : left + part.shape[-1]] if min(left, top) >= 0 else mask[:0]
+    if window.shape != part.shape:
         raise place.refuse("mask does not fit the image", f"{size[1]}x{size[0]}", f"{part.shape} at {left}, {top}")
-    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    window[:] = part
     return mask
 
 

@@ -45,16 +45,7 @@ def overlay(image: NDArray[np.float32], classes: NDArray[np.floating], valid: ND
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], columns: int = 5, side: int = 320) -> Image.Image:
-    """Lay pictures out in rows, each under its title.
-
-    Args:
-        pictures: titles and pictures; larger ones are reduced to fit.
-        columns: in a row.
-        side: largest of a cell in pixels.
-
-    Returns:
-        An RGB picture.
-    """
+    """Lay pictures out in rows of ``columns``, each under its title and reduced to ``side`` pixels at most."""
     columns = min(columns, len(pictures))
     side = min(side, max(max(picture.size) for _, picture in pictures))
     rows = math.ceil(len(pictures) / columns)
@@ -64,18 +55,10 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], columns: int = 5,
     for number, (title, picture) in enumerate(pictures):
         left = _MARGIN + number % columns * (side + _MARGIN)
         top = _MARGIN + number // columns * cell
-        draw.text((left, top), _shortened(title, draw, font, side), fill="black", font=font)
+        shown = (title, *(f"{title[:end]}..." for end in range(len(title) - 1, 0, -1)))
+        fitting = next((text for text in shown if draw.textlength(text, font=font) <= side), "...")
+        draw.text((left, top), fitting, fill="black", font=font)
         small = picture.copy()
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         sheet.paste(small, (left, top + _LINE))
     return sheet
-
-
-def _shortened(
-    title: str, draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
-) -> str:
-    if draw.textlength(title, font=font) <= width:
-        return title
-    while title and draw.textlength(title + "...", font=font) > width:
-        title = title[:-1]
-    return title + "..."

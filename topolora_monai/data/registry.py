@@ -7,24 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from topolora_monai.data.benchmark import Benchmark, Modality
-from topolora_monai.data.camo import Camo
-from topolora_monai.data.chase_db1 import ChaseDb1
-from topolora_monai.data.cvc_clinicdb import CvcClinicDb
-from topolora_monai.data.drive import Drive
 from topolora_monai.data.folder import Folder
-from topolora_monai.data.hrf import Hrf
-from topolora_monai.data.isic2017 import Isic2017
+from topolora_monai.data.fundus import ChaseDb1, Drive, Hrf, Stare
 from topolora_monai.data.items import Item, Split
-from topolora_monai.data.kvasir_seg import KvasirSeg
-from topolora_monai.data.leaf_disease import LeafDisease
-from topolora_monai.data.massachusetts_roads import MassachusettsRoads
-from topolora_monai.data.sbu_shadow import SbuShadow
-from topolora_monai.data.sen1floods11 import Sen1Floods11
-from topolora_monai.data.sl_ssdd import SlSsdd
-from topolora_monai.data.sos import Sos
-from topolora_monai.data.stare import Stare
+from topolora_monai.data.lesions import CvcClinicDb, Isic2017, KvasirSeg
+from topolora_monai.data.photographs import Camo, LeafDisease, MassachusettsRoads, SbuShadow, Trans10k
+from topolora_monai.data.radar import Sen1Floods11, SlSsdd, Sos
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
-from topolora_monai.data.trans10k import Trans10k
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.io import LabelValues
 from topolora_monai.io.places import in_cache
@@ -43,35 +32,28 @@ class SegmentationData(Protocol):
     @property
     def channels(self) -> int:
         """Channels of its images."""
-        ...
 
     @property
     def modality(self) -> Modality:
         """What made the images."""
-        ...
 
     @property
     def pixel_values(self) -> PixelValues:
         """Unit of the values of rasters and volumes."""
-        ...
 
     @property
     def label_values(self) -> LabelValues | None:
         """Class number of each value in a mask, where it is not evident."""
-        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in order of their numbers."""
-        ...
 
     def items(self, split: Split) -> list[Item]:
         """Annotated images of a split."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """What a result has to say about its data: ``dataset`` and, where they apply, split and what is missing."""
-        ...
 
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
@@ -106,20 +88,15 @@ def open_dataset(dataset_name: str, dataset_dir: str | Path | None = None, **opt
     if dataset_name not in _DATASETS:
         raise unknown_choice("dataset_name", dataset_name, _DATASETS)
     kind = _DATASETS[dataset_name]
-    if not dataset_dir and kind is not SyntheticVessels:
-        raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")
     given = {name: value for name, value in options.items() if value is not None}
     if "allow_partial" in given:
         given["allow_partial"] = parse_bool(given["allow_partial"])
-    known = inspect.signature(kind).parameters
-    for name, value in given.items():
-        if name not in known:
-            raise ConfigError(
-                f"{dataset_name} has no {name}", found=repr(value), hint=f"leave {name} out for this data set"
-            )
-    opened: SegmentationData = (
-        kind(dataset_dir, **given)
-        if dataset_dir
-        else in_cache(lambda folder: SyntheticVessels(folder, **given), SyntheticVessels.name)
-    )
-    return opened
+    for name in given.keys() - inspect.signature(kind).parameters.keys():
+        hint = f"leave {name} out for this data set"
+        raise ConfigError(f"{dataset_name} has no {name}", found=repr(given[name]), hint=hint)
+    if dataset_dir:
+        opened: SegmentationData = kind(dataset_dir, **given)
+        return opened
+    if kind is not SyntheticVessels:
+        raise ConfigError(f"{dataset_name} needs its folder", hint="give --dataset_dir")
+    return in_cache(lambda folder: SyntheticVessels(folder, **given), SyntheticVessels.name)

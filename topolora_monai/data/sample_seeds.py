@@ -16,8 +16,6 @@ __all__ = ["SampleSeeds", "WholeBatches"]
 class SampleSeeds(Dataset[Any]):
     """A data set whose random transforms draw the same for an item in an epoch, in whatever process and order.
 
-    Worker processes that outlive an epoch learn of the next by shared memory.
-
     Args:
         data: if it applies transforms, they are its ``transform``, as MONAI has it.
         seed: of the run.
@@ -38,7 +36,7 @@ class SampleSeeds(Dataset[Any]):
     def __init__(self, data: Any, seed: int) -> None:
         self.data = data
         self.seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # worker processes may outlive an epoch
 
     def set_epoch(self, epoch: int) -> None:
         """What is drawn from now on, here and in worker processes."""
@@ -61,15 +59,14 @@ class SampleSeeds(Dataset[Any]):
 class WholeBatches(DistributedSampler[Any]):
     """One shuffled order for all processes, by seed and epoch.
 
-    Each step that they take together has the same items, however many share them. What is missing to the last step is
-    filled from the order's start.
+    Each step that they take together has the same items, however many share them; the last is filled from the start.
 
     Args:
         data: whose items are ordered.
         batch_size: items in a step of one process.
         seed: of the run.
-        processes: that train together; None for those that do.
-        rank: of this one.
+        processes: that train together, of which this is number ``rank``; None for those that do.
+        rank: see there.
 
     Example:
         >>> alone = list(WholeBatches(range(7), 4, seed=0))

@@ -22,16 +22,9 @@ Mask = NDArray[np.bool_]
 
 
 def fill_polygon(points: ArrayLike, size: tuple[int, int]) -> Mask:
-    """Fill a closed polygon by the even-odd rule.
+    """Fill a closed polygon of corners (x, y), shape (N, 2), by the even-odd rule; the mask is (H, W), bool.
 
     Scan lines instead of scikit-image's point-in-polygon test, whose time grows with area times corners.
-
-    Args:
-        points: corners (x, y), shape (N, 2); the last is joined to the first.
-        size: (H, W) of the mask.
-
-    Returns:
-        Shape (H, W), bool.
 
     Example:
         >>> fill_polygon([(1, 0), (4, 0), (4, 2), (1, 2)], (3, 5)).astype(int).tolist()
@@ -65,15 +58,7 @@ def draw_disc(centre: tuple[float, float], radius: float, size: tuple[int, int])
 
 
 def draw_line(points: ArrayLike, width: float, size: tuple[int, int]) -> Mask:
-    """Draw a line of ``width`` pixels through points, with round ends and joints.
-
-    Args:
-        points: (x, y), shape (N, 2); consecutive ones are joined, the last is not joined to the first.
-        width: in pixels, across the line.
-        size: (H, W) of the mask.
-
-    Returns:
-        Shape (H, W), bool.
+    """Draw an open line of ``width`` pixels through points (x, y), shape (N, 2), with round ends and joints.
 
     Example:
         >>> draw_line([(1, 1), (4, 1)], 2, (3, 5)).sum(axis=1).tolist()
@@ -94,17 +79,9 @@ def draw_line(points: ArrayLike, width: float, size: tuple[int, int]) -> Mask:
 def decode_rle(counts: str | Sequence[int], size: tuple[int, int]) -> Mask:
     """Decode COCO's run lengths: background and foreground by turns, down the columns, background first.
 
-    The compressed form writes the lengths as text. From the fourth on, a length is stored as its difference
-    from the one two before. Each number takes as many characters as it needs, least significant first: the
-    character's code less 48 holds five bits of the two's complement number and, in the sixth, whether more
-    follow.
-
     Args:
         counts: the lengths, or their compressed text.
         size: (H, W) of the mask.
-
-    Returns:
-        Shape (H, W), bool.
 
     Raises:
         ValueError: if the text is not of that form, or the lengths do not add up to H x W.
@@ -131,6 +108,11 @@ def _first_centre(point: NDArray[np.float64], size: tuple[int, int]) -> tuple[in
 
 
 def _decompress(text: str) -> list[int]:
+    """Lengths of COCO's compressed form, in which from the fourth on they are differences from the one two before.
+
+    Each number takes as many characters as it needs, least significant first: the code less 48 holds five bits of the
+    two's complement number and, in the sixth, whether more follow.
+    """
     lengths: list[int] = []
     value = shift = 0
     for character in text:

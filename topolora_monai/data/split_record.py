@@ -6,17 +6,17 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from topolora_monai.data.download import file_sha256
-from topolora_monai.data.items import SPLITS, Item, Split
+from topolora_monai.data.items import MASKS, SPLITS, Item, Split
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import volume_state
+from topolora_monai.io.download import file_sha256
 
-__all__ = ["SPLIT_FILE", "SplitRecord", "check_unseen", "record_split", "split_changes"]
+__all__ = ["SPLIT_FILE", "SplitRecord", "check_unseen", "record_split", "some", "split_changes"]
 
 SPLIT_FILE = "split.json"
 """Name of the record in a run's folder."""
@@ -25,16 +25,11 @@ SplitRecord = dict[str, Any]
 """``root``, and for each split the SHA-256 of each file by its key, by the item's name, as
 ``{"root": "/scans", "training": {"a": {"image": "9f86d0...", "label": "60303a..."}}, ...}``."""
 
-_FILES = ("image", "label", "second_label", "fov")
 _logger = logging.getLogger(__name__)
 
 
 def record_split(root: str | Path, **splits: Sequence[Item]) -> SplitRecord:
-    """Name and content of every image and mask; each file is read once in a process.
-
-    Args:
-        root: of the data set.
-        **splits: items by split.
+    """Name and content of every image and mask of the splits; each file is read once in a process.
 
     Raises:
         DataError: if a file cannot be read.
@@ -51,7 +46,7 @@ def split_changes(before: SplitRecord, now: SplitRecord, splits: Iterable[Split]
         >>> split_changes(before, now)
         ['a (training): other image', 'b: was for training, now for test']
     """
-    was, now_in = _places(before), _places(now)
+    was, now_in = ({name: split for split in SPLITS for name in record.get(split, {})} for record in (before, now))
     said = {}
     for split in splits:
         for name in sorted({*before.get(split, {}), *now.get(split, {})}):
@@ -66,12 +61,23 @@ def split_changes(before: SplitRecord, now: SplitRecord, splits: Iterable[Split]
     return list(said.values())
 
 
+def some(said: Sequence[str], separator: str = ", ", most: int = 5) -> str:
+    """The first of many things, and how many more there are.
+
+    Example:
+        >>> some("abc", most=2)
+        'a, b and 1 more'
+    """
+    left = len(said) - most
+    return separator.join(said[:most]) + (f" and {left} more" if left > 0 else "")
+
+
 def check_unseen(adapter: str | Path, data: SegmentationData, items: Sequence[Item]) -> None:
     """Refuse to score images that an adapter was trained on, going by the record beside its file.
 
     The same content counts whatever its name and place, and the same name where the data set is the one trained on:
-    in the same place, or with an image in common. Where a published split has an image twice, that is only logged,
-    and so is what has changed among the images recorded, and a record that is not there.
+    in the same place, or with an image in common. Only logged are images that a published split has twice, what has
+    changed among those recorded, and a record that is not there.
 
     Args:
         adapter: its file.
@@ -101,7 +107,7 @@ def check_unseen(adapter: str | Path, data: SegmentationData, items: Sequence[It
         raise DataError(
             "images to be scored were trained on",
             path=path,
-            found=_some(found),
+            found=some(found),
             hint="take them out, or train again on today's training images; a datalist with a column split, or folders"
             " training, validation and test, say who belongs where",
         )
@@ -110,12 +116,12 @@ def check_unseen(adapter: str | Path, data: SegmentationData, items: Sequence[It
         added = [name for name in now if name not in known]
         for what, names in (("other content", changed), ("new", added)):
             if names:
-                _logger.warning("%s since training: %s", what, _some(names))
+                _logger.warning("%s since training: %s", what, some(names))
 
 
 def _record(items: Iterable[Item]) -> dict[str, dict[str, str]]:
     return {
-        item["name"]: {key: _content(item[key]) for key in _FILES if key in item}  # type: ignore[literal-required]
+        item["name"]: {key: _content(item[key]) for key in ("image", *MASKS) if key in item}  # type: ignore[literal-required]
         for item in items
     }
 
@@ -137,15 +143,6 @@ def _digest(path: str, state: tuple[tuple[str, int, int], ...]) -> str:
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-def _places(record: SplitRecord) -> dict[str, str]:
-    """Split of each name."""
-    return {name: split for split in SPLITS for name in record.get(split, {})}
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _read(path: Path) -> SplitRecord:
     try:
         record: SplitRecord = json.loads(path.read_text(encoding="utf-8"))
@@ -162,11 +159,8 @@ def _read(path: Path) -> SplitRecord:
 
 
 def _is_record(content: Any) -> bool:
-    if not isinstance(content, Mapping) or not isinstance(content.get("root"), str):
+    try:
+        images = [files["image"] for split in SPLITS for files in content[split].values()]
+        return all(isinstance(text, str) for text in (content["root"], *images))
+    except (KeyError, TypeError, AttributeError, IndexError):
         return False
-    splits = [content.get(split) for split in SPLITS]
-    return all(
-        isinstance(split, Mapping)
-        and all(isinstance(files, Mapping) and isinstance(files.get("image"), str) for files in split.values())
-        for split in splits
-    )

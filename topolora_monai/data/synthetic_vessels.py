@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.draw import disk
 
-from topolora_monai.data.benchmark import Modality
 from topolora_monai.data.folder import Folder
-from topolora_monai.data.items import SPLITS, Item, Split
+from topolora_monai.data.items import SPLITS, Split
 from topolora_monai.errors import DataError
 from topolora_monai.io import is_whole_png, write_png
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
-from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["SyntheticVessels", "draw_sample"]
 
@@ -29,12 +26,11 @@ _VERSION = 1
 """Raise when the images change, so that old ones on disk are not taken for new ones."""
 
 
-class SyntheticVessels:
+class SyntheticVessels(Folder):
     """24 images of 512x512 with vessels of 2 to 12 px, masks and fields of view, seeded.
 
-    Vessels leave an optic disc, wander, branch and taper; each tree is connected. Light is uneven, the
-    background is textured and noisy, and the surround of the round field of view is dark. 16 images are for
-    training, 4 for validation, 4 for test. Made by :func:`draw_sample`, so free of any licence.
+    Vessels leave an optic disc, wander, branch and taper; each tree is connected. 16 images are for training, 4 for
+    validation, 4 for test. Made by :func:`draw_sample`, so free of any licence.
 
     Args:
         root: folder to keep the images in; filled when it does not hold them yet, and mended where one is damaged.
@@ -46,24 +42,11 @@ class SyntheticVessels:
     """
 
     name = "synthetic_vessels"
-    channels = 3
-    modality: Modality = "optical"
-    pixel_values: PixelValues = "linear"
-    label_values = None
-    classes = ("background", "vessel")
 
     def __init__(self, root: str | Path, seed: int = 0) -> None:
         self.root = Path(root).absolute() / f"v{_VERSION}-seed{seed}"
         self._make(seed)
-        self._folder = Folder(self.root)
-
-    def items(self, split: Split) -> list[Item]:
-        """Annotated images of a split, in order of number."""
-        return self._folder.items(split)
-
-    def describe(self) -> dict[str, Any]:
-        """``dataset`` and ``seed`` of the images."""
-        return {"dataset": self.name}
+        super().__init__(self.root, classes=("background", "vessel"))
 
     def _make(self, seed: int) -> None:
         """Draw into a folder beside and rename it, so that an interrupted start leaves no half set."""
@@ -84,11 +67,7 @@ class SyntheticVessels:
 def draw_sample(
     rng: np.random.Generator, size: int = _SIZE
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw one image with its truth.
-
-    Args:
-        rng: source of all randomness.
-        size: side in pixels; vessel widths stay 2 to 12 px.
+    """Draw one image with its truth; vessel widths stay 2 to 12 px whatever the size.
 
     Returns:
         Image (size, size, 3), vessel mask (size, size) and field of view (size, size); uint8, masks 0/255.
@@ -186,13 +165,11 @@ def _smooth_noise(rng: np.random.Generator, size: int, scale: float) -> NDArray[
 
 def _complete(root: Path, seed: int) -> None:
     """Draw what is not there, or damaged."""
-    number = 0
-    for split in SPLITS:
-        for _ in range(_COUNTS[split]):
-            number += 1
-            files = [root / split / kind / f"{number:02d}.png" for kind in ("images", "masks", "fov")]
-            if all(is_whole_png(file) for file in files):
-                continue
-            for file, array in zip(files, draw_sample(np.random.default_rng([seed, number])), strict=True):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_png(array, file)
+    each = [split for split in SPLITS for _ in range(_COUNTS[split])]
+    for number, split in enumerate(each, start=1):
+        files = [root / split / kind / f"{number:02d}.png" for kind in ("images", "masks", "fov")]
+        if all(is_whole_png(file) for file in files):
+            continue
+        for file, array in zip(files, draw_sample(np.random.default_rng([seed, number])), strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_png(array, file)

@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from topolora_monai.data.depth import bits_for, item_maximum
@@ -20,7 +20,6 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import (
     ImageData,
-    LabelValues,
     align,
     image_kind,
     image_orientation,
@@ -32,10 +31,8 @@ from topolora_monai.io import (
 
 __all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
-NEARLY_ALL = 0.995
-"""A mask with a larger share of one class is worth a look; with all of it, it is blank."""
-_MOST = 0.5
-"""A mask with a larger share of foreground may be inverted."""
+_NEARLY_ALL = 0.995
+"""A mask with a larger share of one class is worth a look, as is one that may be inverted."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Verification:
         return not any(finding.kind == "defect" for finding in self.findings)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
     """One item after it was opened."""
 
@@ -83,32 +80,31 @@ class _Seen:
     content: str | None = None
     deep: int | None = None
     """Largest value of a picture of 16 bit."""
-    findings: tuple[Finding, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
+
+    def find(self, kind: Literal["defect", "note"], path: str, message: str) -> None:
+        self.findings.append(Finding(kind, self.split, path, message))
 
 
-class _Pixels:
-    """What an image holds, from its rows: where it is valid, its least and largest value there, its digest."""
-
-    def __init__(self, blocks: Iterable[ImageData]) -> None:
-        digest, valid = hashlib.sha256(), []
-        self.low, self.high = np.inf, -np.inf
-        for block in blocks:
-            digest.update(block.values.tobytes())
-            valid.append(block.valid)
-            seen = block.values[:, block.valid]
-            self.low, self.high = min(self.low, seen.min(initial=np.inf)), max(self.high, seen.max(initial=-np.inf))
-        self.valid = np.concatenate(valid)
-        self.digest = digest.hexdigest()
+def _pixels(blocks: Iterable[ImageData]) -> tuple[NDArray[np.bool_], str, float]:
+    """Where an image is valid, its digest, and the range of values there, negative where nothing is valid."""
+    digest, valid, low, high = hashlib.sha256(), [], np.inf, -np.inf
+    for block in blocks:
+        digest.update(block.values.tobytes())
+        valid.append(block.valid)
+        seen = block.values[:, block.valid]
+        low, high = min(low, seen.min(initial=np.inf)), max(high, seen.max(initial=-np.inf))
+    return np.concatenate(valid), digest.hexdigest(), high - low
 
 
 def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool = False) -> Verification:
     """Open every image and mask of a data set.
 
     Defects: files that are missing, damaged, of other sizes or with other values than they should have; masks that lie
-    elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or, which
-    leaks truth into scores, across splits; groups (patients) on both sides; blank images and blank masks. Notes: masks
-    of which more than half is foreground or nearly all one class, masks that were brought to their image, files that
-    are turned upright by an orientation tag, pictures of 16 bit that fill fewer, and what is blank where that is legal.
+    elsewhere than their image, see :func:`~topolora_monai.io.align`; images that occur twice, within a split or across
+    splits; groups (patients) on both sides; blank images and blank masks. Notes: masks of which more than half is
+    foreground or nearly all one class, masks that were brought to their image, files that are turned upright by an
+    orientation tag, pictures of 16 bit that fill fewer, and what is blank where that is legal.
 
     Args:
         data: an open data set.
@@ -130,7 +126,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
     """
     work = [(split, item) for split in SPLITS for item in data.items(split)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        opened = pool.map(lambda one: _open(one[0], one[1], data.label_values, data.channels, blank_is_legal), work)
+        opened = pool.map(lambda one: _open(one[0], one[1], data, blank_is_legal), work)
         seen = list(tqdm(opened, total=len(work), desc="verifying", unit="image", disable=not progress))
     splits = {split: SplitFacts() for split in SPLITS}
     for one in seen:
@@ -142,72 +138,55 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
     return Verification(splits, [*findings, *_duplicates(seen), *_divided_groups(seen), *_shallow(seen)])
 
 
-def _open(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
+def _open(split: Split, item: Item, data: SegmentationData, blank_is_legal: bool) -> _Seen:
+    seen = _Seen(split, item)
     try:
         if "image" in item:
-            check_item(item, label_values)
-        return _measure(split, item, label_values, channels, blank_is_legal)
+            check_item(item, data.label_values)
+        _look_at(seen, data, blank_is_legal)
     except DataError as error:
-        path = item.get("image", item.get("label", ""))
-        return _Seen(split, item, findings=(Finding("defect", split, path, str(error)),))
+        seen = _Seen(split, item)
+        seen.find("defect", item.get("image", item.get("label", "")), str(error))
+    return seen
 
 
-def _measure(split: Split, item: Item, label_values: LabelValues | None, channels: int, blank_is_legal: bool) -> _Seen:
-    axis, index = item.get("axis"), item.get("slice")
-    findings = list(_orientations(split, item))
+def _look_at(seen: _Seen, data: SegmentationData, blank_is_legal: bool) -> None:
+    item = seen.item
+    axis, index, image = item.get("axis"), item.get("slice"), item.get("image")
     blank: Literal["defect", "note"] = "note" if blank_is_legal or index is not None else "defect"
-    content = deep = None
-    size = image_size(item.get("image", item.get("label", "")), axis)
-    valid = np.ones(size, bool)
-    if "image" in item:
-        findings += _notes_on_place(split, item)
-        seen = _Pixels(read_blocks(item["image"], channels, axis, index))
-        valid, content, deep = seen.valid, seen.digest, item_maximum(item)
-        if not valid.any():
-            findings.append(Finding(blank, split, item["image"], "image holds no valid pixel"))
-            content = None
-        elif seen.low == seen.high:
-            findings.append(Finding(blank, split, item["image"], "image is blank: all pixels are equal"))
-            content = None
+    seen.size = image_size(image or item["label"], axis)
+    valid = np.ones(seen.size, bool)
+    for kind in () if index else ("image", "label", "fov"):  # of a volume, once
+        path = str({**item}.get(kind, ""))
+        tag = image_orientation(path) if path else 1
+        if tag != 1:
+            what = "is passed over for its georeference" if image_kind(path) == "raster" else "is read upright"
+            seen.find("note", path, f"{kind} has orientation tag {tag} and {what}")
+    if image is not None:
+        for mask in (item[key] for key in MASKS if key in item):
+            note = align(mask, image).note
+            if note:
+                seen.find("note", mask, note)
+        valid, digest, spread = _pixels(read_blocks(image, data.channels, axis, index))
+        seen.deep = item_maximum(item)
+        if spread > 0:
+            seen.content = digest
+        else:
+            why = "image is blank: all pixels are equal" if valid.any() else "image holds no valid pixel"
+            seen.find(blank, image, why)
     if "label" not in item:
-        return _Seen(split, item, size, None, content, deep, tuple(findings))
-    classes, known = read_labels(item["label"], label_values, axis, index, like=item.get("image"))
+        return
+    classes, known = read_labels(item["label"], data.label_values, axis, index, like=image)
     valid = valid if known is None else valid & known
     if "fov" in item:
-        valid = valid & (read_mask(item["fov"], axis, index, like=item.get("image")) > 0)
-    share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
-    message = _about_share(share)
-    if message:
-        findings.append(Finding(blank if share in (0, 1) else "note", split, item["label"], message))
-    return _Seen(split, item, size, share, content, deep, tuple(findings))
-
-
-def _notes_on_place(split: Split, item: Item) -> Iterator[Finding]:
-    for mask in (item[key] for key in MASKS if key in item):
-        note = align(mask, item["image"]).note
-        if note:
-            yield Finding("note", split, mask, note)
-
-
-def _about_share(foreground: float) -> str | None:
-    """What is worth saying of a mask's share of foreground."""
-    if foreground in (0, 1):
-        return f"mask is blank: all of it is {'foreground' if foreground else 'background'}"
-    if max(foreground, 1 - foreground) > NEARLY_ALL:
-        return f"mask is nearly all one class: {foreground:.2%} foreground"
-    return f"more than half of the mask is foreground: {foreground:.1%}" if foreground > _MOST else None
-
-
-def _orientations(split: Split, item: Item) -> Iterator[Finding]:
-    """Notes on files with an orientation tag; of a volume, once."""
-    for key in ("image", "label", "fov"):
-        path = {**item}.get(key)
-        if path is None or item.get("slice"):
-            continue
-        tag = image_orientation(str(path))
-        if tag != 1:
-            what = "is passed over for its georeference" if image_kind(str(path)) == "raster" else "is read upright"
-            yield Finding("note", split, str(path), f"{key} has orientation tag {tag} and {what}")
+        valid = valid & (read_mask(item["fov"], axis, index, like=image) > 0)
+    seen.foreground = share = float((classes[valid] > 0).mean()) if valid.any() else 0.0
+    if share in (0, 1):
+        seen.find(blank, item["label"], f"mask is blank: all of it is {'foreground' if share else 'background'}")
+    elif max(share, 1 - share) > _NEARLY_ALL:
+        seen.find("note", item["label"], f"mask is nearly all one class: {share:.2%} foreground")
+    elif share > 0.5:
+        seen.find("note", item["label"], f"more than half of the mask is foreground: {share:.1%}")
 
 
 def _duplicates(seen: Iterable[_Seen]) -> Iterator[Finding]:
@@ -239,12 +218,12 @@ def _shallow(seen: Iterable[_Seen]) -> Iterator[Finding]:
 
 
 def _divided_groups(seen: Sequence[_Seen]) -> Iterator[Finding]:
-    splits: dict[str, set[Split]] = defaultdict(set)
+    members: dict[str, list[_Seen]] = defaultdict(list)
     for one in seen:
         if "group" in one.item:
-            splits[one.item["group"]].add(one.split)
-    for group, of in splits.items():
-        if len(of) > 1:
-            first = next(one for one in seen if one.item.get("group") == group)
-            message = f"group {group} is divided between {', '.join(sorted(of))}"
-            yield Finding("defect", first.split, first.item.get("image", Path(group).name), message)
+            members[one.item["group"]].append(one)
+    for group, (first, *others) in members.items():
+        splits = sorted({first.split, *(one.split for one in others)})
+        if len(splits) > 1:
+            message = f"group {group} is divided between {', '.join(splits)}"
+            yield Finding("defect", first.split, first.item.get("image", group), message)

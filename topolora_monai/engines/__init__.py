@@ -1,14 +1,14 @@
 """What MONAI's and Ignite's engines lack."""
 
 from topolora_monai.engines.batches import (
+    FiniteAnswers,
+    PredictionWriter,
     TargetLoss,
-    batch_items,
     image_names,
     prepare_batch,
     probabilities_and_targets,
 )
 from topolora_monai.engines.checkpoint import RunCheckpoint
-from topolora_monai.engines.finite import FiniteAnswers
 from topolora_monai.engines.handlers import (
     BalanceLoss,
     EarlyStopping,
@@ -18,23 +18,14 @@ from topolora_monai.engines.handlers import (
     NonFiniteGuard,
     TimeLeft,
 )
-from topolora_monai.engines.ids import check_ids
-from topolora_monai.engines.output import plain_errors, provenance, speak_plainly
-from topolora_monai.engines.prediction import PredictionWriter
+from topolora_monai.engines.output import lock_output, plain_errors, provenance, speak_plainly, unlock_output
 from topolora_monai.engines.recipe import Recipe, training_workflow
-from topolora_monai.engines.run_lock import lock_output, unlock_output
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
-from topolora_monai.engines.settings import check_classes, check_settings, check_threshold_by
+from topolora_monai.engines.settings import check_classes, check_ids, check_settings, check_threshold_by
 from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
 from topolora_monai.io.json_files import read_json, write_json
 from topolora_monai.io.outputs import check_apart, prepare_output
-from topolora_monai.model.inferers import (
-    AutocastInferer,
-    FlipInferer,
-    TemperatureInferer,
-    check_finite,
-    default_precision,
-)
+from topolora_monai.model.inferers import AutocastInferer, default_precision
 from topolora_monai.model.scenes import SceneSegmenter
 from topolora_monai.model.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer
 from topolora_monai.model.writing import write_classes
@@ -46,7 +37,6 @@ __all__ = [
     "EarlyStopping",
     "EpochSeed",
     "FiniteAnswers",
-    "FlipInferer",
     "GradientClipping",
     "LossRamp",
     "NonFiniteGuard",
@@ -57,17 +47,14 @@ __all__ = [
     "SceneSegmenter",
     "ScheduleSteps",
     "TargetLoss",
-    "TemperatureInferer",
     "TimeLeft",
     "Tracker",
     "TrainingTracking",
     "Uncertainty",
     "UncertaintyInferer",
     "ValidationTracking",
-    "batch_items",
     "check_apart",
     "check_classes",
-    "check_finite",
     "check_ids",
     "check_settings",
     "check_threshold_by",

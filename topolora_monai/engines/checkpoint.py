@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from topolora_monai.adapters import Adaptation, adapter_state, save_adapter
 from topolora_monai.adapters.files import check_fit, describe_model
 from topolora_monai.adapters.tensor_files import non_finite
 from topolora_monai.data.items import SPLITS
-from topolora_monai.data.split_record import SPLIT_FILE, SplitRecord, split_changes
+from topolora_monai.data.split_record import SPLIT_FILE, SplitRecord, some, split_changes
 from topolora_monai.engines.handlers import DIVERGENCE_HINT
 from topolora_monai.engines.output import provenance, say_if_stopped
 from topolora_monai.engines.recipe import Change, Recipe
@@ -50,24 +51,23 @@ _STATE = {
 """Entries of ``last.pt`` and their types."""
 
 _START_OVER = "--resume false starts this run over"
-_MOST_NAMED = 5
 
 
 class RunCheckpoint:
     """Save ``last.pt`` after every epoch, ``adapter.safetensors`` at every best validation, and resume.
 
-    Files are written beside their place and renamed, so a run killed at any moment leaves the previous
-    state; a state with values that are not finite is not written at all. Only what training changes is stored.
-    ``split.json`` says from the start which images the run learns from, ``training.json`` describes the finished run.
+    A run killed at any moment leaves the previous state whole; one with values that are not finite is not written at
+    all. Only what training changes is stored. ``split.json`` says from the start which images the run learns from,
+    ``training.json`` describes the finished run.
 
     A run is taken up if its images for training and validation are the same, by name and content, and so is its
     recipe, but for what the recipe lets change: such a change is logged and kept in ``training.json``.
 
     Args:
         output_dir: folder of the run.
-        adaptation: the adapted network.
-        optimizer: its optimiser.
-        lr_scheduler: its schedule, stepped each iteration.
+        adaptation: the adapted network, trained by ``optimizer`` with its ``lr_scheduler``.
+        optimizer: its state is kept, as is that of ``lr_scheduler``.
+        lr_scheduler: stepped each iteration.
         evaluator: the validation engine.
         dice: its metric, which chooses the best state, its threshold and its temperature.
         cldice: a further metric of the evaluator, which chooses the threshold instead.
@@ -99,6 +99,7 @@ class RunCheckpoint:
         calibrate: bool = True,
     ) -> None:
         self.folder = Path(output_dir)
+        self.last, self.adapter = self.folder / "last.pt", self.folder / "adapter.safetensors"
         self.adaptation = adaptation
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -115,68 +116,50 @@ class RunCheckpoint:
         self.best: dict[str, float] = {}
         self.changes: list[dict[str, Any]] = []
         self._provenance = provenance()  # of the code that trains, whatever is committed meanwhile
-        self._seconds_before = 0.0
         self._begun = False
         self._epochs_before = 0
         self._scaler: dict[str, Any] = {}
-        self._started = time.monotonic()
-
-    @property
-    def last(self) -> Path:
-        """File of the last state."""
-        return self.folder / "last.pt"
-
-    @property
-    def adapter(self) -> Path:
-        """File of the best adapter."""
-        return self.folder / "adapter.safetensors"
+        self._started = time.monotonic()  # less what earlier starts took
 
     def attach(self, engine: Trainer) -> None:
-        """Resume, once, and save after each epoch. Attach after the validation handler.
+        """Resume, once, so that what a server sends before later starts stays, and save after each epoch.
 
-        What is put into the network from now on stays there, as do weights that a server sends before each of several
-        starts of the trainer.
+        Attach after the validation handler.
         """
-        self._resume(engine)
+        self._shaped_by = self.recipe.settings() | {
+            "number of processes": {"text": idist.get_world_size()},
+            "SHA-256 of the base weights": {"text": self.adaptation.base_sha256},
+        }
+        if self.resume and self.last.is_file():
+            self._take_up(engine, self._read_last())
         engine.add_event_handler(Events.STARTED, self._begin)
         if idist.get_rank() == 0:  # every process resumes, one writes
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             engine.add_event_handler(Events.COMPLETED, self._describe)
             self.evaluator.add_event_handler(Events.COMPLETED, self._save_best)
 
-    def seconds(self) -> float:
-        """Wall time of the run so far, over all its starts."""
-        return self._seconds_before + time.monotonic() - self._started
-
-    def _resume(self, trainer: Trainer) -> None:
-        processes = idist.get_world_size()
-        self._shaped_by = self.recipe.settings() | {
-            "number of processes": {"text": processes},
-            "SHA-256 of the base weights": {"text": self.adaptation.base_sha256},
-        }
-        if self.resume and self.last.is_file():
-            self._take_up(trainer, self._read_last())
-
     def _take_up(self, trainer: Trainer, state: dict[str, Any]) -> None:
         changed = self._check_same(state)
-        wanted = adapter_state(self.adaptation.network)
-        try:
-            check_fit(wanted, state["adapter"], self.last, "the run's last state", hint=_START_OVER)
+        with self._reading():
+            check_fit(
+                adapter_state(self.adaptation.network),
+                state["adapter"],
+                self.last,
+                "the run's last state",
+                hint=_START_OVER,
+            )
             self._load_optimizer(state["optimizer"])
             self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | state["lr_scheduler"])
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise self._unreadable(error) from error
         self.adaptation.network.load_state_dict(state["adapter"], strict=False)
-        self.best, self.changes, self._seconds_before = state["best"], state["changes"], state["seconds"]
+        self.best, self.changes = state["best"], state["changes"]
+        self._started -= state["seconds"]
         self._scaler = state["scaler"]
-        self._epochs_before = trainer.state.epoch = state["epoch"]
-        done, wanted_epochs = trainer.state.epoch, trainer.state.max_epochs or 0
+        self._epochs_before = trainer.state.epoch = done = state["epoch"]
+        wanted_epochs = trainer.state.max_epochs or 0
         trainer.state.max_epochs = max(done, wanted_epochs)  # or Ignite would refuse to start
         if changed:
-            self.changes = [
-                *self.changes,
-                {"after_epoch": done} | {name: list(change) for name, change in changed.items()},
-            ]
+            noted = {name: list(change) for name, change in changed.items()}
+            self.changes = [*self.changes, {"after_epoch": done} | noted]
             for name, (before, now) in changed.items():
                 _logger.warning("%s %s from epoch %d on, %s before", name, now, done + 1, before)
         if done >= wanted_epochs:
@@ -185,7 +168,7 @@ class RunCheckpoint:
             )
         else:
             _logger.info("resuming %s after epoch %d of %d", self.folder, done, wanted_epochs)
-        self._say_resumable(done)
+        say_if_stopped(f"the same command resumes after epoch {done}")
 
     def _begin(self, trainer: Trainer) -> None:
         """Act at the first start of the trainer, for which Ignite and MONAI make epoch and scaler anew."""
@@ -195,10 +178,8 @@ class RunCheckpoint:
         trainer.state.epoch = self._epochs_before
         trainer.state.iteration = self._epochs_before * (trainer.state.epoch_length or 0)
         if trainer.scaler is not None and self._scaler:
-            try:
+            with self._reading():
                 trainer.scaler.load_state_dict(self._scaler)
-            except (ValueError, KeyError, TypeError, RuntimeError) as error:
-                raise self._unreadable(error) from error
         if idist.get_rank() != 0:
             return
         if not self._epochs_before:
@@ -213,7 +194,7 @@ class RunCheckpoint:
             raise ConfigError(
                 "output_dir holds a run with other settings",
                 path=self.folder,
-                found=_some([_said(name, change) for name, change in refused.items()]),
+                found=some([_said(name, change) for name, change in refused.items()], "; "),
                 hint="take these back, choose another --output_dir, or --resume false to overwrite that run; only "
                 f"{', '.join(self.recipe.may_change)} may change between starts",
             )
@@ -222,7 +203,7 @@ class RunCheckpoint:
             raise DataError(
                 "the images are others than those that output_dir's run was started with",
                 path=self.folder,
-                found=_some(moved),
+                found=some(moved, "; "),
                 hint="bring them back, choose another --output_dir, or --resume false to train on today's images",
             )
         return allowed
@@ -232,9 +213,8 @@ class RunCheckpoint:
         rates = [group["initial_lr"] for group in self.optimizer.param_groups]
         shapes = [parameter.shape for group in self.optimizer.param_groups for parameter in group["params"]]
         for index, kept in state["state"].items():
-            if any(
-                isinstance(value, Tensor) and value.dim() and value.shape != shapes[index] for value in kept.values()
-            ):
+            moments = [value for value in kept.values() if isinstance(value, Tensor) and value.dim()]
+            if any(moment.shape != shapes[index] for moment in moments):
                 raise ValueError(f"the optimiser's state of parameter {index} has another shape")
         self.optimizer.load_state_dict(state)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -242,10 +222,8 @@ class RunCheckpoint:
             group["initial_lr"] = rate
 
     def _read_last(self) -> dict[str, Any]:
-        try:
+        with self._reading():
             state: Any = torch.load(self.last, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load has no error of its own
-            raise self._unreadable(error) from error
         if not isinstance(state, dict) or any(not isinstance(state.get(key), kind) for key, kind in _STATE.items()):
             raise ConfigError(
                 "the run's last state is of another version",
@@ -256,10 +234,34 @@ class RunCheckpoint:
             )
         return state
 
-    def _unreadable(self, error: Exception) -> ConfigError:
-        return ConfigError(
-            "the run's last state cannot be read", path=self.last, found=first_line(error), hint=_START_OVER
-        )
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except TopoLoRAError:
+            raise
+        except Exception as error:  # torch.load has no error of its own
+            raise ConfigError(
+                "the run's last state cannot be read", path=self.last, found=first_line(error), hint=_START_OVER
+            ) from error
+
+    @contextlib.contextmanager
+    def _saving(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            if not self.folder.is_dir():
+                raise OutputError(
+                    "output_dir was removed while the run was writing to it",
+                    path=self.folder,
+                    hint="start again with the same command; it starts over",
+                ) from error
+            raise OutputError(
+                "cannot save the run's state",
+                path=path,
+                found=first_line(error),
+                hint="free some space and start again with the same command: it resumes from the last epoch saved",
+            ) from error
 
     def _save_last(self, trainer: Trainer) -> None:
         schedule = self.lr_scheduler.state_dict()  # only its position: its length follows --epochs
@@ -273,15 +275,12 @@ class RunCheckpoint:
             "lr_scheduler": {key: schedule[key] for key in ("last_epoch", "_last_lr", "_step_count")},
             "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else {},
             "best": self.best,
-            "seconds": self.seconds(),
+            "seconds": time.monotonic() - self._started,
         }
         self._check_finite(dict(_tensors(state)))
-        try:
-            with atomic_write(self.last) as beside:
-                torch.save(state, beside)
-        except (OSError, RuntimeError) as error:
-            raise self._cannot_save(self.last, error) from error
-        self._say_resumable(trainer.state.epoch)
+        with self._saving(self.last), atomic_write(self.last) as beside:
+            torch.save(state, beside)
+        say_if_stopped(f"the same command resumes after epoch {trainer.state.epoch}")
 
     def _check_finite(self, state: Mapping[str, Tensor]) -> None:
         broken = non_finite(state)
@@ -308,10 +307,8 @@ class RunCheckpoint:
 
     def _save_adapter(self, **scores: float | str) -> None:
         self._check_finite(adapter_state(self.adaptation.network))
-        try:
+        with self._saving(self.adapter):
             save_adapter(self.adaptation, self.adapter, **self.properties, **scores)
-        except OSError as error:
-            raise self._cannot_save(self.adapter, error) from error
 
     def _describe(self, trainer: Trainer) -> None:
         if not self.best:  # no epoch was validated
@@ -322,7 +319,7 @@ class RunCheckpoint:
             "published_trainable": self.adaptation.published_trainable_count,
             "epochs": trainer.state.epoch,
             "processes": idist.get_world_size(),
-            "seconds": round(self.seconds(), 1),
+            "seconds": round(time.monotonic() - self._started, 1),
             "validation": self.best,
             "changes": self.changes,
             "images": {split: len(self.split[split]) for split in SPLITS},
@@ -334,27 +331,8 @@ class RunCheckpoint:
         say_if_stopped("the run is finished")
 
     def _write_json(self, content: dict[str, Any], name: str) -> None:
-        try:
+        with self._saving(self.folder / name):
             write_json(content, self.folder / name)
-        except OSError as error:
-            raise self._cannot_save(self.folder / name, error) from error
-
-    def _say_resumable(self, epoch: int) -> None:
-        say_if_stopped(f"the same command resumes after epoch {epoch}")
-
-    def _cannot_save(self, path: Path, error: Exception) -> OutputError:
-        if not self.folder.is_dir():
-            return OutputError(
-                "output_dir was removed while the run was writing to it",
-                path=self.folder,
-                hint="start again with the same command; it starts over",
-            )
-        return OutputError(
-            "cannot save the run's state",
-            path=path,
-            found=first_line(error),
-            hint="free some space and start again with the same command: it resumes from the last epoch saved",
-        )
 
 
 def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -370,7 +348,3 @@ def _said(name: str, change: Change) -> str:
     before, now = change
     option = f"--{name}" if " " not in name else name
     return f"{option} {now}, was {before}"
-
-
-def _some(said: Sequence[str]) -> str:
-    return "; ".join(said[:_MOST_NAMED]) + (f"; and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else "")

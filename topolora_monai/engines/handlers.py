@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, EventEnum, Events
 from ignite.handlers import EarlyStopping as IgniteEarlyStopping
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
@@ -18,7 +18,16 @@ from topolora_monai.adapters.conv_lora import balance_loss
 from topolora_monai.data.sample_seeds import SampleSeeds
 from topolora_monai.errors import TopoLoRAError
 
-__all__ = ["BalanceLoss", "EarlyStopping", "EpochSeed", "GradientClipping", "LossRamp", "NonFiniteGuard", "TimeLeft"]
+__all__ = [
+    "BalanceLoss",
+    "EarlyStopping",
+    "EpochSeed",
+    "GradientClipping",
+    "Handler",
+    "LossRamp",
+    "NonFiniteGuard",
+    "TimeLeft",
+]
 
 DIVERGENCE_HINT = (
     "lower --learning_rate or --max_grad_norm, or use --precision fp32, and start again: the run goes on after its "
@@ -27,21 +36,28 @@ DIVERGENCE_HINT = (
 """What to do about a training that has diverged."""
 
 
-class EpochSeed:
-    """Seed the order of a training set, and each of its items, by (seed, epoch): a resumed run repeats the other.
+class Handler:
+    """What acts at one event of an engine."""
 
-    Args:
-        seed: of the run.
-        dataset: the training set, told which epoch it is.
-    """
+    event: EventEnum
+
+    def attach(self, engine: Engine) -> None:
+        """Act at ``event`` from now on."""
+        engine.add_event_handler(self.event, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Act."""
+        raise NotImplementedError
+
+
+class EpochSeed(Handler):
+    """Seed the order of a training set, and each of its items, by (seed, epoch): a resumed run repeats the other."""
+
+    event = Events.EPOCH_STARTED  # before the loader draws its order
 
     def __init__(self, seed: int, dataset: SampleSeeds) -> None:
         self.seed = seed
         self.dataset = dataset
-
-    def attach(self, engine: Engine) -> None:
-        """Act at the start of each epoch, before the loader draws its order."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Reseed."""
@@ -49,7 +65,7 @@ class EpochSeed:
         self.dataset.set_epoch(engine.state.epoch)
 
 
-class LossRamp:
+class LossRamp(Handler):
     """Tell the loss how much of training is done.
 
     Args:
@@ -57,13 +73,11 @@ class LossRamp:
         epochs: of the whole training, over all starts of the trainer.
     """
 
+    event = Events.ITERATION_STARTED
+
     def __init__(self, loss: Any, epochs: int) -> None:
         self.loss = loss
         self.epochs = epochs
-
-    def attach(self, engine: Engine) -> None:
-        """Act before each iteration."""
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Set the progress, from 0 at the first iteration to just under 1 at the last."""
@@ -71,12 +85,10 @@ class LossRamp:
         self.loss.set_progress((engine.state.iteration - 1) / total)
 
 
-class BalanceLoss:
+class BalanceLoss(Handler):
     """Add the balance loss that Conv-LoRA layers left in the forward pass; attach it before what checks the loss."""
 
-    def attach(self, engine: Engine) -> None:
-        """Act once the task's loss is known, before the backward pass."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+    event = IterationEvents.LOSS_COMPLETED
 
     def __call__(self, engine: Any) -> None:
         """Add it; zero for a network without such layers."""
@@ -84,19 +96,17 @@ class BalanceLoss:
         engine.state.output[Keys.LOSS] = loss + balance_loss(engine.network).to(loss)
 
 
-class GradientClipping:
+class GradientClipping(Handler):
     """Clip the norm of the gradient just before the optimiser steps, after accumulation and unscaling.
 
     Args:
         max_norm: upper bound of the 2-norm over all trainable parameters.
     """
 
+    event = IterationEvents.BACKWARD_COMPLETED
+
     def __init__(self, max_norm: float) -> None:
         self.max_norm = max_norm
-
-    def attach(self, engine: Engine) -> None:
-        """Act after each backward pass."""
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
         """Clip, if this iteration ends an accumulation."""
@@ -110,31 +120,21 @@ class GradientClipping:
 
 
 class NonFiniteGuard:
-    """Stop a trainer before a loss that is not a number reaches the weights, an evaluator before it scores such logits.
-
-    Args:
-        hint: what to do about it.
-    """
-
-    def __init__(self, hint: str = DIVERGENCE_HINT) -> None:
-        self.hint = hint
+    """Stop a trainer before a loss that is no number reaches the weights, an evaluator before it scores such logits."""
 
     def attach(self, engine: Engine) -> None:
         """Act once a trainer's loss, or an evaluator's logits, are known."""
         if isinstance(engine, Evaluator):
-            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._check, Keys.PRED, "the network's answer")
+            engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self, Keys.PRED, "the network's answer")
         else:
             engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
-        """Check the loss.
+    def __call__(self, engine: Any, key: str = Keys.LOSS, what: str = "the loss") -> None:
+        """Check an entry of the engine's output.
 
         Raises:
             TopoLoRAError: if it is not finite; names the images of the batch.
         """
-        self._check(engine, Keys.LOSS, "the loss")
-
-    def _check(self, engine: Any, key: str, what: str) -> None:
         values = engine.state.output[key].detach()
         if not values.isfinite().all():
             batch = engine.state.batch if isinstance(engine.state.batch, dict) else {}
@@ -142,18 +142,12 @@ class NonFiniteGuard:
             raise TopoLoRAError(
                 f"{what} {became} in epoch {engine.state.epoch}, iteration {engine.state.iteration}",
                 found=f"images {batch.get('name', 'unknown')}",
-                hint=f"look at these images, or {self.hint}",
+                hint=f"look at these images, or {DIVERGENCE_HINT}",
             )
 
 
 class EarlyStopping:
-    """Stop training when validation no longer improves, by Ignite's handler; attach it to the trainer.
-
-    Args:
-        patience: validations without improvement after which training stops; 0 never stops.
-        evaluator: the validation engine.
-        metric: name of the validation metric, higher is better.
-    """
+    """Stop a trainer when ``patience`` validations have not raised a metric, by Ignite's handler; 0 never stops."""
 
     def __init__(self, patience: int, evaluator: Engine, metric: str) -> None:
         self.patience = patience
@@ -172,11 +166,7 @@ class EarlyStopping:
 
 
 class TimeLeft:
-    """One progress bar over a whole run, with the loss and the time left; it ends where nobody reads it any more.
-
-    Args:
-        description: what is being done.
-    """
+    """One progress bar over a whole run, with the loss and the time left; it ends where nobody reads it any more."""
 
     def __init__(self, description: str) -> None:
         self.description = description

@@ -1,26 +1,35 @@
-"""A run as whoever reads its result is told of it, and its errors as a person reads them."""
+"""A run as whoever reads its result is told of it, its errors as a person reads them, its folder for it alone."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import ignite.distributed as idist
 import torch
+from filelock import FileLock, Timeout
 
 import topolora_monai
-from topolora_monai.errors import TopoLoRAError
+from topolora_monai.errors import OutputError, TopoLoRAError
+from topolora_monai.io.json_files import write_json
 
-__all__ = ["command_line", "plain_errors", "provenance", "say_if_stopped", "speak_plainly"]
+__all__ = ["lock_output", "plain_errors", "provenance", "say_if_stopped", "speak_plainly", "unlock_output"]
 
+_LOCK = ".lock"
+_OWNER = ".running.json"
+_held: dict[Path, FileLock] = {}
 _STOPPED = 130
 """Exit status of what Ctrl-C has ended, as shells have it."""
 
@@ -31,16 +40,10 @@ _stop_note: list[str] = []
 def provenance() -> dict[str, Any]:
     """How this process was started, on what code and hardware, and the most memory it has taken so far.
 
-    ``peak_memory_bytes`` is the GPU's peak allocation where one is used, else the process's peak resident
-    memory; 0 where the system does not say, as on Windows.
+    That is the GPU's peak allocation where one is used, else the process's own; 0 where the system does not say.
     """
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_resident_bytes()
-    return {
-        "command": command_line(),
-        "commit": _commit(),
-        "hardware": _hardware(),
-        "peak_memory_bytes": peak,
-    }
+    return {"command": command_line(), "commit": _commit(), "hardware": _hardware(), "peak_memory_bytes": peak}
 
 
 def command_line() -> str:
@@ -85,6 +88,48 @@ def say_if_stopped(note: str) -> None:
     _stop_note[:] = [note]
 
 
+def lock_output(folder: str | Path) -> None:
+    """Keep a folder for this process until :func:`unlock_output`, or its end however it ends.
+
+    The lock is the operating system's, so a killed process leaves none. Of several processes of one run the first
+    takes it for all. A process may take a folder twice. Where a file system knows no locks, none is held.
+
+    Raises:
+        OutputError: if another process has it; names that one.
+    """
+    folder = Path(folder).resolve()
+    if folder in _held or idist.get_rank() != 0:
+        return
+    lock = FileLock(folder / _LOCK, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputError(
+            "another process is writing to this folder",
+            path=folder,
+            found=_owner(folder),
+            hint="wait until it has finished or stop it, or choose another --output_dir",
+        ) from error
+    except (NotImplementedError, OSError):
+        return
+    _held[folder] = lock
+    atexit.register(unlock_output, folder)
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    owner = {"process": os.getpid(), "host": platform.node(), "started": started, "command": command_line()}
+    with contextlib.suppress(OSError):  # only for a message
+        write_json(owner, folder / _OWNER)
+
+
+def unlock_output(folder: str | Path) -> None:
+    """Let others have a folder; one that this process does not hold is left alone."""
+    folder = Path(folder).resolve()
+    lock = _held.pop(folder, None)
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            (folder / _OWNER).unlink()
+        lock.release()  # the empty file stays: another process may have opened it by now
+
+
 def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         print("; ".join(["\nstopped", *_stop_note]), file=sys.stderr)
@@ -125,3 +170,11 @@ def _hardware() -> str:
     parts = [f"{processor}, {os.cpu_count()} cores"]
     parts += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return "; ".join([*parts, f"torch {torch.__version__}"])
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        return f"process {owner['process']} on {owner['host']} since {owner['started']}: {owner['command']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has only just started
+        return "a process that does not say which"

@@ -102,37 +102,27 @@ class Recipe:
         Ask for it once what the configuration describes has been built: values are known only then.
         """
         values = self._parser.ref_resolver.resolved_content
-        found: Settings = {}
-        for name, text in _leaves(self._parser.get()):
-            if not self._is_left_out(name):
-                found[name] = {"text": _plain_text(text)}
+        leaves = _leaves(self._parser.get())
+        found: Settings = {name: {"text": _plain(text)} for name, text in leaves if not self._is_left_out(name)}
         for name in self._parser.get():
             if not self._is_left_out(name) and _is_plain(values.get(name, ...)):
-                found.setdefault(name, {"text": _plain_text(self._parser[name])})["value"] = _normal(values[name])
+                found.setdefault(name, {"text": _plain(self._parser[name])})["value"] = _plain(values[name])
         return found
 
     def remembered(self, processes: int) -> TrainingRecipe:
-        """What a model keeps of it, to be trained again by.
-
-        Args:
-            processes: that train together.
-        """
+        """What a model keeps of it, to be trained again by as many processes together."""
         known = {name: id_ for name, id_ in _IDS.items() if id_ in self._parser}
-        found = {name: _normal(self._parser.get_parsed_content(id_)) for name, id_ in known.items()}
+        found = {name: _plain(self._parser.get_parsed_content(id_)) for name, id_ in known.items()}
         return TrainingRecipe.of_settings(found | {"processes": processes})
 
     def _is_left_out(self, name: str) -> bool:
         return any(name == part or name.startswith(f"{part}#") for part in self._left_out)
 
     def compare(self, before: Settings, now: Settings) -> tuple[dict[str, Change], dict[str, Change]]:
-        """Settings that differ: those that must not, and those that may.
+        """Settings that differ between two results of :meth:`settings`: those that must not, and those that may.
 
         Another text that comes to the same value is the same setting. Values that follow from other settings are not
         named beside them.
-
-        Args:
-            before: what :meth:`settings` gave when the run was saved.
-            now: what it gives.
         """
         refused: dict[str, Change] = {}
         allowed: dict[str, Change] = {}
@@ -151,7 +141,7 @@ class Recipe:
 def training_workflow(
     spec: ModelSpec, adaptation: Adaptation, data: SegmentationData, **overrides: Any
 ) -> ConfigWorkflow:
-    """The packaged training workflow, set up to train a model on, as it was trained before.
+    """The packaged training workflow, not initialised yet, set up to train a model on, as it was trained before.
 
     Nothing that a file says becomes a part of the configuration but numbers, switches and known words. Where several
     processes trained together, one accumulates as many batches more.
@@ -160,10 +150,7 @@ def training_workflow(
         spec: of the model.
         adaptation: its network, which is trained.
         data: to train it on, of the model's channels and classes.
-        **overrides: further ids; what is more than plain is given as an object.
-
-    Returns:
-        Not initialised yet; its ``trainer`` and ``evaluator`` are MONAI's engines.
+        **overrides: further ids.
 
     Raises:
         ConfigError: if the package's bundle is not there.
@@ -203,23 +190,18 @@ def _leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, config
 
 
-def _plain_text(value: Any) -> Any:
-    """A part of a configuration as the command line or Python may give it."""
+def _plain(value: Any) -> Any:
+    """A part of a configuration as the command line or Python may give it, with truth values for their words."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if isinstance(value, Mapping):
-        return {str(key): _plain_text(part) for key, part in value.items()}
+        return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain_text(part) for part in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else f"{type(value).__name__}"
+        return [_plain(part) for part in value]
+    return value if _is_plain(value) else type(value).__name__
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_plain(part) for part in value)
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _normal(value: Any) -> Any:
-    """With lists for tuples, and truth values for their words."""
-    return _plain_text(list(value) if isinstance(value, tuple) else value)

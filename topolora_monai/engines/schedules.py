@@ -9,12 +9,11 @@ from monai.optimizers import WarmupCosineSchedule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from topolora_monai.engines.handlers import Handler
 from topolora_monai.errors import unknown_choice
 from topolora_monai.spec import Schedule
 
 __all__ = ["ScheduleSteps", "lr_schedule"]
-
-_SCHEDULES = get_args(Schedule)
 
 
 def lr_schedule(
@@ -22,8 +21,8 @@ def lr_schedule(
 ) -> LambdaLR:
     """Linear warm-up from 0, then decay to 0 at the end of training.
 
-    The rate follows from the iteration alone, unlike in torch's ``PolynomialLR``, which multiplies the last rate: a
-    run that has ended at 0 can so be taken up with more epochs.
+    The rate follows from the iteration alone, unlike in torch's ``PolynomialLR``: a run that has ended at 0 can so be
+    taken up with more epochs.
 
     Args:
         optimizer: whose rates are set.
@@ -45,8 +44,8 @@ def lr_schedule(
         >>> schedule.get_last_lr()
         [0.25]
     """
-    if schedule not in _SCHEDULES:
-        raise unknown_choice("schedule", schedule, _SCHEDULES)
+    if schedule not in get_args(Schedule):
+        raise unknown_choice("schedule", schedule, get_args(Schedule))
     warmup_iterations = int(warmup_fraction * total_iterations)
     if schedule == "cosine":
         cosine: LambdaLR = WarmupCosineSchedule(optimizer, warmup_iterations, total_iterations)
@@ -61,22 +60,15 @@ def lr_schedule(
     return LambdaLR(optimizer, share)
 
 
-class ScheduleSteps:
-    """Step a schedule after each step of the optimiser: not while gradients accumulate, nor where a scaler skips one.
+class ScheduleSteps(Handler):
+    """Step a schedule after each step of the optimiser: not while gradients accumulate, nor where a scaler skips it."""
 
-    Args:
-        lr_scheduler: the schedule.
-        optimizer: the optimiser whose rates it sets.
-    """
+    event = Events.ITERATION_COMPLETED
 
     def __init__(self, lr_scheduler: LRScheduler, optimizer: Optimizer) -> None:
         self.lr_scheduler = lr_scheduler
         self._stepped = False
         optimizer.register_step_post_hook(self._note)
-
-    def attach(self, engine: Engine) -> None:
-        """Act after each iteration."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Step, if the optimiser has."""

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Tracker", "TrainingTracking", "ValidationTracking", "tracker_names"]
 
-_TRACKERS = ("tensorboard", "mlflow")
 _EXPERIMENT = "topolora_monai"
 _RUN_FILE = "mlflow_run.json"
 _MOST_PICTURES = 32  # of an evaluation
@@ -50,17 +49,15 @@ def tracker_names(trackers: Any) -> tuple[str, ...]:
         (('tensorboard', 'mlflow'), (), ())
     """
     words = trackers.strip("[]").split(",") if isinstance(trackers, str) else trackers or ()
-    names = [str(word).strip().lower() for word in words]
-    chosen = tuple(dict.fromkeys(name for name in names if name not in ("", "none")))
-    for name in chosen:
-        if name not in _TRACKERS:
-            raise ConfigError(
-                "unknown tracker",
-                expected=f"some of {', '.join(_TRACKERS)}",
-                found=repr(name),
-                hint="give names parted by commas, or [] for none",
-            )
-    return chosen
+    chosen = dict.fromkeys(str(word).strip().lower() for word in words)
+    for name in chosen.keys() - {"", "none", "tensorboard", "mlflow"}:
+        raise ConfigError(
+            "unknown tracker",
+            expected="some of tensorboard, mlflow",
+            found=repr(name),
+            hint="give names parted by commas, or [] for none",
+        )
+    return tuple(name for name in chosen if name not in ("", "none"))
 
 
 class Tracker:
@@ -85,11 +82,7 @@ class Tracker:
         self.names = tracker_names(trackers)
         self.folder = Path(output_dir).absolute()
         self.mlflow_uri = mlflow_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
-
-    @property
-    def active(self) -> bool:
-        """Whether this process sends anything."""
-        return bool(self.names) and idist.get_rank() == 0
+        self.active = bool(self.names) and idist.get_rank() == 0  # whether this process sends anything
 
     @cached_property
     def tensorboard(self) -> SummaryWriter | None:
@@ -106,12 +99,7 @@ class Tracker:
         return _MLflowRun(self.mlflow_uri, self.folder) if self.active and "mlflow" in self.names else None
 
     def attach(self, engine: Engine, iterations: Callable[[Any], dict[str, float]] | None = None) -> None:
-        """Send an engine's metrics after each epoch, by MONAI's handlers.
-
-        Args:
-            engine: its metrics keep their names.
-            iterations: what to send after each iteration as well, of the engine's output.
-        """
+        """Send an engine's metrics after each epoch by MONAI's handlers, and ``iterations`` of each output."""
         settings: dict[str, Any] = {"iteration_log": iterations is not None}
         if iterations is not None:
             settings["output_transform"] = iterations
@@ -123,11 +111,9 @@ class Tracker:
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Send numbers by their name; those that are not finite are left out."""
         for name, value in values.items():
-            if not math.isfinite(value):
-                continue
-            if self.tensorboard is not None:
+            if self.tensorboard is not None and math.isfinite(value):
                 self.tensorboard.add_scalar(_safe(name), value, step)
-            if self.mlflow is not None:
+            if self.mlflow is not None and math.isfinite(value):
                 self.mlflow.client.log_metric(self.mlflow.run_id, _safe(name), value, step=step)
 
     def picture(self, name: str, picture: Image.Image, step: int) -> None:
@@ -142,8 +128,7 @@ class Tracker:
     def record_evaluation(self) -> None:
         """Send what an evaluation has left in the run's folder: its scores, and the pictures of the first 32 images.
 
-        Scores are called ``test/dice`` and the like, of several classes ``test/cup/dice``, those of validation
-        ``validation/dice``; pictures ``test/NAME``.
+        They are called ``test/dice``, of several classes ``test/cup/dice``, ``validation/dice``, and ``test/NAME``.
         """
         if not self.active:
             return
@@ -169,12 +154,7 @@ class Tracker:
 
 
 class TrainingTracking:
-    """Send ``train_loss`` and ``learning_rate`` of each iteration; attach it before what steps the learning rate.
-
-    Args:
-        tracker: where to.
-        optimizer: the learning rate is its first group's.
-    """
+    """Send ``train_loss`` and ``learning_rate`` of each iteration; attach it before what steps the learning rate."""
 
     def __init__(self, tracker: Tracker, optimizer: Optimizer) -> None:
         self.tracker = tracker
@@ -187,8 +167,8 @@ class TrainingTracking:
             engine.add_event_handler(Events.COMPLETED, lambda _: self.tracker.close())
 
     def _scalars(self, output: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        rate = self.optimizer.param_groups[0]["lr"]
-        return {"train_loss": float(output[0][Keys.LOSS]), "learning_rate": float(rate)}
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        return {"train_loss": float(output[0][Keys.LOSS]), "learning_rate": rate}
 
 
 class ValidationTracking:
@@ -230,10 +210,7 @@ class ValidationTracking:
 
 
 class _MLflowRun:
-    """One run in MLflow, found again by the file in its folder.
-
-    The run is made here and not by MONAI's handler, which starts another one once the first is finished.
-    """
+    """One run in MLflow, found again by the file in its folder; MONAI's handler would start another one each time."""
 
     def __init__(self, uri: str, folder: Path) -> None:
         for module in ("mlflow", "sqlalchemy", "alembic"):
@@ -278,11 +255,10 @@ class _MLflowRun:
 
     def _new(self, folder: Path, artifacts: str | None) -> str:
         experiment = self.client.get_experiment_by_name(_EXPERIMENT)
-        number = (
-            self.client.create_experiment(_EXPERIMENT, artifact_location=artifacts)
-            if experiment is None
-            else experiment.experiment_id
-        )
+        if experiment is None:
+            number = self.client.create_experiment(_EXPERIMENT, artifact_location=artifacts)
+        else:
+            number = experiment.experiment_id
         run_id = self.client.create_run(number, run_name=folder.name, tags={"output_dir": str(folder)}).info.run_id
         write_json({"uri": self.client.tracking_uri, "run_id": run_id}, folder / _RUN_FILE)
         return str(run_id)

@@ -15,7 +15,7 @@ _FROM_RUN = ("adapter", "weights", "adaptation")
 """Ids that only make sense beside a run."""
 _KEEPING_KEYS = "$[lambda item: {**item, **@loading(item)}]"
 """Applications find what they added to an item again."""
-_MASK = "$lambda p: torch.from_numpy(topolora_monai.model.writing.mask_of(p, @threshold, @activation))"
+_MASK = "$lambda p: torch.from_numpy(topolora_monai.model.writing.mask_of(p, @threshold, @spec.activation))"
 _MODEL = f"$@bundle_root + '/{WEIGHTS_FILE}'"
 
 
@@ -36,11 +36,7 @@ def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     config["imports"] = [*config["imports"], "$import topolora_monai.model.writing", "$import topolora_monai.release"]
     config["spec"] = f"$topolora_monai.adapters.read_spec(@bundle_root + '/{MODEL_FILE}')"
     config["model"] = _MODEL
-    config["network_def"] = {
-        "_target_": "topolora_monai.release.merged_network",
-        "spec": "@spec",
-        **{name: f"@{name}" for name in spec.network_settings},
-    }
+    config["network_def"] = {"_target_": "topolora_monai.release.merged_network", "spec": "@model_spec"}
     config["network"] = "$topolora_monai.release.load_model(@network_def, @model).to(@device)"
     config["preprocessing"]["transforms"] = _KEEPING_KEYS
     overlapping = spec.out_channels > 1 and not spec.exclusive

@@ -25,15 +25,14 @@ class GreenClahed(MapTransform):
 
     Vessels contrast best with the background in green. Contrast limited adaptive histogram equalisation (Zuiderveld,
     "Contrast limited adaptive histogram equalization", 1994; by scikit-image) then evens out illumination and
-    stretches the result to [0, 1]. The dark surroundings of the field of view would count in the histograms along
-    its border: with ``mask_key`` they are filled with the nearest pixel inside first and are 0 afterwards.
+    stretches the result to [0, 1].
 
     Args:
         keys: images of shape (3, H, W) or, already grey, (1, H, W), values in [0, 1].
-        clip_limit: height a histogram bin may reach, in multiples of the flat histogram's, above 1. Libraries that
-            take a fraction of the tile's pixels call 2.0 of 256 bins 0.0078.
+        clip_limit: height a histogram bin may reach, in multiples of the flat histogram's, above 1.
         tiles: number of tiles along each axis.
-        mask_key: field of view of shape (1, H, W); None equalises the whole picture.
+        mask_key: field of view of shape (1, H, W), whose surroundings are filled with the nearest pixel inside first,
+            or they would count along its border, and are 0 afterwards; None equalises the whole picture.
 
     Raises:
         ConfigError: for a clip limit of 1 or less, or no tiles.

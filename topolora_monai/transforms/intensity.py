@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -71,17 +70,13 @@ class IntensityScaling:
         return self.pixel_values != "linear"
 
     def limits(self, values: ArrayLike, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Lower and upper limit of each channel of one scene.
+        """Lower and upper limit of each channel of one scene, (C, 2), in decibels where the logarithm is taken.
 
-        Only valid, finite pixels count; under the logarithm, zeros and negative values do not. A channel without
-        any such pixel gets (0, 1). A channel of one value c gets (c, c).
+        Only valid, finite pixels count, and positive ones under the logarithm; a channel without any gets (0, 1).
 
         Args:
             values: raw values of shape (C, ...).
             valid: of the spatial shape, True where there is data; None takes every pixel.
-
-        Returns:
-            Array of shape (C, 2), in decibels where the logarithm is taken.
 
         Raises:
             DataError: if ``valid`` has another shape.
@@ -94,17 +89,10 @@ class IntensityScaling:
         return np.stack([self._percentiles(channel if valid is None else channel[valid]) for channel in channels])
 
     def apply(self, values: ArrayLike, limits: ArrayLike) -> NDArray[np.float32]:
-        """Clip to the limits and scale to [0, 1].
+        """Clip raw values of shape (C, ...) to limits of shape (C, 2), as :meth:`limits` gives, and scale to [0, 1].
 
         What is not a finite number, or has no logarithm, becomes 0. Where both limits are equal, what lies above
         becomes 1 and everything else 0.
-
-        Args:
-            values: raw values of shape (C, ...).
-            limits: shape (C, 2), as :meth:`limits` gives for this scene or one like it.
-
-        Returns:
-            Array of the values' shape.
 
         Raises:
             DataError: if there are limits for another number of channels.
@@ -127,24 +115,6 @@ class IntensityScaling:
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, as stored in adapter files."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> IntensityScaling:
-        """Inverse of :meth:`to_dict`, also after a way through JSON.
-
-        Raises:
-            ConfigError: for fields this version does not know, and as the class.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                "unknown intensity setting",
-                expected=", ".join(known),
-                found=", ".join(unknown),
-                hint="use a newer topolora_monai",
-            )
-        return cls(**values)
 
     def _decibels(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """A float32 copy, in decibels where asked for; NaN or -inf where there is no logarithm."""

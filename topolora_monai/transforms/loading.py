@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Transform
+from monai.transforms import Resized, ScaleIntensityRanged, TorchVisiond, Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from topolora_monai.io.rasters import open_raster, read_bands
 from topolora_monai.metrics import class_masks
 from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["LoadItem", "raster_limits"]
+__all__ = ["LoadItem", "raster_limits", "squash"]
 
 _LIMITS_PIXELS = 1_000_000
 
@@ -120,11 +120,6 @@ def raster_limits(path: str | Path, channels: int, scaling: IntensityScaling) ->
     They are those of every n-th of its pixels, about a million in all, so that rasters of any size have some, whether
     they are read whole or not.
 
-    Args:
-        path: the raster.
-        channels: that it is read with.
-        scaling: whose limits.
-
     Raises:
         DataError: as :func:`~topolora_monai.io.read_image`.
     """
@@ -137,6 +132,28 @@ def raster_limits(path: str | Path, channels: int, scaling: IntensityScaling) ->
         step = max(1.0, math.sqrt(source.height * source.width / _LIMITS_PIXELS))
         shape = (max(1, int(source.height / step)), max(1, int(source.width / step)))
         return scaling.limits(*read_bands(source, channels, out_shape=shape))
+
+
+def squash(side: int, protocol: str) -> list[Transform]:
+    """Transforms by which the authors of a method bring images of any shape to one size, and masks with them.
+
+    The ``protocol`` of a :class:`~topolora_monai.model.ModelSpec` is ``"published"``, which interpolates linearly,
+    ``"published_conv_lora"``, by the bicubic filter with antialias, or ``"native"``, which leaves images as they are.
+
+    Example:
+        >>> [type(transform).__name__ for transform in squash(384, "published")], squash(384, "native")
+        (['Resized'], [])
+    """
+    size = (side, side)
+    if protocol == "native":
+        return []
+    if protocol == "published":
+        return [Resized(["image", "label", "fov"], size, mode=["bilinear", "nearest-exact", "nearest-exact"])]
+    return [
+        TorchVisiond("image", "Resize", size=list(size), interpolation=3, antialias=True),  # bicubic
+        ScaleIntensityRanged("image", a_min=0.0, a_max=1.0, b_min=0.0, b_max=1.0, clip=True),
+        Resized(["label", "fov"], size, mode="nearest-exact"),
+    ]
 
 
 @lru_cache(maxsize=64)

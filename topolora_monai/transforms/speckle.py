@@ -66,9 +66,9 @@ class RandSpeckled(RandomizableTransform, MapTransform):
 
     Fully developed speckle averaged over L looks follows this law (Goodman, "Some fundamental properties of
     speckle", 1976). Amplitudes are multiplied by :math:`\sqrt{g}`, and decibels get :math:`10 \log_{10} g` added,
-    whose mean is negative. Real scenes have speckle of their own, L0 looks of it: both together leave
-    1 / (1/L0 + 1/L + 1/(L0 L)) looks. Pixels are independent. Channels that are copies of one picture get the same
-    speckle, polarisations independent ones. The result is clipped to [0, 1], as the image was when it was scaled.
+    whose mean is negative. On a scene of L0 looks that leaves 1 / (1/L0 + 1/L + 1/(L0 L)). Pixels are independent.
+    Channels that are copies of one picture get the same speckle, polarisations independent ones. The result is clipped
+    to [0, 1].
 
     Args:
         keys: images of shape (C, H, W), values in [0, 1].
@@ -148,13 +148,12 @@ class RefinedLeed(MapTransform):
     Args:
         keys: images of shape (C, H, W), not negative.
         looks: number of looks L of the image; Sentinel-1 IW ground range products have about 4.4.
-        window_size: side of the window in pixels, odd, at least 5.
-        pixel_values: what the image holds, see :class:`RandSpeckled`.
-        db_range: see :class:`RandSpeckled`.
+        pixel_values: as of :class:`RandSpeckled`, and so is ``db_range``.
+        db_range: see there.
         mask_key: mask of valid pixels, (1, H, W); None takes all that are finite.
 
     Raises:
-        ConfigError: for looks that are not positive, an even or smaller window, or as :class:`RandSpeckled`.
+        ConfigError: as :class:`RandSpeckled`.
 
     Example:
         >>> speckle = torch.from_numpy(np.random.default_rng(0).gamma(4, 1 / 4, (1, 64, 64))).float()
@@ -167,16 +166,12 @@ class RefinedLeed(MapTransform):
         self,
         keys: KeysCollection,
         looks: float,
-        window_size: int = 7,
         pixel_values: Literal["amplitude", "intensity", "db"] = "intensity",
         db_range: float | str | None = None,
         mask_key: str | None = None,
     ) -> None:
         super().__init__(keys)
-        if window_size < 5 or window_size % 2 == 0:
-            raise ConfigError("window_size must be odd and at least 5", found=window_size)
         self.looks = _range_of_looks(looks)[0]
-        self.window_size = window_size
         self.scale = _Scale(pixel_values, db_range)
         self.mask_key = mask_key
 
@@ -199,7 +194,7 @@ class RefinedLeed(MapTransform):
         intensity = np.where(valid, intensity, 0)
         side = self._side_of_edge(intensity, valid)
         mean, variance = np.zeros_like(intensity), np.zeros_like(intensity)
-        for index, half in enumerate(_half_windows(self.window_size)):
+        for index, half in enumerate(_HALF_WINDOWS):
             count = np.maximum(_sum(valid, half), 1)
             half_mean = _sum(intensity, half) / count
             half_variance = _sum(intensity**2, half) / count - half_mean**2
@@ -211,12 +206,11 @@ class RefinedLeed(MapTransform):
         return filtered
 
     def _side_of_edge(self, intensity: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Index into :func:`_half_windows` for each pixel."""
-        size, step = _sub_windows(self.window_size)
-        box = np.ones((size, size))
+        """Index into ``_HALF_WINDOWS`` for each pixel."""
+        box = np.ones((3, 3))
         count = _sum(valid, box)
-        means = _neighbours(_sum(intensity, box) / np.maximum(count, 1), step)
-        known = _neighbours(count > 0, step)
+        means = _neighbours(_sum(intensity, box) / np.maximum(count, 1))
+        known = _neighbours(count > 0)
         centre = means[1][1]
         # A sub-window without data shows no edge, and the pixel does not belong to its side.
         filled = [[np.where(known[y][x], means[y][x], centre) for x in range(3)] for y in range(3)]
@@ -241,28 +235,9 @@ _OPPOSITE_SIDES = (
 """Rows and columns of sub-windows on both sides of an edge, the one in the middle of each side second."""
 
 
-def _half_windows(size: int) -> list[NDArray[np.float64]]:
-    """Left, right, upper, lower half and the four triangles of a window, each with the pixel's own line.
-
-    Example:
-        >>> [int(half.sum()) for half in _half_windows(7)]
-        [28, 28, 28, 28, 28, 28, 28, 28]
-    """
-    y, x = np.mgrid[:size, :size] - size // 2
-    halves = (x <= 0, x >= 0, y <= 0, y >= 0, x + y <= 0, x + y >= 0, y <= x, y >= x)
-    return [half.astype(np.float64) for half in halves]
-
-
-def _sub_windows(window_size: int) -> tuple[int, int]:
-    """Side of a sub-window, odd, about half the window's, and the step between them that fills the window.
-
-    Example:
-        >>> [_sub_windows(size) for size in (5, 7, 9, 11)]
-        [(3, 1), (3, 2), (5, 2), (5, 3)]
-    """
-    size = (window_size + 1) // 2
-    size -= 1 - size % 2
-    return size, (window_size - size) // 2
+_Y, _X = np.mgrid[-3:4, -3:4]
+_HALF_WINDOWS = np.stack([_X <= 0, _X >= 0, _Y <= 0, _Y >= 0, _X + _Y <= 0, _X + _Y >= 0, _Y <= _X, _Y >= _X]) * 1.0
+"""Left, right, upper, lower half and the four triangles of a window, each with the pixel's own line."""
 
 
 def _sum(plane: NDArray[Any], window: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -271,11 +246,11 @@ def _sum(plane: NDArray[Any], window: NDArray[np.float64]) -> NDArray[np.float64
     return summed
 
 
-def _neighbours(plane: NDArray[Any], step: int) -> list[list[NDArray[Any]]]:
-    """The plane as seen ``step`` pixels further up, down, left and right: rows and columns of three."""
-    padded = np.pad(plane, step, mode="symmetric")
+def _neighbours(plane: NDArray[Any]) -> list[list[NDArray[Any]]]:
+    """The plane as seen two pixels further up, down, left and right: rows and columns of three."""
+    padded = np.pad(plane, 2, mode="symmetric")
     height, width = plane.shape
-    offsets = (0, step, 2 * step)
+    offsets = (0, 2, 4)
     return [[padded[y : y + height, x : x + width] for x in offsets] for y in offsets]
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from topolora_monai.annotation.prompts import Prompts
 from topolora_monai.annotation.uncertainty import probable_breaks
-from topolora_monai.data.items import Item
-from topolora_monai.data.slices import expand_slices
+from topolora_monai.data.items import Item, expand_slices
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.volumes import is_volume, volume_shape
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
