@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from topolora_monai.errors import DataError
 from topolora_monai.io.images import image_kind, image_size
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.io.volumes import is_volume, volume_affine, volume_shape, volume_state
+from topolora_monai.io.volume_header import volume_state
+from topolora_monai.io.volumes import is_volume, volume_affine, volume_shape
 
 __all__ = ["Alignment", "Geometry", "align", "file_geometry", "shape_on_grid", "size_on_grid"]
 

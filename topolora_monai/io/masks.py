@@ -18,7 +18,8 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.geometry import Alignment, align
 from topolora_monai.io.pictures import open_picture, palette_colours, shows_zero_as_white
 from topolora_monai.io.rasters import is_raster, read_band_values
-from topolora_monai.io.volumes import is_volume, page_palette, read_slice
+from topolora_monai.io.tiff_pages import page_palette
+from topolora_monai.io.volumes import is_volume, read_slice
 
 __all__ = ["UNLABELLED", "LabelValues", "Labels", "numbered", "read_labels", "read_mask"]
 

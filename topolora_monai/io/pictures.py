@@ -18,9 +18,8 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
-from topolora_monai.io.memory import SCENE_HINT, require_memory
+from topolora_monai.io.memory import SCENE_HINT, inflated, require_memory
 from topolora_monai.io.regular import require_file
-from topolora_monai.io.streams import inflated
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -350,7 +349,7 @@ def _unpacked(path: Path) -> io.BytesIO:
 
 def _photograph(path: Path) -> Image.Image | None:
     """A DICOM file's picture; None of any other file."""
-    from topolora_monai.io.volumes.photographs import (  # noqa: PLC0415 - volumes read pages by this module
+    from topolora_monai.io.itk_formats import (  # noqa: PLC0415 - volumes read pages by this module
         is_photograph,
         photograph,
     )

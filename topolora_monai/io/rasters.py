@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.extras import import_extra
 from topolora_monai.io.pictures import TiffHeader
 from topolora_monai.io.regular import FILE, path_kind, require_file
 
@@ -94,20 +95,14 @@ def raster_orientation(path: str | Path) -> int:
 
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[DatasetReader]:
-    try:
-        import rasterio  # noqa: PLC0415 - an optional dependency
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "GeoTIFF needs rasterio", path=path, hint='install it: pip install "topolora_monai[sar]"'
-        ) from error
+    rasterio = import_extra("rasterio", "sar", "GeoTIFF", path)
     require_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 yield dataset
-    except RasterioError as error:
+    except rasterio.errors.RasterioError as error:
         raise DataError(
             "raster is damaged or incomplete", path=path, found=str(error), hint="copy or download it again"
         ) from error

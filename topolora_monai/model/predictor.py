@@ -18,7 +18,7 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.data import Item, check_items, find_images
 from topolora_monai.errors import DataError
 from topolora_monai.io import image_kind, is_volume
-from topolora_monai.io.outputs import check_apart, prepare_output
+from topolora_monai.io.places import check_apart, prepare_output
 from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.model.inferers import (
     AutocastInferer,

@@ -142,5 +142,5 @@ def raster_limits(path: str | Path, channels: int, scaling: IntensityScaling) ->
 @lru_cache(maxsize=64)
 def _volume_limits(path: str, state: Hashable, scaling: IntensityScaling) -> NDArray[np.float64]:
     """Limits of a whole volume, shape (1, 2); ``state`` keeps those of an older file from being used."""
-    values = read_volume(path).values
+    values = read_volume(path)
     return scaling.limits(values[None], np.isfinite(values))

@@ -60,7 +60,7 @@ def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
     """
     bring = align(path, like).bring
     if image_kind(path) == "volume":
-        values = bring(np.asarray(read_volume(path).values))
+        values = bring(read_volume(path))
         values = np.where(np.isnan(values), 0, values)
         values = values.squeeze() if 1 in values.shape and values.squeeze().ndim == 2 else values
     else:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.io.outputs import prepare_output
+from topolora_monai.io.places import prepare_output
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.metrics import check_threshold
 from topolora_monai.model.inferers import check_finite

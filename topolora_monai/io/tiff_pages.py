@@ -16,7 +16,7 @@ from PIL import Image
 from topolora_monai.errors import DataError
 from topolora_monai.io.pictures import TiffHeader, open_picture, page_size, palette_colours, shows_zero_as_white
 from topolora_monai.io.regular import FILE, path_kind
-from topolora_monai.io.volumes.shared import DAMAGE, Header, not_grey
+from topolora_monai.io.volume_header import DAMAGE, Header, not_grey
 
 __all__ = ["TIFF_SUFFIXES", "has_several_pages", "page_palette", "tiff_header", "tiff_values", "write_tiff"]
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.data.image_reader import NibabelReader
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.volumes.shared import Header, not_grey, three_axes
+from topolora_monai.io.volume_header import Header, not_grey, three_axes
 
 __all__ = ["NIFTI_SUFFIXES", "nifti_header", "nifti_like", "nifti_values", "write_nifti"]
 
@@ -43,9 +42,7 @@ def nifti_header(path: Path) -> Header:
 
 def nifti_values(path: Path) -> NDArray[Any]:
     """Rescaled values, the slowest axis first, with as many axes as are stored."""
-    reader = NibabelReader()
-    values: NDArray[Any] = np.transpose(reader.get_data(reader.read(path))[0])
-    return values
+    return np.asanyarray(_open(path).dataobj).T
 
 
 def nifti_like(array: NDArray[Any], like: Path) -> Any:
