@@ -24,8 +24,7 @@ from topolora_monai.io import (
     read_picture,
     read_volume,
 )
-from topolora_monai.model.scenes.scene import open_scene
-from topolora_monai.model.scenes.tiles import TileReader
+from topolora_monai.model.scenes.reading import TileReader, open_scene
 from topolora_monai.transforms import IntensityScaling
 
 HUGE = (17_000, 25_000)

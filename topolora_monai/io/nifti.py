@@ -42,7 +42,8 @@ def nifti_header(path: Path) -> Header:
 
 def nifti_values(path: Path) -> NDArray[Any]:
     """Rescaled values, the slowest axis first, with as many axes as are stored."""
-    return np.asanyarray(_open(path).dataobj).T
+    values: NDArray[Any] = np.asanyarray(_open(path).dataobj).T
+    return values
 
 
 def nifti_like(array: NDArray[Any], like: Path) -> Any:

@@ -23,12 +23,9 @@ from topolora_monai.io.places import prepare_output
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.metrics import check_threshold
 from topolora_monai.model.inferers import check_finite
-from topolora_monai.model.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
-from topolora_monai.model.scenes.parts import SceneParts
-from topolora_monai.model.scenes.places import require_placing
-from topolora_monai.model.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
-from topolora_monai.model.scenes.scene import Scene, open_scene
-from topolora_monai.model.scenes.tiles import Prepare, TileReader
+from topolora_monai.model.scenes.files import SceneParts, raster_digest, stored_probabilities, write_geotiffs
+from topolora_monai.model.scenes.polygons import layer_digest, require_polygon_packages, scene_placing, write_polygons
+from topolora_monai.model.scenes.reading import Prepare, Scene, TileReader, open_scene
 from topolora_monai.model.tiling import BandBlend, TileInferer, blended_logits
 from topolora_monai.model.writing import decided
 from topolora_monai.networks.activation import Activation, check_activation
@@ -192,7 +189,8 @@ class SceneSegmenter:
     def _open_scene(self, item: Item) -> Scene:
         path = Path(item["image"]).absolute()
         if self.polygons:
-            require_placing(path)
+            with open_raster(path) as source:
+                scene_placing(source)
         return open_scene(item["name"], path, self.channels, self.tiles.crop_size, self.tiles.overlap)
 
     def _count_classes(self) -> int:
@@ -234,7 +232,7 @@ class SceneSegmenter:
     def _settings(self, scene: Scene, classes: int, limits: NDArray[np.float64]) -> str:
         """What finished rows depend on; they hold probabilities, so the threshold is not among it."""
         status = scene.path.stat()
-        content: dict[str, Any] = {
+        content = {
             "source": str(scene.path),
             "bytes": status.st_size,
             "modified_ns": status.st_mtime_ns,
@@ -248,9 +246,8 @@ class SceneSegmenter:
             "temperature": self.temperature,
             "prepared": self.prepare is not None,
             "margin": self.margin,
+            "activation": self.activation,
         }
-        if self.activation != "sigmoid":
-            content["activation"] = self.activation
         return json.dumps(content, indent=2)
 
     def _run_bands(
