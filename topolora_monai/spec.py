@@ -169,21 +169,16 @@ class TrainingRecipe:
         modality: chooses the augmentation.
         elastic_magnitude: largest shift in pixels by which images were bent.
         speckle_looks: of the speckle added to SAR images, one number or the lowest and highest.
-        loss_weights: of :class:`~topolora_monai.losses.TopologyLoss`, as the next four.
-        loss_ramps: likewise.
-        skeleton: likewise.
-        skeleton_iterations: likewise.
-        loss_smooth: likewise.
+        loss_weights, loss_ramps, skeleton, skeleton_iterations, loss_smooth: of
+            :class:`~topolora_monai.losses.TopologyLoss`.
         matching_loss: whether networks that predict a set of masks were trained with their own loss instead.
         epochs: passes over the training images.
         crops_per_image: of each image in an epoch.
         batch_size: crops in a step of one process.
         accumulation_steps: batches in a step of the optimiser.
         processes: that trained together.
-        learning_rate: the highest.
+        learning_rate, schedule, warmup_fraction: the highest, how it falls, and the share of steps in which it rises.
         weight_decay: of the optimiser.
-        schedule: of the learning rate.
-        warmup_fraction: of the steps.
         max_grad_norm: gradients were clipped to.
         calibrate: whether a temperature was chosen with the threshold.
 
@@ -265,14 +260,10 @@ class ModelSpec:
             zoom.
         in_channels: of images, 1 to 1024.
         out_channels: classes without the background, 1 to 1024.
-        fit: of :class:`~topolora_monai.networks.SamSegmenter`.
-        multiclass_head: of :func:`~topolora_monai.networks.build_network`.
-        mask_tokens: likewise.
+        fit, multiclass_head, mask_tokens: of :func:`~topolora_monai.networks.build_network`.
         labels: names of the classes, the background first; none gives them numbers.
         activation: what makes probabilities of logits.
-        pixel_values: of :class:`~topolora_monai.transforms.IntensityScaling`.
-        percentiles: likewise.
-        value_range: likewise.
+        pixel_values, percentiles, value_range: of :class:`~topolora_monai.transforms.IntensityScaling`.
         bits: that pictures of 16 bit fill.
         clahe: whether the green channel is equalised.
         despeckle_looks: of SAR images that the refined Lee filter smooths; None for no filter.
@@ -284,8 +275,7 @@ class ModelSpec:
         dataset: trained on; None where nothing is known, as for the following.
         split_scheme: of the data set.
         annotator: whose masks.
-        folds: of a cross-validation.
-        fold: which one.
+        folds, fold: of a cross-validation, and which one.
         group_pattern: regular expression for what was not divided.
         ignore: value of pixels that nobody annotated.
         partial: what part of the data set was there.

@@ -1,7 +1,4 @@
-"""Where the grid of an image lies in the world, and how the grid of its mask lies on it.
-
-This is the one place that decides whether an image and a mask are of the same place. It looks at headers alone.
-"""
+"""Where the grid of an image lies in the world, and whether its mask's lies there too, by their headers alone."""
 
 from __future__ import annotations
 
@@ -51,7 +48,6 @@ class Geometry(NamedTuple):
     by_points: bool = False
 
     def __str__(self) -> str:
-        """As people who look at headers say it."""
         return _volume_in_words(self) if len(self.shape) > _RASTER_AXES else _raster_in_words(self)
 
 
@@ -68,8 +64,7 @@ class Alignment(NamedTuple):
 
     def bring(self, values: NDArray[_Values]) -> NDArray[_Values]:
         """The mask's values, all of them, in the order of the image's; a view."""
-        brought: NDArray[_Values] = values
-        return brought if self.orientation is None else apply_orientation(values, self.orientation)
+        return values if self.orientation is None else np.asarray(apply_orientation(values, self.orientation))
 
 
 def align(mask: str | Path, image: str | Path) -> Alignment:
@@ -116,11 +111,7 @@ def align(mask: str | Path, image: str | Path) -> Alignment:
 
 
 def shape_on_grid(mask: str | Path, image: str | Path) -> tuple[int, ...]:
-    """(slices, rows, columns) of a mask, in the order of its image's axes where that makes the two alike.
-
-    Args:
-        mask: a volume.
-        image: a volume.
+    """(slices, rows, columns) of a volume's mask, in the order of the volume's axes where that makes the two alike.
 
     Raises:
         DataError: if a header is damaged.

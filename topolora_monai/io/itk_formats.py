@@ -50,11 +50,7 @@ def itk_header(path: Path) -> Header:
 
 
 def itk_values(path: Path) -> NDArray[Any]:
-    """Rescaled values, the slowest axis first, with as many axes as are stored.
-
-    Raises:
-        DataError: if the slices of a DICOM series are not evenly spaced.
-    """
+    """Rescaled values, the slowest axis first, with as many axes as are stored, of slices that are evenly spaced."""
     # As float, since ITK would otherwise round a series to the type of its first file.
     reader = ITKReader(reverse_indexing=True, pixel_type=require_itk(path).F)
     image = reader.read(str(path))
@@ -95,10 +91,7 @@ def _place(path: Path, image: Any) -> NDArray[np.float64] | None:
 
 
 def _affine(path: Path, image: Any) -> NDArray[np.float64]:
-    """NIfTI's, from (column, row, slice, 1).
-
-    ITK's coordinates point to the left and the back, NIfTI's to the right and the front.
-    """
+    """NIfTI's, from (column, row, slice, 1), to the right and the front; ITK's point to the left and the back."""
     axes = min(image.GetImageDimension(), 3)
     direction = require_itk(path).array_from_matrix(image.GetDirection())
     affine = np.eye(4)
@@ -255,12 +248,7 @@ def _is_photograph(path: Path, state: object) -> bool:
 
 
 def photograph(path: Path) -> NDArray[np.uint8]:
-    """Red, green and blue of a photograph, shape (H, W, 3), whether the file stores RGB or YBR.
-
-    Raises:
-        ConfigError: if ITK is not installed.
-        RuntimeError: if it is damaged.
-    """
+    """Red, green and blue of a photograph, shape (H, W, 3), whether the file stores RGB or YBR."""
     itk = require_itk(path)
     reader = itk.ImageFileReader[itk.Image[itk.RGBPixel[itk.UC], 2]].New(FileName=str(path))
     reader.Update()

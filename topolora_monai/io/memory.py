@@ -43,16 +43,10 @@ def memory_bytes() -> int:
 
 
 def require_memory(path: str | Path, shape: tuple[int, ...], bytes_per_pixel: int, hint: str) -> None:
-    """Refuse what cannot be held in memory while it is read, before anything of it is.
-
-    Args:
-        path: the file.
-        shape: in pixels, the columns last.
-        bytes_per_pixel: needed at the peak.
-        hint: what to do with a larger one.
+    """Refuse an image, the columns last in its shape, that memory does not hold at the peak, before any of it is read.
 
     Raises:
-        DataError: if it needs more than this machine has, or has more than 2^31 pixels.
+        DataError: if it needs more than this machine has, or has more than 2^31 pixels; says ``hint``.
     """
     pixels, there = math.prod(shape), memory_bytes()
     if pixels * bytes_per_pixel > there or pixels > _MOST_PIXELS:
@@ -73,13 +67,9 @@ def inflated(file: IO[bytes]) -> Iterator[bytes]:
     Readers that stop where they have as much as they need never reach the checksum behind it, and take damaged
     content for sound. Zeros behind the last member are padding.
 
-    Args:
-        file: at the start of the stream.
-
     Raises:
-        EOFError: if the stream breaks off.
+        EOFError, zlib.error: if the stream breaks off, is damaged, or something else follows it.
         ValueError: if it holds more than half of what fits in memory.
-        zlib.error: if it is damaged, its checksum is another, or something else follows it.
 
     Example:
         >>> import gzip, io

@@ -20,11 +20,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 def nifti_header(path: Path) -> Header:
-    """Shape, voxel size and, where a code says that one is meant, place.
-
-    Raises:
-        DataError: if size or place are no numbers.
-    """
+    """Shape, voxel size and, where a code says that one is meant, place."""
     image = _open(path)
     if not np.isfinite(image.affine).all():
         raise DataError(
@@ -56,8 +52,7 @@ def nifti_like(array: NDArray[Any], like: Path) -> Any:
 
 
 def write_nifti(image: Any, path: Path) -> None:
-    """Write an image as gzip whatever its file's name, so that equal images are equal files."""
-    # Neither name nor time in the gzip header.
+    """Write an image as gzip with neither name nor time in its header, so that equal images are equal files."""
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file:
         image.to_stream(file)
 

@@ -56,7 +56,7 @@ def in_cache(make: Callable[[Path], _Made], name: str) -> _Made:
 
     Args:
         make: given a folder, which need not be there, gives what is in it already, and makes what is not.
-        name: of the folder below :func:`user_cache`.
+        name: of the folder.
 
     Raises:
         OutputError: if neither can be written.
@@ -95,14 +95,7 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the proces
 
 
 def prepare_output(folder: str | Path, needed_bytes: int = 200_000_000) -> Path:
-    """Create an output folder and make sure that results will fit in it.
-
-    Args:
-        folder: the folder; created with its parents.
-        needed_bytes: free space to insist on.
-
-    Returns:
-        The folder, absolute.
+    """Create an output folder, given back as an absolute path, and make sure that results will fit in it.
 
     Raises:
         OutputError: if it is a file, cannot be written, or its disk is nearly full.
@@ -141,7 +134,7 @@ def check_apart(output_dir: str | Path, source: str | Path, items: Sequence[Mapp
 
     Args:
         output_dir: where masks go.
-        source: where images come from: a file, a folder or a glob.
+        source: a file, a folder or a glob.
         items: with ``image``, the paths that were found there.
 
     Raises:

@@ -129,26 +129,18 @@ def volume_shape(path: str | Path) -> tuple[int, int, int]:
     """(slices, rows, columns) of a volume, from its header.
 
     Raises:
-        ConfigError, DataError: as :func:`read_volume`, but for damage behind the header.
+        ConfigError, DataError: as :func:`read_volume`, but for damage behind the header; also from the next three.
     """
     return _header(Path(path)).shape
 
 
 def volume_affine(path: str | Path) -> NDArray[np.float64] | None:
-    """From (slice, row, column, 1) to mm to the right, the front and the top; None if the file does not say.
-
-    Raises:
-        ConfigError, DataError: as :func:`volume_shape`.
-    """
+    """From (slice, row, column, 1) to mm to the right, the front and the top; None if the file does not say."""
     return _header(Path(path)).affine
 
 
 def slice_count(path: str | Path, axis: int) -> int:
-    """Number of slices along an axis, 0, 1 or 2, from the header.
-
-    Raises:
-        ConfigError, DataError: as :func:`volume_shape`, or for another axis.
-    """
+    """Number of slices along an axis, 0, 1 or 2, from the header; a ``ConfigError`` for another."""
     shape = volume_shape(path)
     if axis not in (0, 1, 2):
         raise ConfigError(
@@ -161,9 +153,6 @@ def default_axis(path: str | Path) -> int:
     """The axis with the coarsest spacing, across which a scanner's slices are thick; 0 where none stands out.
 
     An axis of length one is taken before any other: the volume is then a single picture.
-
-    Raises:
-        ConfigError, DataError: as :func:`volume_shape`.
     """
     shape, spacing, _ = _header(Path(path))
     if 1 in shape:
@@ -294,9 +283,5 @@ def write_volume(array: NDArray[np.uint8] | NDArray[np.uint16], like: str | Path
 
 
 def volume_output_name(like: str | Path, stem: str) -> str:
-    """File name for a result: ``stem.nii.gz``, or ``stem.tif`` if the source is TIFF pages.
-
-    Raises:
-        DataError: if the source is missing or no volume.
-    """
+    """File name for a result: ``stem.nii.gz``, or ``stem.tif`` if the source is TIFF pages."""
     return stem + _format(Path(like)).ending

@@ -138,14 +138,14 @@ def write_geotiffs(
     digest: str,
     decide: Callable[[NDArray[np.uint16]], NDArray[np.uint8]] | None = None,
 ) -> None:
-    """Write one GeoTIFF per class of probabilities, or one per mask.
+    """Write one GeoTIFF per class of probabilities, or one per mask, in the geometry of a raster.
 
     Args:
-        source: raster whose geometry they get.
+        source: the raster.
         parts: 16-bit probabilities (K, rows, W) from the first row to the last.
         outputs: a file for each class or mask.
         digest: what :func:`raster_digest` is to find.
-        decide: makes the masks (outputs, rows, W) of rows, see :func:`~topolora_monai.model.writing.decided`.
+        decide: makes masks (outputs, rows, W) of rows, see :func:`~topolora_monai.model.writing.decided`.
 
     Raises:
         OutputError: if they cannot be written, or read back otherwise than written; none of them is there then.

@@ -31,25 +31,18 @@ _POLYGONS_PER_WRITE = 10_000
 
 
 def require_polygon_packages() -> None:
-    """Make sure that polygons can be written.
-
-    Raises:
-        ConfigError: if pyogrio or shapely is not installed.
-    """
+    """Raise a ``ConfigError`` if what writes polygons is not installed."""
     for library in ("pyogrio", "shapely"):
         import_extra(library, "sar", "a file of polygons")
 
 
 def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: str) -> None:
-    """Write the regions of masks, each as one layer of a GeoPackage.
+    """Write the regions of masks, each as one layer of a GeoPackage, with what :func:`layer_digest` is to find.
 
     Args:
         layers: by name, a mask and the value in it that is the foreground.
         path: the GeoPackage; replaced.
-        digest: what :func:`layer_digest` is to find.
-
-    Raises:
-        OutputError: if it cannot be written.
+        digest: of the settings.
     """
     import pyogrio  # noqa: PLC0415 - an optional dependency
 

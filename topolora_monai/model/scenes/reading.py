@@ -46,12 +46,7 @@ class Scene(NamedTuple):
 
 
 def open_scene(name: str, path: Path, channels: int, crop_size: int, overlap: float) -> Scene:
-    """Look at a raster's header.
-
-    Raises:
-        ConfigError: if rasterio is not installed.
-        DataError: if it cannot be read, or its bands do not fit ``channels``.
-    """
+    """Look at a raster's header; refuses bands that do not fit ``channels``."""
     with open_raster(path) as source:
         read_bands(source, channels, window=((0, 1), (0, 1)))  # refuses other numbers of bands
         grid = TileGrid(source.height, source.width, crop_size, overlap)
