@@ -23,7 +23,6 @@ _ABANDONED = 24 * 3600.0
 """Seconds after which what an unknown process left is taken for remains."""
 
 _OURS = re.compile(r"\.part-(?P<machine>[0-9a-f]{6})-(?P<process>\d{1,9})-[0-9a-f]{8}")
-_OLDER = re.compile(r"\.(part|unpack)-[a-z0-9_]{8}")  # folders of Python's tempfile, as releases before made them
 
 _ADVICE = (
     ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
@@ -99,12 +98,12 @@ def remove_leftovers(folder: Path) -> None:
     What those of other machines on the same disk have left goes after a day.
     """
     try:
-        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith((".part-", ".unpack-"))]
+        found = [ours for entry in os.scandir(folder) if (ours := _OURS.fullmatch(entry.name))]
     except OSError:
         return
-    for name in names:
-        if _is_left(folder / name):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    for ours in found:
+        if _is_left(folder / ours.string, ours):
+            shutil.rmtree(folder / ours.string, ignore_errors=True)
 
 
 @functools.cache
@@ -122,11 +121,8 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:6]
 
 
-def _is_left(path: Path) -> bool:
-    ours = _OURS.fullmatch(path.name)
-    if ours is None and not _OLDER.fullmatch(path.name):
-        return False
-    if ours is not None and ours["machine"] == _machine() and not _runs(int(ours["process"])):
+def _is_left(path: Path, ours: re.Match[str]) -> bool:
+    if ours["machine"] == _machine() and not _runs(int(ours["process"])):
         return True
     try:
         return time.time() - path.lstat().st_mtime > _ABANDONED

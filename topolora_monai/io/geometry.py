@@ -90,9 +90,10 @@ def align(mask: str | Path, image: str | Path) -> Alignment:
         [0, 2, 4, 1, 3, 5]
     """
     own, wanted = file_geometry(mask), file_geometry(image)
-    if own is None or wanted is None or len(own.shape) != len(wanted.shape):
-        return Alignment(note=_unplaced(own, wanted) if _flat(own) and _flat(wanted) else None)
-    if own.affine is None or wanted.affine is None:
+    axes = {_RASTER_AXES if geometry is None else len(geometry.shape) for geometry in (own, wanted)}
+    if len(axes) > 1:
+        return Alignment()
+    if own is None or wanted is None or own.affine is None or wanted.affine is None:
         return Alignment(note=_unplaced(own, wanted))
     orientation, distance = _relation(own, wanted)
     same_crs = own.crs is None or wanted.crs is None or own.crs == wanted.crs
@@ -191,11 +192,8 @@ def _relation(own: Geometry, wanted: Geometry) -> tuple[NDArray[np.float64] | No
     return orientation, float(np.linalg.norm(away, axis=0).max())
 
 
-def _flat(geometry: Geometry | None) -> bool:
-    return geometry is None or len(geometry.shape) == _RASTER_AXES
-
-
 def _unplaced(own: Geometry | None, wanted: Geometry | None) -> str | None:
+    """What to say where one of them, of as many axes, does not say where it lies."""
     known = [geometry is not None and geometry.affine is not None for geometry in (own, wanted)]
     if known[0] == known[1]:
         return None

@@ -113,10 +113,11 @@ class UncertaintyInferer(Inferer):
         return Uncertainty(mean, total, (total - entropies).clamp(min=0))
 
 
-class RiskCoverage:
+class RiskCoverage(ThresholdCurve):
     """Error among the pixels one is surest of, for every share of them; streaming, by 65,536 levels of uncertainty.
 
-    Of pixels of one level in random order this is the expectation.
+    Uncertainties in [0, 1] are added in place of probabilities, and errors in place of targets. Of pixels of one level
+    in random order this is the expectation.
 
     Example:
         >>> curve = RiskCoverage()
@@ -124,21 +125,6 @@ class RiskCoverage:
         >>> curve.area(), curve.at(0.75), curve.at(1.0)
         (0.0625, 0.0, 0.25)
     """
-
-    def __init__(self) -> None:
-        self._counts = ThresholdCurve()
-
-    def add(self, uncertainty: Tensor, error: Tensor, mask: Tensor | None = None) -> None:
-        """Count one image: pixels of uncertainty in [0, 1], errors above 0.5, as far as the mask is above 0.5.
-
-        Raises:
-            ValueError: if sizes differ or an uncertainty is not in [0, 1].
-        """
-        self._counts.add(uncertainty, error, mask)
-
-    def merge(self, other: RiskCoverage) -> None:
-        """Add another one's images to this one."""
-        self._counts.merge(other._counts)
 
     def points(self, count: int = 101) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coverages from 0 to 1, evenly, without 0 itself, and the risk at each; shape (count - 1,)."""
@@ -170,9 +156,9 @@ class RiskCoverage:
 
     def _levels(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pixels and errors at each level that occurs, surest first."""
-        pixels = self._counts.positives + self._counts.negatives
+        pixels = self.positives + self.negatives
         seen = pixels > 0
-        return pixels[seen].astype(float), self._counts.positives[seen].astype(float)
+        return pixels[seen].astype(float), self.positives[seen].astype(float)
 
 
 @contextlib.contextmanager
