@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from topolora_monai.environment import check_torchvision
+from topolora_monai.extras import check_torchvision
 
 
 def test_mismatched_pair_is_named_with_the_way_out(monkeypatch):

@@ -1,22 +1,25 @@
-"""Libraries that only some users need."""
+"""Whether the installation has what is asked of it: libraries that only some users need, and a fitting torchvision."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+from pathlib import Path
 from typing import Any
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["import_extra"]
+__all__ = ["check_torchvision", "import_extra"]
 
 
-def import_extra(module: str, extra: str, user: str) -> Any:
+def import_extra(module: str, extra: str, user: str, path: str | Path | None = None) -> Any:
     """Import a module of one of the package's extras.
 
     Args:
         module: its full name.
         extra: the extra that installs it.
         user: what needs it, for the error.
+        path: the file that it is needed for.
 
     Raises:
         ConfigError: if it is not installed.
@@ -34,6 +37,23 @@ def import_extra(module: str, extra: str, user: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{user} needs a library that is not installed",
+            path=path,
             expected=module.partition(".")[0],
             hint=f'pip install "topolora_monai[{extra}]"',
+        ) from error
+
+
+def check_torchvision() -> None:
+    """Import torchvision, which SAM, PEFT and timm need, and explain the usual reason when that fails.
+
+    Raises:
+        ImportError: if torch and torchvision come from different builds.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except (RuntimeError, OSError) as error:
+        found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision"))
+        raise ImportError(
+            f"torch and torchvision do not fit together ({error}). Found {found}. "
+            "Install a pair from one build, for example: pip install torch==2.12.0 torchvision==0.27.0"
         ) from error

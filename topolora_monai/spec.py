@@ -3,17 +3,14 @@
 How it was trained is one of them.
 """
 
-# ruff: noqa: RUF009 - `_entry` gives fields
-
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from monai.transforms import Compose
 
@@ -41,137 +38,124 @@ Schedule = Literal["cosine", "polynomial"]
 MODEL_FORMAT = 1
 """Number of the present format of headers."""
 
-_CHANNELS = (1, 1024)
+_MOST_CHANNELS = 1024
 
 
 class _Rule(NamedTuple):
-    """What an entry has to be: in words, and as a function that gives the value or raises ``ValueError``."""
+    """What an entry has to be, in words and as a check, and what is kept of one that is."""
 
     words: str
-    value: Callable[[Any], Any]
+    holds: Callable[[Any], bool]
+    kept: Callable[[Any], Any] = lambda found: found
 
 
-def _rule(words: str, holds: Callable[[Any], bool]) -> _Rule:
-    def value(found: Any) -> Any:
-        if not holds(found):
-            raise ValueError(words)
-        return found
-
-    return _Rule(words, value)
+def _is_number(value: Any, least: float = -1e300, most: float = 1e300) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
-def _text(length: int = 200) -> _Rule:
-    return _rule(
+def _whole(least: int, most: int) -> _Rule:
+    return _Rule(
+        f"a whole number from {least} to {most}",
+        lambda value: isinstance(value, int) and _is_number(value, least, most),
+    )
+
+
+def _text(length: int) -> _Rule:
+    return _Rule(
         f"printable text of at most {length:,} characters",
         lambda value: isinstance(value, str) and 0 < len(value) <= length and value.isprintable(),
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
-
-
-def _whole(least: int, most: int) -> _Rule:
-    return _rule(
-        f"a whole number from {least} to {most}",
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
-    )
-
-
-def _rising(words: str, least: float = -math.inf, most: float = math.inf) -> _Rule:
+def _rising(words: str, least: float = -1e300, most: float = 1e300) -> _Rule:
     def holds(pair: Any) -> bool:
-        numbers = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_number, pair))
-        return numbers and least <= pair[0] < pair[1] <= most
+        numbers = isinstance(pair, list | tuple) and len(pair) == 2 and all(_is_number(n, least, most) for n in pair)
+        return numbers and pair[0] < pair[1]
 
-    rule = _rule(words, holds)
-    return rule._replace(value=lambda pair: tuple(map(float, rule.value(pair))))
-
-
-def _choice(of: Any) -> _Rule:
-    return _rule(" or ".join(get_args(of)), lambda value: isinstance(value, str) and value in get_args(of))
-
-
-def _optional(rule: _Rule) -> _Rule:
-    return rule._replace(value=lambda value: None if value is None else rule.value(value))
-
-
-def _or_zero(rule: _Rule) -> _Rule:
-    return rule._replace(value=lambda value: 0 if value == 0 and value is not False else rule.value(value))
-
-
-def _names() -> _Rule:
-    name = _text()
-
-    def holds(names: Any) -> bool:
-        return (
-            isinstance(names, list | tuple)
-            and len(names) <= _CHANNELS[1] + 1
-            and all(isinstance(one, str) for one in names)
-            and len(set(names)) == len(names)
-        )
-
-    rule = _rule(f"a list of different names, each {name.words}", holds)
-    return rule._replace(value=lambda names: tuple(map(name.value, rule.value(names))))
+    return _Rule(words, holds, lambda pair: tuple(map(float, pair)))
 
 
 def _terms(most: float) -> _Rule:
-    return _rule(
+    return _Rule(
         f"numbers from 0 to {most:g} by the names of loss terms",
         lambda found: (
             isinstance(found, Mapping)
             and found.keys() <= LOSS_TERMS.keys()
-            and all(_is_number(number) and 0 <= number <= most for number in found.values())
+            and all(_is_number(number, 0, most) for number in found.values())
         ),
     )
 
 
-def _looks() -> _Rule:
-    def holds(found: Any) -> bool:
-        pair = found if isinstance(found, list | tuple) else [found, found]
-        return len(pair) == 2 and all(map(_is_number, pair)) and 0 < pair[0] <= pair[1]
-
-    rule = _rule("a number above 0, or two, the lower first", holds)
-    return rule._replace(value=lambda found: tuple(found) if isinstance(rule.value(found), list) else found)
+def _are_looks(found: Any) -> bool:
+    pair = found if isinstance(found, list | tuple) else [found, found]
+    return len(pair) == 2 and all(map(_is_number, pair)) and 0 < pair[0] <= pair[1]
 
 
-_SIDE, _CHANNEL_COUNT = _whole(16, 8192), _whole(*_CHANNELS)
-_SWITCH = _rule("true or false", lambda value: isinstance(value, bool))
-_POSITIVE = _rule("a number above 0", lambda value: _is_number(value) and value > 0)
-_SHARE = _rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-_FIT = _choice(Fit)
-_MULTICLASS_HEAD = _choice(MulticlassHead)
-_ACTIVATION = _choice(Activation)
-_PIXEL_VALUES = _choice(PixelValues)
-_THRESHOLD_BY = _choice(ThresholdBy)
-_PROTOCOL = _choice(Protocol)
-_ADAPTATION = _rule(
-    "an object, whose preset is printable text",
-    lambda value: (
-        isinstance(value, Mapping)
-        and isinstance(value.get("preset", ""), str)
-        and len(value.get("preset", "")) <= 200
-        and value.get("preset", "").isprintable()
-    ),
-)
-_OBJECT = _rule("an object", lambda value: isinstance(value, Mapping))
-_SHA256 = _rule(
+def _are_names(names: Any) -> bool:
+    listed = isinstance(names, list | tuple) and len(names) <= _MOST_CHANNELS + 1 and all(map(_NAME.holds, names))
+    return listed and len(set(names)) == len(names)
+
+
+_NAME, _SIDE = _text(200), _whole(16, 8192)
+_SHA256 = _Rule(
     "64 hexadecimal digits", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 )
+_ADAPTATION = _Rule(
+    "an object, whose preset is printable text",
+    lambda value: isinstance(value, Mapping) and (value.get("preset", "") == "" or _NAME.holds(value["preset"])),
+)
+_LABELS = _Rule(f"a list of different names, each {_NAME.words}", _are_names, tuple)
+_LOOKS = _Rule(
+    "a number above 0, or two, the lower first",
+    _are_looks,
+    lambda found: tuple(found) if type(found) is list else found,
+)
+_CROP_SIDE = _SIDE._replace(holds=lambda value: (_is_number(value) and value == 0) or _SIDE.holds(value))
+
+_Channels = Annotated[int, _whole(1, _MOST_CHANNELS)]
+_Count = Annotated[int, _whole(1, 1_000_000)]
+_Positive = Annotated[float, _Rule("a number above 0", lambda value: _is_number(value) and value > 0)]
+_NotNegative = Annotated[float, _Rule("0 or more", lambda value: _is_number(value, 0))]
+_Share = Annotated[float, _Rule("a number from 0 to 1", lambda value: _is_number(value, 0, 1))]
 
 
-def _entry(rule: _Rule, default: Any = dataclasses.MISSING) -> Any:
-    return dataclasses.field(default=default, metadata={"rule": rule})
+def _rule_of(hint: Any) -> _Rule:
+    """The rule that annotates a type, or that the type says."""
+    if get_origin(hint) is Annotated:
+        rule: _Rule = hint.__metadata__[0]
+    elif get_origin(hint) is Literal:
+        rule = _Rule(" or ".join(get_args(hint)), lambda value: isinstance(value, str) and value in get_args(hint))
+    elif hint is bool:
+        rule = _Rule("true or false", lambda value: isinstance(value, bool))
+    elif hint is str:
+        rule = _NAME
+    else:  # of a type or None
+        some = _rule_of(get_args(hint)[0])
+        rule = _Rule(
+            some.words,
+            lambda value: value is None or some.holds(value),
+            lambda value: None if value is None else some.kept(value),
+        )
+    return rule
 
 
 def _rules(kind: type) -> dict[str, _Rule]:
-    return {entry.name: entry.metadata["rule"] for entry in dataclasses.fields(kind) if "rule" in entry.metadata}
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: _rule_of(hint) for name, hint in hints.items() if name != "further"}
 
 
-def _maybe(rule: _Rule) -> Any:
-    return _entry(_optional(rule), None)
+def _check(entries: Any, whose: str) -> None:
+    for name, rule in _rules(type(entries)).items():
+        found = getattr(entries, name)
+        if not rule.holds(found):
+            raise ConfigError(f"wrong {name} of the {whose}", expected=rule.words, found=_shown(found))
+        object.__setattr__(entries, name, rule.kept(found))
 
 
-_COUNT = _whole(1, 1_000_000)
+def _plain(entries: Any) -> dict[str, Any]:
+    """What is known, as plain JSON types."""
+    known = {name: getattr(entries, name) for name in _rules(type(entries))}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in known.items() if v is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,21 +169,16 @@ class TrainingRecipe:
         modality: chooses the augmentation.
         elastic_magnitude: largest shift in pixels by which images were bent.
         speckle_looks: of the speckle added to SAR images, one number or the lowest and highest.
-        loss_weights: of :class:`~topolora_monai.losses.TopologyLoss`, as the next four.
-        loss_ramps: likewise.
-        skeleton: likewise.
-        skeleton_iterations: likewise.
-        loss_smooth: likewise.
+        loss_weights, loss_ramps, skeleton, skeleton_iterations, loss_smooth: of
+            :class:`~topolora_monai.losses.TopologyLoss`.
         matching_loss: whether networks that predict a set of masks were trained with their own loss instead.
         epochs: passes over the training images.
         crops_per_image: of each image in an epoch.
         batch_size: crops in a step of one process.
         accumulation_steps: batches in a step of the optimiser.
         processes: that trained together.
-        learning_rate: the highest.
+        learning_rate, schedule, warmup_fraction: the highest, how it falls, and the share of steps in which it rises.
         weight_decay: of the optimiser.
-        schedule: of the learning rate.
-        warmup_fraction: of the steps.
         max_grad_norm: gradients were clipped to.
         calibrate: whether a temperature was chosen with the threshold.
 
@@ -211,31 +190,30 @@ class TrainingRecipe:
         {'name': 'topolora', 'modality': 'sar', 'loss_weights': {'structure': 1.0}, 'batch_size': 2}
     """
 
-    name: RecipeName = _entry(_choice(RecipeName), "topolora")
-    modality: Modality | None = _maybe(_choice(Modality))
-    elastic_magnitude: float | None = _maybe(_rule("0 or more", lambda value: _is_number(value) and value >= 0))
-    speckle_looks: float | tuple[float, float] | None = _maybe(_looks())
-    loss_weights: Mapping[str, float] | None = _maybe(_terms(1e6))
-    loss_ramps: Mapping[str, float] | None = _maybe(_terms(1))
-    skeleton: SkeletonMethod | None = _maybe(_choice(SkeletonMethod))
-    skeleton_iterations: int | None = _maybe(_whole(0, 1000))
-    loss_smooth: float | None = _maybe(_POSITIVE)
-    matching_loss: bool | None = _maybe(_SWITCH)
-    epochs: int | None = _maybe(_COUNT)
-    crops_per_image: int | None = _maybe(_COUNT)
-    batch_size: int | None = _maybe(_COUNT)
-    accumulation_steps: int | None = _maybe(_COUNT)
-    processes: int | None = _maybe(_COUNT)
-    learning_rate: float | None = _maybe(_POSITIVE)
-    weight_decay: float | None = _maybe(_rule("0 or more", lambda value: _is_number(value) and value >= 0))
-    schedule: Schedule | None = _maybe(_choice(Schedule))
-    warmup_fraction: float | None = _maybe(_SHARE)
-    max_grad_norm: float | None = _maybe(_POSITIVE)
-    calibrate: bool | None = _maybe(_SWITCH)
+    name: RecipeName = "topolora"
+    modality: Modality | None = None
+    elastic_magnitude: _NotNegative | None = None
+    speckle_looks: Annotated[float | tuple[float, float], _LOOKS] | None = None
+    loss_weights: Annotated[Mapping[str, float], _terms(1e6)] | None = None
+    loss_ramps: Annotated[Mapping[str, float], _terms(1)] | None = None
+    skeleton: SkeletonMethod | None = None
+    skeleton_iterations: Annotated[int, _whole(0, 1000)] | None = None
+    loss_smooth: _Positive | None = None
+    matching_loss: bool | None = None
+    epochs: _Count | None = None
+    crops_per_image: _Count | None = None
+    batch_size: _Count | None = None
+    accumulation_steps: _Count | None = None
+    processes: _Count | None = None
+    learning_rate: _Positive | None = None
+    weight_decay: _NotNegative | None = None
+    schedule: Schedule | None = None
+    warmup_fraction: _Share | None = None
+    max_grad_norm: _Positive | None = None
+    calibrate: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, rule in _rules(type(self)).items():
-            object.__setattr__(self, name, _value(name, rule, getattr(self, name), "recipe"))
+        _check(self, "recipe")
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> TrainingRecipe:
@@ -250,17 +228,17 @@ class TrainingRecipe:
     def of_settings(cls, settings: Mapping[str, Any]) -> TrainingRecipe:
         """What of a run's settings can be remembered: those of another type or out of range are left out."""
         rules = _rules(cls)
-        return cls(**{name: settings[name] for name in rules.keys() & settings if _holds(rules[name], settings[name])})
+        return cls(**{name: settings[name] for name in rules.keys() & settings if rules[name].holds(settings[name])})
 
     def to_dict(self) -> dict[str, Any]:
         """What is known, as plain JSON types."""
-        known = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+        return _plain(self)
 
 
 _RECIPE = _Rule(
     "an object of a training recipe's entries",
-    lambda found: found if isinstance(found, TrainingRecipe) else TrainingRecipe.from_dict(_OBJECT.value(found)),
+    lambda found: isinstance(found, TrainingRecipe | Mapping),
+    lambda found: found if isinstance(found, TrainingRecipe) else TrainingRecipe.from_dict(found),
 )
 
 
@@ -282,14 +260,10 @@ class ModelSpec:
             zoom.
         in_channels: of images, 1 to 1024.
         out_channels: classes without the background, 1 to 1024.
-        fit: of :class:`~topolora_monai.networks.SamSegmenter`.
-        multiclass_head: of :func:`~topolora_monai.networks.build_network`.
-        mask_tokens: likewise.
+        fit, multiclass_head, mask_tokens: of :func:`~topolora_monai.networks.build_network`.
         labels: names of the classes, the background first; none gives them numbers.
         activation: what makes probabilities of logits.
-        pixel_values: of :class:`~topolora_monai.transforms.IntensityScaling`.
-        percentiles: likewise.
-        value_range: likewise.
+        pixel_values, percentiles, value_range: of :class:`~topolora_monai.transforms.IntensityScaling`.
         bits: that pictures of 16 bit fill.
         clahe: whether the green channel is equalised.
         despeckle_looks: of SAR images that the refined Lee filter smooths; None for no filter.
@@ -301,8 +275,7 @@ class ModelSpec:
         dataset: trained on; None where nothing is known, as for the following.
         split_scheme: of the data set.
         annotator: whose masks.
-        folds: of a cross-validation.
-        fold: which one.
+        folds, fold: of a cross-validation, and which one.
         group_pattern: regular expression for what was not divided.
         ignore: value of pixels that nobody annotated.
         partial: what part of the data set was there.
@@ -324,48 +297,48 @@ class ModelSpec:
         True
     """
 
-    network_name: str = _entry(_text())
-    base_sha256: str = _entry(_SHA256)
-    adaptation: Mapping[str, Any] = _entry(_ADAPTATION)
-    package_version: str = _entry(_text())
-    format: int = _entry(_whole(MODEL_FORMAT, MODEL_FORMAT), MODEL_FORMAT)
-    image_size: int = _entry(_SIDE, 1024)
-    crop_size: int = _entry(_or_zero(_SIDE), 0)
-    in_channels: int = _entry(_CHANNEL_COUNT, 3)
-    out_channels: int = _entry(_CHANNEL_COUNT, 1)
-    fit: Fit = _entry(_FIT, "pad")
-    multiclass_head: MulticlassHead = _entry(_MULTICLASS_HEAD, "per_class")
-    mask_tokens: int = _entry(_CHANNEL_COUNT, 10)
-    labels: tuple[str, ...] = _entry(_names(), ())
-    activation: Activation = _entry(_ACTIVATION, "sigmoid")
-    pixel_values: PixelValues = _entry(_PIXEL_VALUES, "linear")
-    percentiles: tuple[float, float] = _entry(
-        _rising("two numbers from 0 to 100, the lower first", 0, 100), (1.0, 99.0)
+    network_name: str
+    base_sha256: Annotated[str, _SHA256]
+    adaptation: Annotated[Mapping[str, Any], _ADAPTATION]
+    package_version: str
+    format: Annotated[int, _whole(MODEL_FORMAT, MODEL_FORMAT)] = MODEL_FORMAT
+    image_size: Annotated[int, _SIDE] = 1024
+    crop_size: Annotated[int, _CROP_SIDE] = 0
+    in_channels: _Channels = 3
+    out_channels: _Channels = 1
+    fit: Fit = "pad"
+    multiclass_head: MulticlassHead = "per_class"
+    mask_tokens: _Channels = 10
+    labels: Annotated[tuple[str, ...], _LABELS] = ()
+    activation: Activation = "sigmoid"
+    pixel_values: PixelValues = "linear"
+    percentiles: Annotated[tuple[float, float], _rising("two numbers from 0 to 100, the lower first", 0, 100)] = (
+        1.0,
+        99.0,
     )
-    value_range: tuple[float, float] | None = _entry(_optional(_rising("two finite numbers, the lower first")), None)
-    bits: int = _entry(_whole(8, 16), 16)
-    clahe: bool = _entry(_SWITCH, False)
-    despeckle_looks: float | None = _entry(_optional(_POSITIVE), None)
-    threshold: float = _entry(_SHARE, 0.5)
-    threshold_by: ThresholdBy = _entry(_THRESHOLD_BY, "dice")
-    temperature: float = _entry(_POSITIVE, 1.0)
-    protocol: Protocol = _entry(_PROTOCOL, "native")
-    pretrained: bool | None = _entry(_optional(_SWITCH), None)
-    dataset: str | None = _entry(_optional(_text()), None)
-    split_scheme: str | None = _entry(_optional(_text()), None)
-    annotator: str | None = _entry(_optional(_text()), None)
-    folds: int | None = _entry(_optional(_whole(2, 10_000)), None)
-    fold: int | None = _entry(_optional(_whole(0, 10_000)), None)
-    group_pattern: str | None = _entry(_optional(_text(2000)), None)
-    ignore: int | None = _entry(_optional(_whole(-(2**31), 2**31)), None)
-    partial: str | None = _entry(_optional(_text(2000)), None)
-    validation_dice: float | None = _entry(_optional(_SHARE), None)
-    recipe: TrainingRecipe | None = _entry(_optional(_RECIPE), None)
+    value_range: Annotated[tuple[float, float], _rising("two finite numbers, the lower first")] | None = None
+    bits: Annotated[int, _whole(8, 16)] = 16
+    clahe: bool = False
+    despeckle_looks: _Positive | None = None
+    threshold: _Share = 0.5
+    threshold_by: ThresholdBy = "dice"
+    temperature: _Positive = 1.0
+    protocol: Protocol = "native"
+    pretrained: bool | None = None
+    dataset: str | None = None
+    split_scheme: str | None = None
+    annotator: str | None = None
+    folds: Annotated[int, _whole(2, 10_000)] | None = None
+    fold: Annotated[int, _whole(0, 10_000)] | None = None
+    group_pattern: Annotated[str, _text(2000)] | None = None
+    ignore: Annotated[int, _whole(-(2**31), 2**31)] | None = None
+    partial: Annotated[str, _text(2000)] | None = None
+    validation_dice: _Share | None = None
+    recipe: Annotated[TrainingRecipe, _RECIPE] | None = None
     further: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, rule in _RULES.items():
-            object.__setattr__(self, name, _value(name, rule, getattr(self, name), "model"))
+        _check(self, "model")
         object.__setattr__(self, "crop_size", self.crop_size or self.image_size)
         object.__setattr__(self, "labels", self.labels or _numbered_names(self.out_channels))
         if len(self.labels) != self.out_channels + 1:
@@ -396,9 +369,10 @@ class ModelSpec:
                 found=_shown(version),
                 hint=f"use topolora_monai {_shown(header.get('package_version'))}",
             )
+        rules = _rules(cls)
         known: dict[str, Any] = {name: header.get(name) for name in _REQUIRED}
-        known |= {name: header[name] for name in _RULES if header.get(name) is not None}
-        further = {name: value for name, value in header.items() if name not in _RULES}
+        known |= {name: header[name] for name in rules if header.get(name) is not None}
+        further = {name: value for name, value in header.items() if name not in rules}
         try:
             return cls(**known, further=further)
         except ConfigError as error:
@@ -411,10 +385,8 @@ class ModelSpec:
 
     def to_header(self) -> dict[str, Any]:
         """Every entry as plain JSON types, but those of which nothing is known."""
-        known = {name: getattr(self, name) for name in _RULES}
-        known["recipe"] = None if self.recipe is None else self.recipe.to_dict()
-        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
-        return {**self.further, **{name: value for name, value in listed.items() if value is not None}}
+        recipe = {} if self.recipe is None else {"recipe": self.recipe.to_dict()}
+        return {**self.further, **_plain(self), **recipe}
 
     def replace(self, **changes: Any) -> ModelSpec:
         """The same model with other entries.
@@ -473,25 +445,7 @@ class ModelSpec:
         return self.image_size / self.crop_size
 
 
-_RULES = _rules(ModelSpec)
 _REQUIRED = ("network_name", "base_sha256", "adaptation", "package_version")
-
-
-def _value(name: str, rule: _Rule, found: Any, whose: str) -> Any:
-    try:
-        return rule.value(found)
-    except ConfigError:  # of an entry within it
-        raise
-    except ValueError:
-        raise ConfigError(f"wrong {name} of the {whose}", expected=rule.words, found=_shown(found)) from None
-
-
-def _holds(rule: _Rule, found: Any) -> bool:
-    try:
-        rule.value(found)
-    except ValueError:
-        return False
-    return True
 
 
 def _shown(value: Any) -> str:

@@ -85,7 +85,7 @@ def inference_start(file: Path, out: Path) -> np.ndarray | None:
     """What ``inference.yaml`` does before the network is asked, for a file alone and for its folder."""
     from topolora_monai.data import check_items, find_images
     from topolora_monai.io import image_kind, open_raster, read_bands
-    from topolora_monai.model.scenes.scene import open_scene
+    from topolora_monai.model.scenes.reading import open_scene
     from topolora_monai.transforms import IntensityScaling, LoadItem
 
     scaling = IntensityScaling(value_range=_SCALING)

@@ -129,18 +129,8 @@ class TestLeftovers:
         remove_leftovers(tmp_path)
         assert names(tmp_path) == []
 
-    def test_folders_of_earlier_releases_go_after_a_day(self, tmp_path):
-        for name in (".unpack-ab3_x9yz", ".part-ab3_x9yz"):
-            (tmp_path / name / "set").mkdir(parents=True)
-        remove_leftovers(tmp_path)
-        assert len(names(tmp_path)) == 2
-        for path in tmp_path.iterdir():
-            os.utime(path, (0, 0))
-        remove_leftovers(tmp_path)
-        assert names(tmp_path) == []
-
     def test_files_of_others_stay(self, tmp_path):
-        for name in (".part-of-mine", ".unpack-this", "part-000000-1-00000000", ".a.part"):
+        for name in (".part-of-mine", ".part-ab3_x9yz", "part-000000-1-00000000", ".a.part"):
             (tmp_path / name).touch()
             os.utime(tmp_path / name, (0, 0))
         remove_leftovers(tmp_path)

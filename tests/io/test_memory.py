@@ -23,10 +23,8 @@ from topolora_monai.io import (
     read_image,
     read_picture,
     read_volume,
-    streams,
 )
-from topolora_monai.model.scenes.scene import open_scene
-from topolora_monai.model.scenes.tiles import TileReader
+from topolora_monai.model.scenes.reading import TileReader, open_scene
 from topolora_monai.transforms import IntensityScaling
 
 HUGE = (17_000, 25_000)
@@ -173,7 +171,7 @@ def test_bombs_are_refused_without_taking_the_memory(tmp_path, monkeypatch, name
 def test_streams_that_inflate_without_end_are_refused(tmp_path, monkeypatch, name):
     start = b"P5 30 20 255\n" if name == "a.ppm.gz" else nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), None).to_bytes()
     (tmp_path / name).write_bytes(gzip.compress(start + bytes(10**8)))
-    monkeypatch.setattr(streams, "memory_bytes", lambda: 10**7)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 10**7)
     tracemalloc.start()
     with pytest.raises(DataError, match="holds more than fits in memory"):
         read_volume(tmp_path / name) if name == "a.nii.gz" else read_picture(tmp_path / name)

@@ -30,13 +30,13 @@ from tests.io.volume_files import (
     write_series,
 )
 from topolora_monai.errors import ConfigError, DataError, OutputError
+from topolora_monai.io import volumes
 from topolora_monai.io.volumes import (
     default_axis,
     is_volume,
     read_slice,
     read_volume,
     slice_count,
-    slices,
     volume_output_name,
     volume_shape,
     write_volume,
@@ -65,28 +65,28 @@ class TestNifti:
     def test_values_are_rescaled_and_in_order_slice_row_column(self, tmp_path, name, image_type):
         path = write_nifti(tmp_path / name, marked(), nifti_affine(), image_type)
         volume = read_volume(path)
-        assert (volume.kind, volume.path, volume.values.dtype) == ("nifti", path, np.float32)
-        assert np.array_equal(volume.values, marked() * SLOPE + INTERCEPT)
+        assert volume.dtype == np.float32
+        assert np.array_equal(volume, marked() * SLOPE + INTERCEPT)
 
     def test_nan_is_kept(self, tmp_path):
         values = np.ones((2, 3, 4), np.float32)
         values[0, 1, 2] = np.nan
         nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
-        assert np.array_equal(read_volume(tmp_path / "a.nii").values, values.T, equal_nan=True)
+        assert np.array_equal(read_volume(tmp_path / "a.nii"), values.T, equal_nan=True)
 
     def test_big_endian_labels(self, tmp_path):
         header = nib.Nifti1Header(endianness=">")
         header.set_data_dtype(np.int16)
         nib.save(nib.Nifti1Image(marked().T, np.eye(4), header), tmp_path / "a.nii")
-        assert np.array_equal(read_volume(tmp_path / "a.nii").values, marked())
+        assert np.array_equal(read_volume(tmp_path / "a.nii"), marked())
         write_volume(marked().astype(np.uint16), tmp_path / "a.nii", tmp_path / "b.nii.gz")
-        assert np.array_equal(read_volume(tmp_path / "b.nii.gz").values, marked())
+        assert np.array_equal(read_volume(tmp_path / "b.nii.gz"), marked())
 
     @pytest.mark.parametrize("stored", [(8, 6), (8, 6, 1), (8, 6, 1, 1)])
     def test_one_slice(self, tmp_path, stored):
         plane = marked()[1]
         nib.save(nib.Nifti1Image(plane.T.reshape(stored), nifti_affine()), tmp_path / "a.nii.gz")
-        assert np.array_equal(read_volume(tmp_path / "a.nii.gz").values, plane[None])
+        assert np.array_equal(read_volume(tmp_path / "a.nii.gz"), plane[None])
         assert default_axis(tmp_path / "a.nii.gz") == 0
         write_volume((plane > 5000)[None].astype(np.uint8), tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
         assert nib.load(tmp_path / "b.nii.gz").shape == stored
@@ -129,28 +129,28 @@ class TestItkFormats:
     def test_values_and_geometry_of_the_result_as_itk_reads_them(self, itk_source, tmp_path):
         expected, image = read_itk(itk_source)
         volume = read_volume(itk_source)
-        assert (volume.kind, volume.values.dtype) == ("itk", np.float32)
-        assert np.array_equal(volume.values, expected.reshape(volume.values.shape))
-        mask = (volume.values > volume.values.mean()).astype(np.uint8)
+        assert volume.dtype == np.float32
+        assert np.array_equal(volume, expected.reshape(volume.shape))
+        mask = (volume > volume.mean()).astype(np.uint8)
         write_volume(mask, itk_source, tmp_path / "out.nii.gz")
         found, written = read_itk(tmp_path / "out.nii.gz")
         assert np.array_equal(found, mask.reshape(expected.shape))
         assert np.allclose(written.GetSpacing(), image.GetSpacing(), rtol=1e-5, atol=0)
         assert np.allclose(written.GetOrigin(), image.GetOrigin(), rtol=1e-5, atol=1e-5)
         assert np.allclose(np.asarray(written.GetDirection()), np.asarray(image.GetDirection()), atol=1e-5)
-        assert np.array_equal(read_volume(tmp_path / "out.nii.gz").values, mask)
+        assert np.array_equal(read_volume(tmp_path / "out.nii.gz"), mask)
 
     def test_compressed_nrrd_of_16_bit(self, tmp_path):
         itk = pytest.importorskip("itk")
         itk.imwrite(itk_image(marked(), rotation()), str(tmp_path / "a.nrrd"), compression=True)
-        assert np.array_equal(read_volume(tmp_path / "a.nrrd").values, marked())
+        assert np.array_equal(read_volume(tmp_path / "a.nrrd"), marked())
         write_volume(marked().astype(np.uint16), tmp_path / "a.nrrd", tmp_path / "b.nii.gz")
         assert np.array_equal(read_itk(tmp_path / "b.nii.gz")[0], marked())
 
     def test_fourth_axis_of_length_one(self, tmp_path):
         itk = pytest.importorskip("itk")
         itk.imwrite(itk.image_from_array(marked().astype(np.float32)[None]), str(tmp_path / "a.nrrd"))
-        assert np.array_equal(read_volume(tmp_path / "a.nrrd").values, marked())
+        assert np.array_equal(read_volume(tmp_path / "a.nrrd"), marked())
         write_volume(np.ones(SHAPE, np.uint8), tmp_path / "a.nrrd", tmp_path / "b.nii.gz")
         assert read_itk(tmp_path / "b.nii.gz")[0].shape == SHAPE
 
@@ -163,7 +163,7 @@ class TestDicom:
     def test_series_is_ordered_by_position_and_each_slice_rescaled_by_its_own_slope(self, tmp_path):
         slopes = np.array([1, 1, 1, 2.25, 1])
         folder = write_series(tmp_path / "series", marked(), slopes)
-        assert np.array_equal(read_volume(folder).values, marked() * slopes[:, None, None] + INTERCEPT)
+        assert np.array_equal(read_volume(folder), marked() * slopes[:, None, None] + INTERCEPT)
         assert volume_shape(folder) == SHAPE
 
     def test_result_lies_where_the_files_say(self, tmp_path):
@@ -180,16 +180,16 @@ class TestDicom:
         for name in ("image", "image.dcm", "IMAGE.DCM"):
             (tmp_path / name).write_bytes(dicom(marked()[1], ORIGIN))
             assert is_volume(tmp_path / name)
-            assert np.array_equal(read_volume(tmp_path / name).values, marked()[1:2] * SLOPE + INTERCEPT)
+            assert np.array_equal(read_volume(tmp_path / name), marked()[1:2] * SLOPE + INTERCEPT)
         folder = write_series(tmp_path / "series", marked()[:1])
-        assert np.array_equal(read_volume(folder).values, marked()[:1] * SLOPE + INTERCEPT)
+        assert np.array_equal(read_volume(folder), marked()[:1] * SLOPE + INTERCEPT)
 
     def test_frames_of_one_file(self, tmp_path):
         frames = marked()
         content = dicom(frames, ORIGIN, t00280008=("IS", len(frames)))
         (tmp_path / "a.dcm").write_bytes(content)
         assert volume_shape(tmp_path / "a.dcm") == SHAPE
-        assert np.array_equal(read_volume(tmp_path / "a.dcm").values, frames * SLOPE + INTERCEPT)
+        assert np.array_equal(read_volume(tmp_path / "a.dcm"), frames * SLOPE + INTERCEPT)
 
     def test_other_files_beside_a_series(self, tmp_path):
         folder = write_series(tmp_path / "series", marked())
@@ -232,7 +232,7 @@ class TestDicom:
         folder = write_series(tmp_path / "series", marked())
         (folder / "IM3").rename(tmp_path / "IM3")
         (folder / "IM0").unlink()
-        assert read_volume(tmp_path / "IM3").values[0, 0, 0] == marked()[0, 0, 0] * SLOPE + INTERCEPT
+        assert read_volume(tmp_path / "IM3")[0, 0, 0] == marked()[0, 0, 0] * SLOPE + INTERCEPT
         (tmp_path / "IM3").rename(folder / "IM3")
         with pytest.raises(DataError, match="not evenly spaced"):
             read_volume(folder)
@@ -251,7 +251,7 @@ class TestDicom:
         for index, plane in enumerate(marked()):
             place = np.round(position((index, 0, 0), rotation()), 1)
             (folder / str(index)).write_bytes(dicom(plane, place, number=index))
-        assert np.array_equal(read_volume(folder).values, marked() * SLOPE + INTERCEPT)
+        assert np.array_equal(read_volume(folder), marked() * SLOPE + INTERCEPT)
 
     def test_colour(self, tmp_path):
         colour = {
@@ -280,7 +280,7 @@ class TestTiffPages:
     def test_values(self, tmp_path, dtype):
         pages = (marked() % 251).astype(dtype)
         tifffile.imwrite(tmp_path / "a.tif", pages, photometric="minisblack")
-        assert np.array_equal(read_volume(tmp_path / "a.tif").values, pages)
+        assert np.array_equal(read_volume(tmp_path / "a.tif"), pages)
         assert volume_shape(tmp_path / "a.tif") == SHAPE
         assert default_axis(tmp_path / "a.tif") == 0
 
@@ -299,13 +299,13 @@ class TestTiffPages:
         mask = marked() > 500
         pages = [Image.fromarray(page) for page in mask]
         pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-        assert np.array_equal(read_volume(tmp_path / "a.tif").values, mask)
+        assert np.array_equal(read_volume(tmp_path / "a.tif"), mask)
         pages = [Image.fromarray((page % 7).astype(np.uint8)) for page in marked()]
         for page in pages:
             page.putpalette(range(255, 255 - 21, -1))
         pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
         assert Image.open(tmp_path / "b.tif").mode == "P"
-        assert np.array_equal(read_volume(tmp_path / "b.tif").values, marked() % 7)
+        assert np.array_equal(read_volume(tmp_path / "b.tif"), marked() % 7)
 
     def test_overviews_and_transparency_are_no_pages(self, tmp_path):
         page = marked()[0].astype(np.uint8)
@@ -314,7 +314,7 @@ class TestTiffPages:
             file.write(page[::2, ::2], photometric="minisblack", subfiletype=1)
             file.write(page > 3, photometric="minisblack", subfiletype=4)
         assert not is_volume(tmp_path / "a.tif")
-        assert np.array_equal(read_volume(tmp_path / "a.tif").values, page[None])
+        assert np.array_equal(read_volume(tmp_path / "a.tif"), page[None])
 
     def test_pages_of_several_sizes(self, tmp_path):
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:
@@ -411,7 +411,7 @@ class TestSlices:
             tifffile.imwrite(path, marked(), photometric="minisblack")
         else:
             path = write_nifti(tmp_path / "a.nii", marked(), nifti_affine(source == "mirrored"))
-        brightest = read_volume(path).values.max()
+        brightest = read_volume(path).max()
         planes = [read_slice(path, axis, index) == brightest for index in range(slice_count(path, axis))]
         result = tmp_path / volume_output_name(path, "result")
         write_volume(np.stack(planes, axis).astype(np.uint8), path, result)
@@ -467,8 +467,8 @@ class TestCache:
     def decoded(self, monkeypatch):
         """Paths in order of being decoded."""
         paths = []
-        original = slices.read_volume
-        monkeypatch.setattr(slices, "read_volume", lambda path: (paths.append(path.name), original(path))[1])
+        original = volumes.read_volume
+        monkeypatch.setattr(volumes, "read_volume", lambda path: (paths.append(path.name), original(path))[1])
         return paths
 
     def test_image_and_labels_in_turn_are_decoded_once(self, tmp_path, decoded):
@@ -557,7 +557,7 @@ class TestRefused:
             itk.imwrite(itk.image_from_array(values), str(path), compression=True)
         sound = path.read_bytes()
         start = max(sound.find(b"\n\n"), sound.find(b"LOCAL\n"), 0)  # behind the text, which has no checksum
-        np.testing.assert_array_equal(read_volume(path).values, values)
+        np.testing.assert_array_equal(read_volume(path), values)
         draw = np.random.default_rng(1)
         noticed = 0
         for _ in range(60):
@@ -565,7 +565,7 @@ class TestRefused:
             damaged[draw.integers(start + 8, len(sound))] ^= 1 << draw.integers(8)
             path.write_bytes(damaged)
             try:
-                np.testing.assert_array_equal(read_volume(path).values, values)
+                np.testing.assert_array_equal(read_volume(path), values)
             except DataError as error:
                 assert name in str(error)
                 noticed += 1
@@ -575,7 +575,7 @@ class TestRefused:
         path = write_nifti(tmp_path / "a.nii", marked(), nifti_affine())
         content, packed = path.read_bytes(), tmp_path / "b.nii.gz"
         packed.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]) + bytes(100))
-        np.testing.assert_array_equal(read_volume(packed).values, read_volume(path).values)
+        np.testing.assert_array_equal(read_volume(packed), read_volume(path))
         packed.write_bytes(gzip.compress(content) + b"something else")
         with pytest.raises(DataError, match=r"damaged.*b\.nii\.gz"):
             read_volume(packed)

@@ -10,11 +10,13 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser, create_workflow
 from PIL import Image
 
+import topolora_monai.io
 from tests.bundles.helpers import CONFIGS
 from tests.release.test_release import write_run
 from topolora_monai.adapters import adapt, preset_config, save_adapter
 from topolora_monai.annotation import AnnotationSegmenter
 from topolora_monai.errors import DataError
+from topolora_monai.io import image_kind
 from topolora_monai.metrics import to_16_bit
 from topolora_monai.model.predictor import Predictor
 from topolora_monai.networks import build_network
@@ -163,6 +165,29 @@ def test_what_is_scored_is_what_is_given(made, fake_drive, split):
     assert len(kept.answers) >= 1
     for path, probability in kept.answers.items():
         np.testing.assert_array_equal(probability, predictor(path).probabilities)
+
+
+def test_validation_while_training_cuts_and_blends_as_prediction(made):
+    predictor, parser = Predictor.from_run(made / "run", **OPTIONS), ConfigParser()
+    parser.read_config(CONFIGS / "train.yaml")
+    parser.update({"crop_size": predictor.spec.crop_size, **OPTIONS})
+    image = predictor.load({"image": str(made / "several tiles/a.png")})["image"][None]
+    expected, found = (
+        torch.no_grad()(inferer)(image, predictor.network)
+        for inferer in (predictor.tiles, parser.get_parsed_content("validate#inferer"))
+    )
+    assert torch.equal(found, expected)
+
+
+def test_what_an_image_is_is_asked_once_a_file(made, monkeypatch):
+    asked = []
+    monkeypatch.setattr(topolora_monai.io, "image_kind", lambda path: (asked.append(path), image_kind(path))[1])
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "inference.yaml")
+    parser["input"] = str(made / "several tiles")
+    images, scenes = (parser.get_parsed_content(name) for name in ("images", "scenes"))
+    assert [[item["name"] for item in items] for items in (images, scenes)] == [["a"], ["b"]]
+    assert sorted(asked) == sorted(item["image"] for item in [*images, *scenes])
 
 
 def test_every_voxel_is_the_same(made, tmp_path):

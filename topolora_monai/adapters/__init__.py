@@ -2,7 +2,7 @@
 
 # ruff: noqa: E402 - a broken pair of torch and torchvision is to be explained before it fails
 
-from topolora_monai.environment import check_torchvision
+from topolora_monai.extras import check_torchvision
 
 check_torchvision()
 

@@ -128,7 +128,7 @@ def expand_slices(item: Item, axis: int | None = None) -> list[Item]:
     Args:
         item: its field of view may be a volume or one picture for all slices.
         axis: that the slices are taken along: 0, 1 or 2; by default the volume's own choice, see
-            :func:`~topolora_monai.io.volumes.default_axis`.
+            :func:`~topolora_monai.io.default_axis`.
 
     Raises:
         DataError: if a volume's mask is none, or has another number of slices, or the other way round.

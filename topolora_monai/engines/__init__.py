@@ -24,7 +24,7 @@ from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
 from topolora_monai.engines.settings import check_classes, check_ids, check_settings, check_threshold_by
 from topolora_monai.engines.tracking import Tracker, TrainingTracking, ValidationTracking
 from topolora_monai.io.json_files import read_json, write_json
-from topolora_monai.io.outputs import check_apart, prepare_output
+from topolora_monai.io.places import check_apart, prepare_output
 from topolora_monai.model.inferers import AutocastInferer, default_precision
 from topolora_monai.model.scenes import SceneSegmenter
 from topolora_monai.model.uncertainty import RiskCoverage, Uncertainty, UncertaintyInferer

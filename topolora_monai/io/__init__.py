@@ -1,10 +1,9 @@
 """Files in and out: pictures, rasters, volumes and masks."""
 
-from topolora_monai.io.geometry import Alignment, Geometry, align, file_geometry, shape_on_grid, size_on_grid
+from topolora_monai.io.geometry import align, file_geometry, shape_on_grid, size_on_grid
 from topolora_monai.io.images import (
     IMAGE_SUFFIXES,
     ImageData,
-    Kind,
     image_kind,
     image_orientation,
     image_size,
@@ -14,7 +13,6 @@ from topolora_monai.io.images import (
 )
 from topolora_monai.io.masks import UNLABELLED, Labels, LabelValues, numbered, read_labels, read_mask
 from topolora_monai.io.pictures import (
-    PICTURE_SUFFIXES,
     deep_maximum,
     is_whole_png,
     open_picture,
@@ -23,27 +21,21 @@ from topolora_monai.io.pictures import (
     write_png,
 )
 from topolora_monai.io.rasters import is_raster, open_raster, read_bands
+from topolora_monai.io.volume_header import volume_state
 from topolora_monai.io.volumes import (
-    VOLUME_SUFFIXES,
     default_axis,
     is_volume,
     read_volume,
     slice_count,
     volume_output_name,
     volume_shape,
-    volume_state,
     write_volume,
 )
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "PICTURE_SUFFIXES",
     "UNLABELLED",
-    "VOLUME_SUFFIXES",
-    "Alignment",
-    "Geometry",
     "ImageData",
-    "Kind",
     "LabelValues",
     "Labels",
     "align",

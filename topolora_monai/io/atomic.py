@@ -23,11 +23,12 @@ _ABANDONED = 24 * 3600.0
 """Seconds after which what an unknown process left is taken for remains."""
 
 _OURS = re.compile(r"\.part-(?P<machine>[0-9a-f]{6})-(?P<process>\d{1,9})-[0-9a-f]{8}")
-_OLDER = re.compile(r"\.(part|unpack)-[a-z0-9_]{8}")  # folders of Python's tempfile, as releases before made them
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR)
+_ADVICE = (
+    ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
+    ((errno.EROFS, errno.EACCES, errno.EPERM), "make the folder writable"),
+    ((errno.ENOENT, errno.ENOTDIR), "check that the folder exists"),
+)
 
 
 @contextlib.contextmanager
@@ -41,11 +42,10 @@ def atomic_write(path: str | Path, what: str | None = None, instead: str | None 
     Args:
         path: the file; an older one is left as it was until the new one is whole.
         what: what is written, such as ``"a volume"``: an ``OSError`` then becomes an ``OutputError`` that says so.
-        instead: what else to do about such an error, such as ``"choose another --out"``.
+        instead: what else to do about it, such as ``"choose another --out"``.
 
     Raises:
-        OSError: if it cannot be written, or its folder is not there.
-        OutputError: in its place, with ``what``.
+        OSError: if it cannot be written, or its folder is not there; with ``what`` an ``OutputError``.
 
     Example:
         >>> import tempfile
@@ -86,24 +86,24 @@ def writing(path: Path, what: str, instead: str | None = None) -> Iterator[None]
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"cannot write {what}", path=path, found=error.strerror or str(error), hint=_advice(error, instead)
-        ) from error
+        anything = "check that the folder exists, may be written to and has free space"
+        hint = next((advice for numbers, advice in _ADVICE if error.errno in numbers), anything)
+        hint += f", or {instead}" if instead else ""
+        raise OutputError(f"cannot write {what}", path=path, found=error.strerror or str(error), hint=hint) from error
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed have left in a folder.
+    """Remove what processes that were killed have left in a folder, as the numbers in the names say.
 
-    A process of this machine that no longer runs is known by its number, which the names hold. What others have left,
-    such as those of another machine on the same disk, goes after a day.
+    What those of other machines on the same disk have left goes after a day.
     """
     try:
-        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith((".part-", ".unpack-"))]
+        found = [ours for entry in os.scandir(folder) if (ours := _OURS.fullmatch(entry.name))]
     except OSError:
         return
-    for name in names:
-        if _is_left(folder / name):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    for ours in found:
+        if _is_left(folder / ours.string, ours):
+            shutil.rmtree(folder / ours.string, ignore_errors=True)
 
 
 @functools.cache
@@ -121,11 +121,8 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:6]
 
 
-def _is_left(path: Path) -> bool:
-    ours = _OURS.fullmatch(path.name)
-    if ours is None and not _OLDER.fullmatch(path.name):
-        return False
-    if ours is not None and ours["machine"] == _machine() and not _runs(int(ours["process"])):
+def _is_left(path: Path, ours: re.Match[str]) -> bool:
+    if ours["machine"] == _machine() and not _runs(int(ours["process"])):
         return True
     try:
         return time.time() - path.lstat().st_mtime > _ABANDONED
@@ -143,15 +140,3 @@ def _runs(process: int) -> bool:
     except (OSError, OverflowError):
         return True  # somebody else's
     return True
-
-
-def _advice(error: OSError, instead: str | None) -> str:
-    if error.errno in _NO_SPACE:
-        advice = "free some space"
-    elif error.errno in _NOT_ALLOWED:
-        advice = "make the folder writable"
-    elif error.errno in _NO_FOLDER:
-        advice = "check that the folder exists"
-    else:
-        advice = "check that the folder exists, may be written to and has free space"
-    return f"{advice}, or {instead}" if instead else advice

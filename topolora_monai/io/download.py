@@ -8,7 +8,6 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
@@ -38,20 +37,13 @@ def download_file(url: str, path: Path, sha256: str) -> None:
     """
     with writing(path, "the download", "choose another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path):
-            _download(url, path, sha256)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait for other processes that download the same file, since all of them go on with one part."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with lock:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink()
+        lock = path.with_name(f".{path.name}.lock")
+        with FileLock(lock):  # all who download the file go on with one part
+            try:
+                _download(url, path, sha256)
+            finally:
+                with contextlib.suppress(OSError):
+                    lock.unlink()
 
 
 def _download(url: str, path: Path, sha256: str) -> None:

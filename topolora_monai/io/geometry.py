@@ -1,7 +1,4 @@
-"""Where the grid of an image lies in the world, and how the grid of its mask lies on it.
-
-This is the one place that decides whether an image and a mask are of the same place. It looks at headers alone.
-"""
+"""Where the grid of an image lies in the world, and whether its mask's lies there too, by their headers alone."""
 
 from __future__ import annotations
 
@@ -19,7 +16,8 @@ from numpy.typing import NDArray
 from topolora_monai.errors import DataError
 from topolora_monai.io.images import image_kind, image_size
 from topolora_monai.io.rasters import open_raster
-from topolora_monai.io.volumes import is_volume, volume_affine, volume_shape, volume_state
+from topolora_monai.io.volume_header import volume_state
+from topolora_monai.io.volumes import is_volume, volume_affine, volume_shape
 
 __all__ = ["Alignment", "Geometry", "align", "file_geometry", "shape_on_grid", "size_on_grid"]
 
@@ -50,7 +48,6 @@ class Geometry(NamedTuple):
     by_points: bool = False
 
     def __str__(self) -> str:
-        """As people who look at headers say it."""
         return _volume_in_words(self) if len(self.shape) > _RASTER_AXES else _raster_in_words(self)
 
 
@@ -67,8 +64,7 @@ class Alignment(NamedTuple):
 
     def bring(self, values: NDArray[_Values]) -> NDArray[_Values]:
         """The mask's values, all of them, in the order of the image's; a view."""
-        brought: NDArray[_Values] = values
-        return brought if self.orientation is None else apply_orientation(values, self.orientation)
+        return values if self.orientation is None else np.asarray(apply_orientation(values, self.orientation))
 
 
 def align(mask: str | Path, image: str | Path) -> Alignment:
@@ -94,9 +90,10 @@ def align(mask: str | Path, image: str | Path) -> Alignment:
         [0, 2, 4, 1, 3, 5]
     """
     own, wanted = file_geometry(mask), file_geometry(image)
-    if own is None or wanted is None or len(own.shape) != len(wanted.shape):
-        return Alignment(note=_unplaced(own, wanted) if _flat(own) and _flat(wanted) else None)
-    if own.affine is None or wanted.affine is None:
+    axes = {_RASTER_AXES if geometry is None else len(geometry.shape) for geometry in (own, wanted)}
+    if len(axes) > 1:
+        return Alignment()
+    if own is None or wanted is None or own.affine is None or wanted.affine is None:
         return Alignment(note=_unplaced(own, wanted))
     orientation, distance = _relation(own, wanted)
     same_crs = own.crs is None or wanted.crs is None or own.crs == wanted.crs
@@ -115,11 +112,7 @@ def align(mask: str | Path, image: str | Path) -> Alignment:
 
 
 def shape_on_grid(mask: str | Path, image: str | Path) -> tuple[int, ...]:
-    """(slices, rows, columns) of a mask, in the order of its image's axes where that makes the two alike.
-
-    Args:
-        mask: a volume.
-        image: a volume.
+    """(slices, rows, columns) of a volume's mask, in the order of the volume's axes where that makes the two alike.
 
     Raises:
         DataError: if a header is damaged.
@@ -199,11 +192,8 @@ def _relation(own: Geometry, wanted: Geometry) -> tuple[NDArray[np.float64] | No
     return orientation, float(np.linalg.norm(away, axis=0).max())
 
 
-def _flat(geometry: Geometry | None) -> bool:
-    return geometry is None or len(geometry.shape) == _RASTER_AXES
-
-
 def _unplaced(own: Geometry | None, wanted: Geometry | None) -> str | None:
+    """What to say where one of them, of as many axes, does not say where it lies."""
     known = [geometry is not None and geometry.affine is not None for geometry in (own, wanted)]
     if known[0] == known[1]:
         return None

@@ -17,7 +17,6 @@ from topolora_monai.io.volumes import VOLUME_SUFFIXES, is_volume, read_slice, vo
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageData",
-    "Kind",
     "image_kind",
     "image_orientation",
     "image_size",
@@ -45,6 +44,7 @@ class ImageData(NamedTuple):
     values: NDArray[np.float32]
     valid: NDArray[np.bool_]
     scaled: bool
+    kind: Kind
 
 
 def image_kind(path: str | Path) -> Kind:
@@ -74,21 +74,18 @@ def read_image(
         plane = read_slice(path, axis or 0, index or 0)
         valid = np.isfinite(plane)
         values = np.repeat(np.where(valid, plane, 0).astype(np.float32)[None], channels, axis=0)
-        return ImageData(values, valid, scaled=False)
+        return ImageData(values, valid, False, kind)
     if kind == "raster":
         require_whole(path, channels)
         with open_raster(path) as dataset:
             values, valid = read_bands(dataset, channels)
-            return ImageData(values, valid, scaled=dataset.dtypes[0] == "uint8")
+            return ImageData(values, valid, dataset.dtypes[0] == "uint8", kind)
     values = read_picture(path, channels, bits)
-    return ImageData(values, np.ones(values.shape[1:], bool), scaled=True)
+    return ImageData(values, np.ones(values.shape[1:], bool), True, kind)
 
 
 def image_orientation(path: str | Path) -> int:
     """Orientation tag of an image's file, 1 to 8, 1 where it has none; of several pages, the first's.
-
-    Pictures and pages are turned upright by it wherever they are read; of a raster, see
-    :func:`~topolora_monai.io.open_raster`.
 
     Raises:
         DataError: if it cannot be opened.
@@ -116,18 +113,14 @@ def read_blocks(
         for top in range(0, dataset.height, rows):
             window = ((top, min(top + rows, dataset.height)), (0, dataset.width))
             values, valid = read_bands(dataset, channels, window=window)
-            yield ImageData(values, valid, scaled=dataset.dtypes[0] == "uint8")
+            yield ImageData(values, valid, dataset.dtypes[0] == "uint8", "raster")
 
 
 def require_whole(path: str | Path, channels: int | None = None) -> None:
-    """Refuse a raster that is too large to be trained on or scored, which takes whole images; others pass.
-
-    Args:
-        path: an image.
-        channels: that it is read with; by default its bands.
+    """Refuse a raster that memory does not hold whole, with so many channels or its bands; other images pass.
 
     Raises:
-        DataError: if memory does not hold it, or it cannot be opened.
+        DataError: if it is too large, or cannot be opened.
     """
     if image_kind(path) != "raster":
         return

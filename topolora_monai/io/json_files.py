@@ -43,12 +43,8 @@ def write_json(content: Mapping[str, Any], path: str | Path) -> None:
 def read_json(path: str | Path, hint: str) -> dict[str, Any]:
     """Read a JSON object.
 
-    Args:
-        path: the file.
-        hint: what to do if it is missing or damaged.
-
     Raises:
-        DataError: if it cannot be read, or holds something else.
+        DataError: if it cannot be read, or holds something else; says ``hint``.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,8 +1,4 @@
-"""Masks as class numbers, refusing what is ambiguous.
-
-A two-valued mask counts as what its file shows, whatever the file is: the darker value is the background. Class numbers
-count as they are stored, palettes by index. :func:`read_labels` has the whole rule.
-"""
+"""Masks as class numbers, refusing what is ambiguous; :func:`read_labels` has the whole rule."""
 
 from __future__ import annotations
 
@@ -18,7 +14,8 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.geometry import Alignment, align
 from topolora_monai.io.pictures import open_picture, palette_colours, shows_zero_as_white
 from topolora_monai.io.rasters import is_raster, read_band_values
-from topolora_monai.io.volumes import is_volume, page_palette, read_slice
+from topolora_monai.io.tiff_pages import page_palette
+from topolora_monai.io.volumes import is_volume, read_slice
 
 __all__ = ["UNLABELLED", "LabelValues", "Labels", "numbered", "read_labels", "read_mask"]
 
@@ -38,6 +35,9 @@ _WHITEST = {"1": 1, "L": 255, "I;16": 65535, "I;16B": 65535, "I;16L": 65535}
 """Largest sample by Pillow's mode."""
 _LUMINANCE = np.array([299, 587, 114])
 """Thousandths of red, green and blue, ITU-R 601; whole numbers, so that equal is equal."""
+_CODE = np.array([1 << 16, 1 << 8, 1], np.int32)
+"""Makes ``0xRRGGBB`` of colours."""
+_TWO_VALUES = "0 for background and one other value for foreground"
 _WAYS_OUT = (
     "for several classes give --classes, a list of their names with the background first; "
     "for a value that nobody annotated give --ignore; otherwise threshold it and save it as PNG"
@@ -45,10 +45,12 @@ _WAYS_OUT = (
 
 
 def numbered(classes: Sequence[str], ignore: int | None = None, known: LabelValues | None = None) -> LabelValues | None:
-    """Encoding of masks that hold class numbers; None for two classes, whose masks are two-valued anyhow.
+    """Encoding of masks that hold the numbers of ``classes``, whose first is the background; None for two classes.
+
+    Masks of two classes are two-valued anyhow.
 
     Args:
-        classes: names, the background first.
+        classes: their names.
         ignore: value of pixels that nobody annotated, which are left out of loss and scores.
         known: a data set's own encoding, which is taken in place of numbers.
 
@@ -143,18 +145,13 @@ def read_mask(
     Accepted: 0/1, 0/255 or 0/any other single value, two values or colours of clear contrast, and JPEG masks, whose
     compression noise is cut at 127. NaN is 0.
 
-    Args:
-        path: a picture, raster or volume.
-        axis: of a volume, the one its slices are taken along.
-        index: of the slice.
-        like: the image, as of :func:`read_labels`.
+    Arguments are those of :func:`read_labels`.
 
     Returns:
         Array of shape (H, W), values 0 and 1.
 
     Raises:
-        DataError: if the file is damaged, holds more than two values, is not known everywhere, can be understood in
-            two ways, or lies elsewhere than its image.
+        DataError: as :func:`read_labels`, or if it is not known everywhere.
 
     Example:
         >>> import tempfile
@@ -169,7 +166,7 @@ def read_mask(
         raise DataError(
             "mask has pixels that are nodata",
             path=path,
-            expected="0 for background and one other value for foreground",
+            expected=_TWO_VALUES,
             found=f"{np.count_nonzero(~stored.valid)} pixels of nodata",
             hint="save it with 0 and 1",
         )
@@ -177,12 +174,9 @@ def read_mask(
 
 
 class _Stored(NamedTuple):
-    """A mask as it is stored.
+    """A mask (H, W) as it is stored, which pixels are not nodata, and the colours (N, 3) that the values show.
 
-    Attributes:
-        values: of any type, shape (H, W).
-        valid: which are not nodata, bool (H, W).
-        shows: the colour of each stored value, shape (N, 3); None where values are grey levels themselves.
+    ``shows`` is None where values are grey levels themselves.
     """
 
     values: NDArray[Any]
@@ -193,8 +187,7 @@ class _Stored(NamedTuple):
 def _two_valued(stored: _Stored, unlabelled: Mapping[int, int], path: str | Path) -> Labels:
     for value in unlabelled:
         stored = _without(stored, value, path)
-    distinct = np.unique(stored.values[stored.valid])
-    foreground = _foreground(distinct, stored, path)
+    foreground = _foreground(np.unique(stored.values[stored.valid]), stored, path)
     mask: NDArray[np.uint8] = (np.isin(stored.values, foreground) & stored.valid).astype(np.uint8)
     return Labels(mask, None if stored.valid.all() else stored.valid)
 
@@ -222,7 +215,7 @@ def _foreground(distinct: NDArray[Any], stored: _Stored, path: str | Path) -> li
         if len(distinct) > 2
         else "it is not clear what in the mask is foreground",
         path=path,
-        expected="0 for background and one other value for foreground, or two values of clear contrast",
+        expected=f"{_TWO_VALUES}, or two values of clear contrast",
         found=f"{len(distinct)} value{'s' if len(distinct) > 1 else ''}: {_listed(distinct)}{_shown(stored, distinct)}",
         hint=_WAYS_OUT,
     )
@@ -264,8 +257,11 @@ def _without(stored: _Stored, ignored: int, path: str | Path) -> _Stored:
 
 def _readings(stored: _Stored) -> list[NDArray[Any]]:
     """What class numbers may be: values as stored, and grey levels that are shown in their place."""
-    shown = _grey_levels(stored)
-    return [stored.values] if shown is None else [stored.values, shown]
+    if stored.shows is None:
+        return [stored.values]
+    indices = stored.values.astype(np.int64)
+    used = stored.shows[np.unique(indices)]
+    return [stored.values] if (used != used[:, :1]).any() else [stored.values, stored.shows[:, 0][indices]]
 
 
 def _two_readings(path: str | Path, found: str) -> DataError:
@@ -303,43 +299,32 @@ def _picture_values(path: str | Path, numbers: bool) -> tuple[NDArray[Any], NDAr
             raise DataError(
                 "JPEG does not keep class numbers", path=path, expected="PNG or TIFF", hint="save the mask as PNG"
             )
-        return _cut_in_two(_one_channel(image, path), path), None
+        return _cut_in_two(_grey(image, path), path), None
     if image.mode in ("P", "PA"):
         indices = np.asarray(image).reshape(image.height, image.width, -1)[..., 0]
         return indices, palette_colours(image)
     values = np.asarray(image)
     if values.ndim == 3:
-        values = _one_channel(image, path) if numbers else _brightness(image, path)
+        values = _grey(image, path, two_colours=not numbers)
     if shows_zero_as_white(image) and image.mode in _WHITEST:
         return _as_samples(values, _WHITEST[image.mode])
     return values.astype(np.uint8) if values.dtype == bool else values, None
 
 
-def _one_channel(image: Image.Image, path: str | Path) -> NDArray[np.uint8]:
-    colours = np.asarray(image.convert("RGB"))
-    if (colours != colours[..., :1]).any():
-        raise _coloured(path, "channels that differ")
-    return colours[..., 0]
-
-
-def _brightness(image: Image.Image, path: str | Path) -> NDArray[Any]:
-    """Grey levels of a picture in colour; the brightness of one in two colours."""
+def _grey(image: Image.Image, path: str | Path, two_colours: bool = False) -> NDArray[Any]:
+    """Grey levels of a picture; where they are taken, the brightness of two colours."""
     colours = np.asarray(image.convert("RGB"))
     if (colours == colours[..., :1]).all():
         return colours[..., 0]
     brightness: NDArray[np.float64] = (colours @ _LUMINANCE) / 1000
-    count = len(np.unique(colours @ np.array([1 << 16, 1 << 8, 1])))
-    if count > 2 or len(np.unique(brightness)) < count:
-        raise _coloured(path, f"{count} colours" + (" of equal brightness" if count == 2 else ""))
-    return brightness
-
-
-def _coloured(path: str | Path, found: str) -> DataError:
-    return DataError(
+    count = len(np.unique(colours @ _CODE))
+    if two_colours and len(np.unique(brightness)) == count <= 2:
+        return brightness
+    raise DataError(
         "mask is a colour picture",
         path=path,
         expected="one value for background and one for foreground",
-        found=found,
+        found=f"{count} colours" + (" of equal brightness" if two_colours and count == 2 else ""),
         hint="save the mask itself, not a coloured overlay",
     )
 
@@ -373,19 +358,8 @@ def _luminance(stored: _Stored, values: NDArray[Any]) -> NDArray[Any]:
     return brightness[values.astype(np.int64)]
 
 
-def _grey_levels(stored: _Stored) -> NDArray[np.int64] | None:
-    """What is shown, if it is grey and not what is stored."""
-    if stored.shows is None:
-        return None
-    used = stored.shows[np.unique(stored.values).astype(np.int64)]
-    if (used != used[:, :1]).any():
-        return None
-    return np.asarray(stored.shows[:, 0][stored.values.astype(np.int64)])
-
-
 def _colours(path: str | Path) -> _Stored:
-    red, green, blue = np.asarray(open_picture(path).convert("RGB"), np.int32).transpose(2, 0, 1)
-    codes = (red << 16) | (green << 8) | blue
+    codes = np.asarray(open_picture(path).convert("RGB")) @ _CODE
     return _Stored(codes, np.ones(codes.shape, bool))
 
 

@@ -1,15 +1,18 @@
-"""What is too large to be held in memory, and what to do with it."""
+"""What is too large to be held in memory and what to do with it; compressed streams, which may be of any size."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from topolora_monai.errors import DataError
 
-__all__ = ["CUT_HINT", "SCENE_HINT", "memory_bytes", "require_memory"]
+__all__ = ["CUT_HINT", "SCENE_HINT", "inflated", "require_memory"]
 
 SCENE_HINT = (
     "to segment it, make it a scene, which is read piece by piece: "
@@ -23,6 +26,9 @@ CUT_HINT = (
 _MOST_PIXELS = 2**31
 _ELSEWHERE = 8 * 2**30
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
+_GZIP_OR_ZLIB = 47
+"""zlib's name for: whichever of the two the first bytes say, with the largest window."""
+_CHUNK = 1 << 20
 
 
 def memory_bytes() -> int:
@@ -37,16 +43,10 @@ def memory_bytes() -> int:
 
 
 def require_memory(path: str | Path, shape: tuple[int, ...], bytes_per_pixel: int, hint: str) -> None:
-    """Refuse what cannot be held in memory while it is read, before anything of it is.
-
-    Args:
-        path: the file.
-        shape: in pixels, the columns last.
-        bytes_per_pixel: needed at the peak.
-        hint: what to do with a larger one.
+    """Refuse an image, the columns last in its shape, that memory does not hold at the peak, before any of it is read.
 
     Raises:
-        DataError: if it needs more than this machine has, or has more than 2^31 pixels.
+        DataError: if it needs more than this machine has, or has more than 2^31 pixels; says ``hint``.
     """
     pixels, there = math.prod(shape), memory_bytes()
     if pixels * bytes_per_pixel > there or pixels > _MOST_PIXELS:
@@ -59,3 +59,39 @@ def require_memory(path: str | Path, shape: tuple[int, ...], bytes_per_pixel: in
             f"which need {pixels * bytes_per_pixel / 1e9:.1f} GB",
             hint=hint,
         )
+
+
+def inflated(file: IO[bytes]) -> Iterator[bytes]:
+    """Decompress gzip members or one zlib stream, some of it at a time.
+
+    Readers that stop where they have as much as they need never reach the checksum behind it, and take damaged
+    content for sound. Zeros behind the last member are padding.
+
+    Raises:
+        EOFError, zlib.error: if the stream breaks off, is damaged, or something else follows it.
+        ValueError: if it holds more than half of what fits in memory.
+
+    Example:
+        >>> import gzip, io
+        >>> b"".join(inflated(io.BytesIO(gzip.compress(b"one ") + gzip.compress(b"two"))))
+        b'one two'
+    """
+    left, room = file.read(_CHUNK), memory_bytes() // 2
+    while True:
+        stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        while not stream.eof:
+            left = left or file.read(_CHUNK)
+            if not left:
+                raise EOFError("compressed stream breaks off")
+            content = stream.decompress(left, _CHUNK)
+            room -= len(content)
+            if room < 0:
+                raise ValueError("compressed stream holds more than fits in memory")
+            yield content
+            left = stream.unconsumed_tail
+        left = stream.unused_data or file.read(_CHUNK)
+        while left and not left.strip(b"\0"):
+            left = file.read(_CHUNK)
+        left = left.lstrip(b"\0")
+        if not left:
+            return

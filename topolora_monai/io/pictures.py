@@ -18,9 +18,9 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
-from topolora_monai.io.memory import SCENE_HINT, require_memory
+from topolora_monai.io.itk_formats import is_photograph, photograph
+from topolora_monai.io.memory import SCENE_HINT, inflated, require_memory
 from topolora_monai.io.regular import require_file
-from topolora_monai.io.streams import inflated
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -69,11 +69,7 @@ _PEAK_BYTES = 32
 
 
 class TiffHeader(TiffImagePlugin.TiffImageFile):
-    """The tags of a TIFF of any size.
-
-    Pillow's limit on the size of pictures is one for all of a process, and is left as it is; only ``Image.open``
-    and the decoder of TIFF look at it.
-    """
+    """The tags of a TIFF of any size, without Pillow's limit, which is one for all of a process."""
 
     def load_prepare(self) -> None:
         """Make room for the pixels."""
@@ -134,11 +130,7 @@ def deep_maximum(path: str | Path) -> int | None:
 
 
 def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -> None:
-    """Write a PNG beside its place and rename it, so that a file that exists is whole.
-
-    Args:
-        array: shape (H, W), uint8 or uint16, or (H, W, 3), uint8.
-        path: where to.
+    """Write a PNG of uint8, (H, W) or (H, W, 3), or uint16, (H, W), beside its place and rename it.
 
     Raises:
         OSError: if it cannot be written; nothing is left behind.
@@ -148,10 +140,7 @@ def write_png(array: NDArray[np.uint8] | NDArray[np.uint16], path: str | Path) -
 
 
 def is_whole_png(path: Path) -> bool:
-    """Whether a file is a PNG down to its end, by the checksums in it; nothing is decoded.
-
-    For what the package keeps and can make again.
-    """
+    """Whether a file is a PNG down to its end, by the checksums in it; nothing is decoded."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             image.verify()
@@ -163,11 +152,8 @@ def is_whole_png(path: Path) -> bool:
 def open_picture(path: str | Path, decode: bool = True, low_bytes: bool = False) -> Image.Image:
     """Open a picture, upright, turning every way it can be broken into one kind of error.
 
-    Every picture of the package is opened here, so that its orientation tag, if it has one, is obeyed by all readers
-    or by none: the picture is turned as viewers show it, and no tag is left.
-
-    Pictures that Pillow takes for bombs are decoded if this machine's memory holds them. Photographs in DICOM are
-    pictures in RGB.
+    Every picture of the package is opened here and turned as viewers show it; no orientation tag is left. Pictures
+    that Pillow takes for bombs are decoded if memory holds them. Photographs in DICOM are pictures in RGB.
 
     Args:
         path: a file of one of :data:`PICTURE_SUFFIXES`, or a DICOM photograph.
@@ -183,9 +169,8 @@ def open_picture(path: str | Path, decode: bool = True, low_bytes: bool = False)
     if path.stat().st_size == 0:
         raise DataError("file is empty", path=path, found="0 bytes", hint="copy or download it again")
     try:
-        photograph = _photograph(path)
-        if photograph is not None:
-            return photograph
+        if is_photograph(path):
+            return Image.fromarray(photograph(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             source = _unpacked(path) if path.suffix.lower() == ".gz" else path
@@ -346,16 +331,6 @@ def _unpacked(path: Path) -> io.BytesIO:
         content = io.BytesIO()
         content.writelines(inflated(file))
         return content
-
-
-def _photograph(path: Path) -> Image.Image | None:
-    """A DICOM file's picture; None of any other file."""
-    from topolora_monai.io.volumes.photographs import (  # noqa: PLC0415 - volumes read pages by this module
-        is_photograph,
-        photograph,
-    )
-
-    return Image.fromarray(photograph(path)) if is_photograph(path) else None
 
 
 def _open(source: Path | io.BytesIO, path: Path, decode: bool) -> ImageFile.ImageFile:

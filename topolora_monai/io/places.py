@@ -1,18 +1,20 @@
-"""Where the package's bundles are, and where it keeps what it can make again."""
+"""Folders: of the package's bundles, of what it can make again, and of results, checked before a run starts."""
 
 from __future__ import annotations
 
 import functools
 import os
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
-__all__ = ["bundle_folder", "in_cache", "user_cache"]
+__all__ = ["bundle_folder", "check_apart", "in_cache", "prepare_output", "user_cache"]
 
 _Made = TypeVar("_Made")
 _PACKAGE = Path(__file__).parents[1]
@@ -54,7 +56,7 @@ def in_cache(make: Callable[[Path], _Made], name: str) -> _Made:
 
     Args:
         make: given a folder, which need not be there, gives what is in it already, and makes what is not.
-        name: of the folder below :func:`user_cache`.
+        name: of the folder.
 
     Raises:
         OutputError: if neither can be written.
@@ -90,3 +92,63 @@ def _folder_of_process(process: int) -> Path:
 
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
+
+
+def prepare_output(folder: str | Path, needed_bytes: int = 200_000_000) -> Path:
+    """Create an output folder, given back as an absolute path, and make sure that results will fit in it.
+
+    Raises:
+        OutputError: if it is a file, cannot be written, or its disk is nearly full.
+    """
+    folder = Path(folder).absolute()
+    if path_kind(folder) not in (None, FOLDER):
+        raise OutputError("output_dir is a file", path=folder, expected="a folder", hint="choose another --output_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else unusable_name(str(folder))
+        raise OutputError(
+            "output_dir cannot be written",
+            path=shortened(str(folder)),
+            found=reason,
+            hint="choose another --output_dir",
+        ) from error
+    if free < needed_bytes:
+        raise OutputError(
+            "the disk of output_dir is nearly full",
+            path=folder,
+            expected=f"at least {needed_bytes / 1e6:.0f} MB free",
+            found=f"{free / 1e6:.0f} MB",
+            hint="free some space or choose another --output_dir",
+        )
+    return folder
+
+
+def check_apart(output_dir: str | Path, source: str | Path, items: Sequence[Mapping[str, Any]]) -> None:
+    """Make sure that masks are not written among the images, where the next run would segment them as well.
+
+    One file that is segmented by name may have its mask beside it.
+
+    Args:
+        output_dir: where masks go.
+        source: a file, a folder or a glob.
+        items: with ``image``, the paths that were found there.
+
+    Raises:
+        OutputError: if an image lies in the folder.
+    """
+    folder = Path(output_dir).resolve()
+    if Path(source).is_file():
+        return
+    images = (Path(item["image"]).resolve() for item in items)
+    found = next((image for image in images if folder == image or folder in image.parents), None)
+    if found is not None:
+        raise OutputError(
+            "output_dir holds images to segment, among which its masks would be segmented by the next run",
+            path=folder,
+            found=found.name,
+            hint="choose an --output_dir apart from the images",
+        )

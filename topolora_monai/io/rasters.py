@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.extras import import_extra
 from topolora_monai.io.pictures import TiffHeader
 from topolora_monai.io.regular import FILE, path_kind, require_file
 
@@ -49,7 +50,9 @@ def is_raster(path: str | Path) -> bool:
                 formats = tags.get(_SAMPLE_FORMAT, (1,))
                 return bool(_SIGNED_OR_FLOAT & set(formats)) or tags.get(_SAMPLES_PER_PIXEL, 1) not in _PICTURE_BANDS
     except (OSError, SyntaxError, ValueError):
-        return _opens_with_rasterio(path)
+        with contextlib.suppress(ConfigError, DataError), _opened(path):  # of kinds that Pillow does not even identify
+            return True
+        return False
 
 
 @contextlib.contextmanager
@@ -94,20 +97,14 @@ def raster_orientation(path: str | Path) -> int:
 
 @contextlib.contextmanager
 def _opened(path: str | Path) -> Iterator[DatasetReader]:
-    try:
-        import rasterio  # noqa: PLC0415 - an optional dependency
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "GeoTIFF needs rasterio", path=path, hint='install it: pip install "topolora_monai[sar]"'
-        ) from error
+    rasterio = import_extra("rasterio", "sar", "GeoTIFF", path)
     require_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.open(path) as dataset:
                 yield dataset
-    except RasterioError as error:
+    except rasterio.errors.RasterioError as error:
         raise DataError(
             "raster is damaged or incomplete", path=path, found=str(error), hint="copy or download it again"
         ) from error
@@ -148,14 +145,11 @@ def read_bands(dataset: DatasetReader, channels: int, **window: Any) -> tuple[ND
 
 
 def read_band_values(path: str | Path) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.int64] | None]:
-    """Read a raster of class numbers as it is stored.
+    """Read a raster of class numbers as it is stored; see :func:`~topolora_monai.io.read_labels`.
 
     Returns:
-        First band, shape (H, W), in its own data type with 0 for NaN; where it is neither that nor nodata, which 0
-        never is in a mask; and the colours (N, 3) that the values show, None where they are grey levels themselves.
-
-    Raises:
-        DataError: if it has several bands or cannot be read.
+        Its one band, shape (H, W), with 0 for NaN; where it is neither that nor nodata, which 0 never is in a mask; and
+        the colours (N, 3) that the values show, None where they are grey levels themselves.
     """
     with open_raster(path) as dataset:
         if dataset.count != 1:
@@ -208,24 +202,8 @@ def _choose_bands(dataset: DatasetReader, channels: int) -> list[int]:
 def _require_measurements(dataset: DatasetReader) -> None:
     """Refuse what would silently become something else as float32."""
     if "complex" in dataset.dtypes[0]:
-        raise DataError(
-            "raster holds complex numbers",
-            path=dataset.name,
-            found=dataset.dtypes[0],
-            hint="give the amplitude or the intensity",
-        )
+        hint = "give the amplitude or the intensity"
+        raise DataError("raster holds complex numbers", path=dataset.name, found=dataset.dtypes[0], hint=hint)
     if dataset.colorinterp[0].name == "palette":
-        raise DataError(
-            "raster holds indices of a palette",
-            path=dataset.name,
-            hint="convert it to grey or RGB (gdal_translate -expand rgb)",
-        )
-
-
-def _opens_with_rasterio(path: Path) -> bool:
-    """For TIFF of kinds that Pillow does not even identify."""
-    try:
-        with _opened(path):
-            return True
-    except (ConfigError, DataError):
-        return False
+        hint = "convert it to grey or RGB (gdal_translate -expand rgb)"
+        raise DataError("raster holds indices of a palette", path=dataset.name, hint=hint)

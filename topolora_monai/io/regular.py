@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from topolora_monai.errors import DataError, TopoLoRAError
@@ -13,14 +12,14 @@ __all__ = ["FILE", "FOLDER", "path_kind", "require_file", "require_list", "short
 
 FILE, FOLDER = "a file", "a folder"
 
-_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
-    (stat.S_ISREG, FILE),
-    (stat.S_ISDIR, FOLDER),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+_KINDS = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: FOLDER,
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 _LARGEST_LIST = 8 * 2**30  # bytes; the largest public annotation files have 5 GB
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux; elsewhere less is allowed
 _SHOWN = 200
@@ -39,7 +38,7 @@ def path_kind(path: str | Path) -> str | None:
         mode = os.stat(path).st_mode  # noqa: PTH116 - a path with NUL
     except (OSError, ValueError):
         return None
-    return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "something else")
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def require_file(
@@ -50,17 +49,10 @@ def require_file(
     hint: str = "check the path and that the disk is mounted",
     folders: bool = False,
 ) -> None:
-    """Make sure that a path leads to a file, whose reading comes to an end.
-
-    Args:
-        path: the file; links are followed.
-        error: what to raise.
-        missing: its message for a path that leads nowhere.
-        hint: what to do about that.
-        folders: take a folder as well.
+    """Make sure that a path leads to a file, whose reading comes to an end, or with ``folders`` to a folder.
 
     Raises:
-        TopoLoRAError: of the class ``error``, saying what is there instead of a file.
+        TopoLoRAError: of the class ``error``, saying what is there instead; ``missing`` and ``hint`` where nothing is.
     """
     kind = path_kind(path)
     if kind == FILE or (folders and kind == FOLDER):
@@ -80,11 +72,7 @@ def require_file(
 
 
 def require_list(path: str | Path) -> None:
-    """As :func:`require_file`, for a list or annotations, which are read whole.
-
-    Raises:
-        DataError: also for a file that is larger than any list.
-    """
+    """As :func:`require_file`, for a list or annotations, which are read whole; refuses what is larger than any."""
     require_file(path)
     size = Path(path).stat().st_size
     if size > _LARGEST_LIST:

@@ -21,11 +21,10 @@ from pydicom.dataset import Dataset
 from starlette.responses import FileResponse
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.itk_formats import nifti_like_itk, series_files
+from topolora_monai.io.nifti import write_nifti
 from topolora_monai.io.pictures import write_png
 from topolora_monai.io.volumes import read_volume
-from topolora_monai.io.volumes.dicom import series_files
-from topolora_monai.io.volumes.itk_formats import nifti_like_itk
-from topolora_monai.io.volumes.nifti import write_nifti
 from topolora_monai.label_app.datastore import FINAL, StudyFolder
 from topolora_monai.label_app.dicom_seg import dicom_segmentation
 from topolora_monai.label_app.dicom_server import PHOTOGRAPHS, DicomImage, DicomServer
@@ -256,7 +255,7 @@ def _as_volume(files: Path) -> Path:
     if not all("ImagePositionPatient" in instance for instance in instances):
         raise DataError("the series is no volume", found="slices without a position", expected="ImagePositionPatient")
     path = files / "image.nii.gz"
-    write_nifti(nifti_like_itk(read_volume(files).values, files), path)
+    write_nifti(nifti_like_itk(read_volume(files), files), path)
     return path
 
 

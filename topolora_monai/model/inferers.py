@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,15 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError, TopoLoRAError
 
-__all__ = ["AutocastInferer", "FlipInferer", "Precision", "TemperatureInferer", "check_finite", "default_precision"]
+__all__ = [
+    "AutocastInferer",
+    "FlipInferer",
+    "Precision",
+    "TemperatureInferer",
+    "check_finite",
+    "default_precision",
+    "mirrored_axes",
+]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,6 +71,17 @@ class AutocastInferer(Inferer):
         return self.inferer(inputs, run, *args, **kwargs)
 
 
+def mirrored_axes(axes: int) -> list[tuple[int, ...]]:
+    """What an image and its mirror images are flipped along: nothing, then each axis and both.
+
+    Raises:
+        ConfigError: for another number of axes than 0, 1 or 2.
+    """
+    if axes not in (0, 1, 2):
+        raise ConfigError("a 2-D image is mirrored along 0, 1 or 2 axes", found=axes)
+    return [flip for count in range(axes + 1) for flip in itertools.combinations((-1, -2)[:axes], count)]
+
+
 class FlipInferer(Inferer):
     """Average the logits of the image and its mirror images (test-time augmentation).
 
@@ -75,21 +95,13 @@ class FlipInferer(Inferer):
 
     def __init__(self, inferer: Inferer, axes: int = 2) -> None:
         super().__init__()
-        if axes not in (0, 1, 2):
-            raise ConfigError("a 2-D image is mirrored along 0, 1 or 2 axes", found=axes)
         self.inferer = inferer
-        spatial = (-1, -2)[:axes]
-        self.flips = [flip for count in range(axes + 1) for flip in itertools.combinations(spatial, count)]
+        self.flips = mirrored_axes(axes)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Averaged logits of ``inputs``."""
-        total: Tensor | None = None
-        for flip in self.flips:
-            logits = self.inferer(inputs.flip(flip) if flip else inputs, network, *args, **kwargs)
-            logits = logits.flip(flip) if flip else logits
-            total = logits if total is None else total + logits
-        assert total is not None  # self.flips always holds the identity
-        return total / len(self.flips)
+        answers = (self.inferer(inputs.flip(axes), network, *args, **kwargs).flip(axes) for axes in self.flips)
+        return functools.reduce(torch.add, answers) / len(self.flips)
 
 
 class TemperatureInferer(Inferer):
@@ -125,15 +137,8 @@ class TemperatureInferer(Inferer):
 def check_finite(logits: Tensor, images: Sequence[str]) -> None:
     """Make sure that a network answered in numbers; anything else would come out as an empty mask.
 
-    Args:
-        logits: or probabilities, any shape.
-        images: names of what was asked about.
-
     Raises:
-        TopoLoRAError: if a value is infinite or none at all.
-
-    Example:
-        >>> check_finite(torch.tensor([0.5, -3.0]), ["a"])
+        TopoLoRAError: if one of the logits or probabilities is infinite or none at all; names the images.
     """
     finite = torch.isfinite(logits)
     if not finite.all():

@@ -34,8 +34,7 @@ def adapted_network(
         **network: arguments of :func:`~topolora_monai.networks.build_network` in place of the model's own.
 
     Raises:
-        AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
-        CheckpointError: if ``weights`` cannot be used.
+        AdapterFileError, CheckpointError: if the adapter or ``weights`` cannot be used, or they do not belong together.
     """
     base = build_as_stored(read_spec(adapter), adapter, weights=weights, **network)
     adapted = load_adapter(base, adapter).network
@@ -46,8 +45,7 @@ def bundle_spec(folder: str | Path) -> ModelSpec:
     """What a released bundle says of its model.
 
     Raises:
-        ConfigError: if the folder holds no released bundle.
-        AdapterFileError: if its description is damaged.
+        ConfigError, AdapterFileError: if the folder holds no released bundle, or a damaged one.
     """
     path = Path(folder) / MODEL_FILE
     if not path.is_file():
@@ -58,11 +56,9 @@ def bundle_spec(folder: str | Path) -> ModelSpec:
 
 
 def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
-    """Build what is left after adapting a network and merging what can be merged, with random weights.
+    """Build what is left of a model's network once what can be merged is, with random weights.
 
-    Args:
-        spec: of the model.
-        **network: arguments of :func:`~topolora_monai.networks.build_network` in place of the model's own.
+    Further arguments of :func:`~topolora_monai.networks.build_network` stand in for the model's own.
 
     Example:
         >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.data import Item, check_items, find_images
 from topolora_monai.errors import DataError
 from topolora_monai.io import image_kind, is_volume
-from topolora_monai.io.outputs import check_apart, prepare_output
+from topolora_monai.io.places import check_apart, prepare_output
 from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.model.inferers import (
     AutocastInferer,
@@ -46,7 +47,7 @@ _ADAPTER_OF_RUN = "adapter.safetensors"
 class Prediction(NamedTuple):
     """What a model says of an image, or of a volume, which has a further axis of slices behind that of classes.
 
-    Args:
+    Attributes:
         probabilities: of the K classes but the background, float32 (K, H, W).
         mask: class numbers, 0 for the background, uint8 (H, W); of classes that may overlap 0 and 1, (K, H, W).
         classes: their names, the background first.
@@ -64,8 +65,7 @@ class Prediction(NamedTuple):
 class Predictor:
     """A trained model, from images of any kind and size to masks.
 
-    Bundles, the command line and the annotation server segment with this, so the same model gives the same mask by
-    each of them.
+    Bundles, the command line and the annotation server segment with this, and so get the same mask.
 
     Args:
         spec: what the model is.
@@ -138,8 +138,8 @@ class Predictor:
             file: the adapter.
             weights: the base checkpoint it was trained on, a path or the name of a fetched one; None if it started
                 from random weights.
-            dropout_passes: as of the class.
-            **options: as of the class.
+            dropout_passes: as of the class, as are further options.
+            **options: see there.
 
         Raises:
             AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
@@ -151,22 +151,12 @@ class Predictor:
 
     @classmethod
     def from_run(cls, folder: str | Path, weights: str | Path | None = None, **options: Any) -> Predictor:
-        """The model of a finished run; arguments and errors as of :meth:`from_adapter`.
-
-        Args:
-            folder: the run's ``output_dir``.
-            weights: the base checkpoint the run started from.
-            **options: as of the class.
-        """
+        """The model of a finished run, of which ``folder`` is the ``output_dir``; else as :meth:`from_adapter`."""
         return cls.from_adapter(Path(folder) / _ADAPTER_OF_RUN, weights, **options)
 
     @classmethod
     def from_bundle(cls, folder: str | Path, **options: Any) -> Predictor:
-        """The model of a released bundle, which needs no base.
-
-        Args:
-            folder: that ``topolora release`` wrote.
-            **options: as of the class.
+        """The model of a bundle that ``topolora release`` wrote, which needs no base; options are those of the class.
 
         Raises:
             ConfigError: if the folder holds no released bundle, and as the class.
@@ -194,21 +184,15 @@ class Predictor:
             return self._predicted([self._prepared(source)])
         items = find_images(source)
         check_items(items)
-        files: dict[str, list[Item]] = {}
-        for item in items:
-            files.setdefault(_file_name(item), []).append(item)
-        found = {name: self._predicted([self.load(item) for item in of]) for name, of in files.items()}
+        files = itertools.groupby(items, key=_file_name)  # in which the slices of a volume follow one another
+        found = {name: self._predicted([self.load(item) for item in of]) for name, of in files}
         return next(iter(found.values())) if path_kind(source) == FILE or is_volume(source) else found
 
     def predict_item(self, item: Mapping[str, Any]) -> Prediction:
-        """Segment what an item names: a picture, one slice of a volume, or a scene that fits in memory.
-
-        Args:
-            item: with ``image`` and, for volumes, ``axis`` and ``slice``.
+        """Segment the ``image`` of an item: a picture, the ``slice`` along ``axis`` of a volume, or a scene in memory.
 
         Raises:
-            DataError: for an image that cannot be used.
-            TopoLoRAError: if the network's answer is not a number.
+            DataError, TopoLoRAError: as a call.
         """
         loaded = self.load(item)
         return self._predicted([{key: value for key, value in loaded.items() if key != "axis"}])
@@ -236,10 +220,9 @@ class Predictor:
             The masks.
 
         Raises:
-            DataError: for an image that cannot be used, before the first is segmented.
+            DataError, TopoLoRAError: as a call; for an image that cannot be used before the first is segmented.
             OutputError: if results cannot be written; those written before are whole.
             ConfigError: if a package that is needed is not installed.
-            TopoLoRAError: if the network's answer is not a number.
         """
         items = find_images(source, slice_axis)
         check_apart(output_dir, source, items)
@@ -254,8 +237,7 @@ class Predictor:
                 scenes.append(item)
                 continue
             loaded = self.load(item)
-            probability, entropy = self._answer(loaded)
-            written += writer.add(loaded, probability, entropy)
+            written += writer.add(loaded, *self._answer(loaded))
         if scenes:
             written += self.scene_segmenter(output_dir, probabilities, polygons).run(scenes)
         return written
@@ -267,14 +249,7 @@ class Predictor:
         polygons: bool = False,
         margin: int = _FILTER_MARGIN,
     ) -> SceneSegmenter:
-        """What segments scenes of any size with this model.
-
-        Args:
-            output_dir: where to.
-            probabilities: whether to write them.
-            polygons: likewise.
-            margin: pixels around tiles that filters see.
-        """
+        """What segments scenes of any size with this model; see there for what is written, and for the margin."""
         filters = self.load.transforms[1:]
         spec = self.spec
         settings = (self.precision, spec.temperature, self.flip_axes, spec.clahe, spec.despeckle_looks)
@@ -312,13 +287,8 @@ class Predictor:
         probability = _joined([answer for answer, _ in answers], axis) * valid
         mask = mask_of(torch.from_numpy(probability), self.spec.threshold, self.spec.activation)
         unsure = [entropy for _, entropy in answers if entropy is not None]
-        return Prediction(
-            probability,
-            mask * valid,
-            self.spec.labels,
-            valid,
-            _joined(unsure, axis) * valid if unsure else None,
-        )
+        entropy = _joined(unsure, axis) * valid if unsure else None
+        return Prediction(probability, mask * valid, self.spec.labels, valid, entropy)
 
     def _prepared(self, image: ArrayLike | Tensor) -> dict[str, Any]:
         """An image in memory as one that was loaded."""

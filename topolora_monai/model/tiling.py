@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,13 +28,7 @@ class TileGrid:
     """Bands of square tiles at the positions of MONAI's sliding window.
 
     An image smaller than a tile is padded on both sides to the size of one. Places are those in the padded image
-    unless they are called the source's.
-
-    Args:
-        height: of the image in pixels.
-        width: of the image in pixels.
-        crop: side of a tile in pixels.
-        overlap: of neighbouring tiles, as a share of their side.
+    unless they are called the source's. Sizes are in pixels, the overlap is a share of the tiles' side.
 
     Raises:
         ConfigError: for a ``crop`` below 1, or an ``overlap`` that is not at least 0 and less than 1.
@@ -74,8 +69,7 @@ class TileGrid:
     def batches(self, most: int) -> list[list[int]]:
         """Columns of a band's tiles in parts of about equal size, of at most so many.
 
-        What a network says of a tile can depend on how many others it is asked about at once, in the last bits: tiles
-        are asked about in these parts whoever asks.
+        What a network says of a tile depends on how many it is asked about at once, in the last bits, so all ask alike.
         """
         columns = self.columns
         count = -(-len(columns) // most)
@@ -98,19 +92,25 @@ class TileGrid:
         return len(self.rows) * len(self.columns)
 
     @property
+    def padding(self) -> tuple[int, int, int, int]:
+        """Columns of padding left and right of the image, rows above and below; in torch's order."""
+        across, down = max(self.crop - self.width, 0), max(self.crop - self.height, 0)
+        return across // 2, across - across // 2, down // 2, down - down // 2
+
+    @property
     def top(self) -> int:
         """Rows of padding above the image."""
-        return max(self.crop - self.height, 0) // 2
+        return self.padding[2]
 
     @property
     def left(self) -> int:
         """Columns of padding left of the image."""
-        return max(self.crop - self.width, 0) // 2
+        return self.padding[0]
 
     def step(self, band: int) -> int:
         """Rows of a band that no later band reaches."""
-        rows = self.rows
-        return rows[band + 1] - rows[band] if band + 1 < len(rows) else self.crop
+        start, *later = self.rows[band : band + 2]
+        return later[0] - start if later else self.crop
 
     def source_rows(self, band: int, margin: int = 0) -> tuple[int, int]:
         """First and last + 1 row of the source under a band, and up to ``margin`` more on either side."""
@@ -135,12 +135,7 @@ class TileGrid:
 
 
 class TileBlend:
-    """Logits of overlapping tiles, weighted by MONAI's Gaussian window, and the sum of the weights.
-
-    Args:
-        shape: (K, H, W) of the logits.
-        size: side of a tile.
-        device: of the sums.
+    """Logits (K, H, W), by ``shape``, of overlapping tiles of a side, and the sum of their weights, MONAI's Gaussian.
 
     Example:
         >>> blend = TileBlend((1, 4, 6), 4)
@@ -179,6 +174,7 @@ def blended_logits(sums: Tensor) -> Tensor:
     return sums[:-1] / sums[-1].clamp(min=torch.finfo(sums.dtype).tiny)
 
 
+@dataclasses.dataclass
 class BandBlend:
     """What a network says of an image, band by band of tiles, from the first row to the last.
 
@@ -187,30 +183,17 @@ class BandBlend:
     Args:
         grid: of the tiles.
         infer: the network.
-        batch_size: most tiles at once.
+        batch_size: most tiles at once, at least 1.
         device: of the sums.
-        carry: sums that the first band starts from, (K + 1, rows, padded width); see :attr:`carry`.
-
-    Raises:
-        ConfigError: for a ``batch_size`` below 1.
+        carry: sums (K + 1, rows, padded width) that the first band starts from; then those of the last band's rows
+            that the next one reaches.
     """
 
-    def __init__(
-        self,
-        grid: TileGrid,
-        infer: Infer,
-        batch_size: int = 4,
-        device: str | torch.device = "cpu",
-        carry: Tensor | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise ConfigError("batch_size must be at least 1", found=batch_size)
-        self.grid = grid
-        self.carry = carry
-        """Sums of the last band's rows that the next one reaches."""
-        self._infer = infer
-        self._batch_size = batch_size
-        self._device = device
+    grid: TileGrid
+    infer: Infer
+    batch_size: int = 4
+    device: str | torch.device = "cpu"
+    carry: Tensor | None = None
 
     def band(
         self,
@@ -228,24 +211,23 @@ class BandBlend:
             classes: K, where no tile may be wanted.
 
         Returns:
-            Sums (K + 1, rows, W) of weighted logits and of weights, of rows that no later band reaches; see
-            :func:`blended_logits`.
+            Sums (K + 1, rows, W) of weighted logits and of weights, of rows that no later band reaches.
 
         Raises:
             ConfigError: if the network changes the size of a tile.
         """
         grid, blend = self.grid, None if classes is None else self._start(classes)
-        for columns in grid.batches(self._batch_size):
+        for columns in grid.batches(self.batch_size):
             if not any(map(wanted, columns)):
                 continue
             tiles = torch.stack([tile(column) for column in columns])
-            answers = self._infer(tiles)
+            answers = self.infer(tiles)
             if answers.shape[2:] != tiles.shape[2:]:
                 raise ConfigError(
                     "the network changes the size of a tile", expected=tiles.shape[2:], found=answers.shape[2:]
                 )
             blend = blend or self._start(answers.shape[1])
-            for answer, column in zip(answers.float().to(self._device), columns, strict=True):
+            for answer, column in zip(answers.float().to(self.device), columns, strict=True):
                 blend.add(answer, 0, column)
         assert blend is not None  # a tile was wanted, or the classes given
         self.carry = blend.sums[:, grid.step(index) :].clone()
@@ -253,7 +235,7 @@ class BandBlend:
         return blend.sums[:, rows, columns_inside]
 
     def _start(self, classes: int) -> TileBlend:
-        blend = TileBlend((classes, self.grid.crop, self.grid.padded_width), self.grid.crop, self._device)
+        blend = TileBlend((classes, self.grid.crop, self.grid.padded_width), self.grid.crop, self.device)
         if self.carry is not None:
             blend.sums[:, : self.carry.shape[1]] = self.carry
         return blend
@@ -263,8 +245,8 @@ class TileInferer(Inferer):
     """Run a network on overlapping tiles of images in memory and blend its logits.
 
     The tiles, weights and, but for the last bits, the result are those of MONAI's
-    ``SlidingWindowInferer(mode="gaussian")``. What is averaged over mirror images is to be averaged inside, tile by
-    tile. Scenes that are not in memory get the same, see :class:`~topolora_monai.model.scenes.SceneSegmenter`.
+    ``SlidingWindowInferer(mode="gaussian")``. Mirror images are to be averaged inside, tile by tile. Scenes that are
+    not in memory get the same, see :class:`~topolora_monai.model.scenes.SceneSegmenter`.
 
     Args:
         inferer: MONAI inferer that runs the network on a batch of tiles.
@@ -295,25 +277,20 @@ class TileInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Logits (B, K, H, W), float32, of images (B, C, H, W)."""
         images: Tensor = convert_to_tensor(inputs, track_meta=False)  # MONAI's own kind slows every operation
+        grid = TileGrid(images.shape[-2], images.shape[-1], self.crop_size, self.overlap)
 
         def infer(tiles: Tensor) -> Tensor:
             logits: Tensor = self.inferer(tiles, network, *args, **kwargs)
             return logits
 
-        logits = torch.stack([self._whole(image, infer) for image in images])
+        logits = torch.stack([self._whole(F.pad(image, grid.padding), grid, infer) for image in images])
         return convert_to_dst_type(logits, inputs, dtype=logits.dtype)[0]
 
-    def _whole(self, image: Tensor, infer: Infer) -> Tensor:
-        height, width = image.shape[-2:]
-        grid = TileGrid(height, width, self.crop_size, self.overlap)
-        below, right = max(self.crop_size - height, 0) - grid.top, max(self.crop_size - width, 0) - grid.left
-        padded = F.pad(image, (grid.left, right, grid.top, below))
-        blend = BandBlend(grid, infer, self.batch_size, image.device)
-        bands = []
-        for index, row in enumerate(grid.rows):
+    def _whole(self, padded: Tensor, grid: TileGrid, infer: Infer) -> Tensor:
+        blend = BandBlend(grid, infer, self.batch_size, padded.device)
 
-            def tile(column: int, row: int = row) -> Tensor:
-                return padded[:, row : row + grid.crop, column : column + grid.crop]
+        def tile(row: int, column: int) -> Tensor:
+            return padded[:, row : row + grid.crop, column : column + grid.crop]
 
-            bands.append(blend.band(index, tile))
+        bands = [blend.band(index, partial(tile, row)) for index, row in enumerate(grid.rows)]
         return blended_logits(torch.cat(bands, dim=1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.metrics import ThresholdCurve
+from topolora_monai.model.inferers import mirrored_axes
 from topolora_monai.networks.activation import Activation, check_activation, probabilities
 
 __all__ = ["RiskCoverage", "Uncertainty", "UncertaintyInferer"]
@@ -26,7 +26,7 @@ __all__ = ["RiskCoverage", "Uncertainty", "UncertaintyInferer"]
 class Uncertainty(NamedTuple):
     """What several answers to an image say together.
 
-    Args:
+    Attributes:
         probability: mean over the answers, shape (B, K, H, W).
         entropy: of the mean probability, all that is not sure; in [0, 1]. Shape of ``probability``, or (B, 1, H, W)
             where classes exclude one another.
@@ -68,8 +68,7 @@ class UncertaintyInferer(Inferer):
         self, inferer: Inferer, passes: int = 8, axes: int = 2, activation: Activation = "sigmoid", seed: int = 0
     ) -> None:
         super().__init__()
-        if axes not in (0, 1, 2):
-            raise ConfigError("a 2-D image is mirrored along 0, 1 or 2 axes", found=axes)
+        self.flips = mirrored_axes(axes)
         if passes < 0 or (passes < 2 and axes == 0):
             raise ConfigError(
                 "one answer does not say how unsure it is",
@@ -81,8 +80,6 @@ class UncertaintyInferer(Inferer):
         self.passes = passes
         self.activation = activation
         self.seed = seed
-        spatial = (-1, -2)[:axes]
-        self.flips = [flip for count in range(axes + 1) for flip in itertools.combinations(spatial, count)]
         self.latest: Uncertainty | None = None
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -96,38 +93,31 @@ class UncertaintyInferer(Inferer):
         return p.clamp(min=smallest).log() - rest.log()
 
     def estimate(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Uncertainty:
-        """Mean probability and both maps of a batch; only sums of the answers are held.
+        """Mean probability and both maps of a batch (B, C, H, W); only sums of the answers are held.
 
-        Args:
-            inputs: shape (B, C, H, W).
-            network: gives logits of shape (B, K, H, W).
-            *args: further arguments of the inferer.
-            **kwargs: likewise.
+        The network gives logits (B, K, H, W); further arguments are the inferer's.
         """
-        mean: Tensor | None = None
-        entropies: Tensor | None = None
+        mean = entropies = torch.zeros(())
         count = len(self.flips) * max(self.passes, 1)
         devices = [inputs.device] if inputs.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _dropout(network, active=self.passes > 0):
             torch.manual_seed(self.seed)
-            for flip in self.flips:
-                copy = inputs.flip(flip) if flip else inputs
+            for axes in self.flips:
                 for _ in range(max(self.passes, 1)):
-                    logits = self.inferer(copy, network, *args, **kwargs).float()
+                    logits = self.inferer(inputs.flip(axes), network, *args, **kwargs).float().flip(axes)
                     logits = torch.where(logits.isfinite(), logits, math.nan)  # or a mean would hide what is infinite
-                    p = probabilities(logits.flip(flip) if flip else logits, self.activation)
-                    entropy = _entropy(p, self.activation)
-                    mean = p / count if mean is None else mean + p / count
-                    entropies = entropy / count if entropies is None else entropies + entropy / count
-        assert mean is not None and entropies is not None  # there is an answer at least
+                    p = probabilities(logits, self.activation)
+                    mean = mean.to(p) + p / count
+                    entropies = entropies.to(p) + _entropy(p, self.activation) / count
         total = _entropy(mean, self.activation)
         return Uncertainty(mean, total, (total - entropies).clamp(min=0))
 
 
-class RiskCoverage:
+class RiskCoverage(ThresholdCurve):
     """Error among the pixels one is surest of, for every share of them; streaming, by 65,536 levels of uncertainty.
 
-    Pixels of one level are taken in random order, of which this is the expectation.
+    Uncertainties in [0, 1] are added in place of probabilities, and errors in place of targets. Of pixels of one level
+    in random order this is the expectation.
 
     Example:
         >>> curve = RiskCoverage()
@@ -135,26 +125,6 @@ class RiskCoverage:
         >>> curve.area(), curve.at(0.75), curve.at(1.0)
         (0.0625, 0.0, 0.25)
     """
-
-    def __init__(self) -> None:
-        self._counts = ThresholdCurve()
-
-    def add(self, uncertainty: Tensor, error: Tensor, mask: Tensor | None = None) -> None:
-        """Count one image.
-
-        Args:
-            uncertainty: any shape, values in [0, 1].
-            error: same number of elements, above 0.5 where the answer is wrong.
-            mask: same number of elements; only pixels above 0.5 count.
-
-        Raises:
-            ValueError: if sizes differ or an uncertainty is not in [0, 1].
-        """
-        self._counts.add(uncertainty, error, mask)
-
-    def merge(self, other: RiskCoverage) -> None:
-        """Add another one's images to this one."""
-        self._counts.merge(other._counts)
 
     def points(self, count: int = 101) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coverages from 0 to 1, evenly, without 0 itself, and the risk at each; shape (count - 1,)."""
@@ -169,12 +139,9 @@ class RiskCoverage:
         """
         if not 0 < coverage <= 1:
             raise ValueError(f"coverage must be in (0, 1], not {coverage}")
-        pixels, errors = self._levels()
-        covered = coverage * pixels.sum()
-        if not covered:
-            return math.nan
-        found = np.interp(covered, np.concatenate([[0], pixels.cumsum()]), np.concatenate([[0], errors.cumsum()]))
-        return float(found / covered)
+        pixels, errors = (np.concatenate([[0], counts.cumsum()]) for counts in self._levels())
+        covered = coverage * pixels[-1]
+        return float(np.interp(covered, pixels, errors) / covered) if covered else math.nan
 
     def area(self) -> float:
         """Area under the curve, AURC (Geifman et al., ICLR 2019): mean risk over all numbers of pixels covered."""
@@ -189,18 +156,15 @@ class RiskCoverage:
 
     def _levels(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pixels and errors at each level that occurs, surest first."""
-        pixels = self._counts.positives + self._counts.negatives
+        pixels = self.positives + self.negatives
         seen = pixels > 0
-        return pixels[seen].astype(float), self._counts.positives[seen].astype(float)
+        return pixels[seen].astype(float), self.positives[seen].astype(float)
 
 
 @contextlib.contextmanager
 def _dropout(network: Any, active: bool) -> Iterator[None]:
     """Switch on the dropout of adapters, and nothing else, for a while."""
-    if not active:
-        yield
-        return
-    modules = _adapter_dropouts(network)
+    modules = _adapter_dropouts(network) if active else []
     before = [module.training for module in modules]
     try:
         for module in modules:

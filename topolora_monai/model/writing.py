@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from topolora_monai.errors import OutputError
 from topolora_monai.io import volume_output_name, volume_shape, write_png, write_volume
+from topolora_monai.io.atomic import writing
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import check_threshold, class_indices, threshold_bin, to_16_bit
 from topolora_monai.networks.activation import Activation
@@ -47,10 +47,7 @@ def decided(stored: NDArray[np.uint16], threshold: float, activation: Activation
 def mask_of(probability: Tensor, threshold: float, activation: Activation) -> NDArray[np.uint8]:
     """Class numbers, 0 for the background, of probabilities (K, ...); 0 and 1, (K, ...), of classes that may overlap.
 
-    Args:
-        probability: in [0, 1].
-        threshold: as of :func:`decided`.
-        activation: as of :func:`decided`.
+    Arguments otherwise as of :func:`decided`.
 
     Example:
         >>> mask_of(torch.tensor([[[0.4, 0.6]]]), 0.5, "sigmoid").tolist()
@@ -61,11 +58,7 @@ def mask_of(probability: Tensor, threshold: float, activation: Activation) -> ND
 
 
 def write_classes(folder: str | Path, classes: Sequence[str]) -> None:
-    """Write ``classes.json``, the name of each number in masks of several classes; nothing for one class.
-
-    Args:
-        folder: where to.
-        classes: names, the background first.
+    """Write ``classes.json``, the name, background first, of each number in masks of several classes; none for one.
 
     Raises:
         OutputError: if it cannot be written.
@@ -73,10 +66,8 @@ def write_classes(folder: str | Path, classes: Sequence[str]) -> None:
     if len(classes) <= 2:
         return
     path = Path(folder) / "classes.json"
-    try:
+    with writing(path, "names of classes"):
         write_json({str(number): name for number, name in enumerate(classes)}, path)
-    except OSError as error:
-        raise OutputError("cannot write names of classes", path=path, found=error.strerror) from error
 
 
 class MaskWriter:
@@ -92,8 +83,8 @@ class MaskWriter:
 
     Args:
         folder: where to.
-        threshold: as of :func:`decided`.
-        activation: as of :func:`decided`.
+        threshold: as of :func:`decided`, as is ``activation``.
+        activation: what made the probabilities.
 
     Raises:
         ConfigError: for a threshold that is no number from 0 to 1.
@@ -103,7 +94,8 @@ class MaskWriter:
         self.folder = Path(folder)
         self.threshold = check_threshold(threshold)
         self.activation = activation
-        self._volumes: dict[str, _Volume] = {}
+        self._volumes: dict[str, tuple[NDArray[np.uint16], set[int]]] = {}
+        """Planes (P, slices, rows, columns) by the path of a volume, and the slices that are missing."""
 
     def add(self, item: Mapping[str, Any], probabilities: Tensor, entropy: Tensor | None = None) -> list[Path]:
         """Write an image, or keep a slice until its volume is whole.
@@ -124,33 +116,30 @@ class MaskWriter:
         stored = to_16_bit(torch.cat(layers)).cpu().numpy().astype(np.uint16)
         valid = np.asarray(item["fov"].cpu() > 0) if "fov" in item else np.ones_like(stored[:1], bool)
         planes = np.concatenate([stored * valid, valid], dtype=np.uint16)
-        if "slice" in item:
-            return self._collect(planes, len(layers[0]), item)
-        return self._write_pictures(planes, len(layers[0]), str(item["name"]))
-
-    def _write_pictures(self, planes: NDArray[np.uint16], classes: int, name: str) -> list[Path]:
-        foreground = 1 if classes > 1 and self.activation == "softmax" else 255
-        return self._write_layers(planes, classes, foreground, write_png, lambda kind: f"{name}_{kind}.png")
-
-    def _collect(self, planes: NDArray[np.uint16], classes: int, item: Mapping[str, Any]) -> list[Path]:
-        path = str(item["path"])
+        classes, name, path = len(layers[0]), str(item["name"]), str(item["path"]) if "slice" in item else ""
+        if not path:
+            foreground = 1 if classes > 1 and self.activation == "softmax" else 255
+            return self._write(planes, classes, foreground, write_png, lambda kind: f"{name}_{kind}.png")
+        axis = int(item["axis"])
         if path not in self._volumes:
-            self._volumes[path] = _Volume(path, int(item["axis"]), len(planes))
-        volume = self._volumes[path]
-        volume.add(int(item["slice"]), planes)
-        if not volume.complete:
+            shape = volume_shape(path)
+            self._volumes[path] = np.zeros((len(planes), *shape), np.uint16), set(range(shape[axis]))
+        volume, missing = self._volumes[path]
+        np.moveaxis(volume, axis + 1, 1)[:, int(item["slice"])] = planes
+        missing.discard(int(item["slice"]))
+        if missing:
             return []
         del self._volumes[path]
-        stem = str(item["name"]).rpartition("_s")[0]
-
-        def write(array: Any, to: Path) -> None:
-            write_volume(array, like=path, path=to)
-
-        return self._write_layers(
-            volume.planes, classes, 1, write, lambda kind: volume_output_name(path, f"{stem}_{kind}")
+        stem = name.rpartition("_s")[0]
+        return self._write(
+            volume,
+            classes,
+            1,
+            lambda array, to: write_volume(array, path, to),
+            lambda kind: volume_output_name(path, f"{stem}_{kind}"),
         )
 
-    def _write_layers(
+    def _write(
         self,
         planes: NDArray[np.uint16],
         classes: int,
@@ -165,33 +154,7 @@ class MaskWriter:
         for kind, arrays in (("mask", masks), ("probability", probabilities), ("uncertainty", entropies)):
             for number, array in enumerate(arrays, start=1):
                 path = self.folder / name(f"{kind}_{number}" if len(arrays) > 1 else kind)
-                self._write(write, array, path)
+                with writing(path, "a prediction"):
+                    write(array, path)
                 written += [path] if kind == "mask" else []
         return written
-
-    def _write(self, write: Callable[[Any, Path], None], array: Any, path: Path) -> None:
-        try:
-            write(array, path)
-        except OSError as error:
-            raise OutputError(
-                "cannot write a prediction", path=path, found=error.strerror, hint="free some space"
-            ) from error
-
-
-class _Volume:
-    """Probabilities of a volume while its slices come in."""
-
-    def __init__(self, path: str, axis: int, planes: int) -> None:
-        shape = volume_shape(path)
-        self.axis = axis
-        self.planes = np.zeros((planes, *shape), np.uint16)
-        self._missing = set(range(shape[axis]))
-
-    def add(self, index: int, planes: NDArray[np.uint16]) -> None:
-        """Put one slice, (P, H, W), in its place."""
-        np.moveaxis(self.planes, self.axis + 1, 1)[:, index] = planes
-        self._missing.discard(index)
-
-    @property
-    def complete(self) -> bool:
-        return not self._missing

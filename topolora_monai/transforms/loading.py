@@ -18,7 +18,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import (
     ImageData,
     LabelValues,
-    image_kind,
     read_image,
     read_labels,
     read_mask,
@@ -108,7 +107,7 @@ class LoadItem(Transform):
     def _limits(self, path: str, image: ImageData) -> NDArray[np.float64] | None:
         if image.scaled:
             return None
-        if image_kind(path) == "volume":
+        if image.kind == "volume":
             limits = _volume_limits(path, volume_state(path), self.scaling)
             return np.repeat(limits, len(image.values), axis=0)
         return raster_limits(path, self.channels, self.scaling)
@@ -159,5 +158,5 @@ def squash(side: int, protocol: str) -> list[Transform]:
 @lru_cache(maxsize=64)
 def _volume_limits(path: str, state: Hashable, scaling: IntensityScaling) -> NDArray[np.float64]:
     """Limits of a whole volume, shape (1, 2); ``state`` keeps those of an older file from being used."""
-    values = read_volume(path).values
+    values = read_volume(path)
     return scaling.limits(values[None], np.isfinite(values))

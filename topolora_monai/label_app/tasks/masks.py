@@ -60,7 +60,7 @@ def read_label(path: str | Path, like: str | Path) -> NDArray[np.uint8]:
     """
     place, volume = align(path, like), image_kind(path) == "volume"
     if volume:
-        values = place.bring(np.asarray(read_volume(path).values))
+        values = place.bring(read_volume(path))
         values = np.where(np.isnan(values), 0, values)
         values = values.squeeze() if values.squeeze().ndim == 2 else values
     else:

@@ -1,75 +1,67 @@
-"""Regions of masks as polygons in a GeoPackage."""
+"""Regions of masks as polygons in a GeoPackage, at their places in the world."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import RBFInterpolator
 
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import DataError
+from topolora_monai.extras import import_extra
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.model.scenes.files import DIGEST_TAG, written_whole
-from topolora_monai.model.scenes.places import scene_placing
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["layer_digest", "require_polygon_packages", "write_polygons"]
+__all__ = ["layer_digest", "require_polygon_packages", "scene_placing", "write_polygons"]
+
+Placing = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From (column, row) to (x, y), both (N, 2)."""
 
 _ROWS = 1024  # of a mask, vectorised at a time
 _POLYGONS_PER_WRITE = 10_000
 
 
 def require_polygon_packages() -> None:
-    """Make sure that polygons can be written.
-
-    Raises:
-        ConfigError: if pyogrio or shapely is not installed.
-    """
-    try:
-        import pyogrio  # noqa: F401, PLC0415 - optional dependencies
-        import shapely  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "polygons need pyogrio and shapely", hint='install them: pip install "topolora_monai[sar]"'
-        ) from error
+    """Raise a ``ConfigError`` if what writes polygons is not installed."""
+    for library in ("pyogrio", "shapely"):
+        import_extra(library, "sar", "a file of polygons")
 
 
 def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: str) -> None:
-    """Write the regions of masks, each as one layer of a GeoPackage.
+    """Write the regions of masks, each as one layer of a GeoPackage, with what :func:`layer_digest` is to find.
 
     Args:
         layers: by name, a mask and the value in it that is the foreground.
         path: the GeoPackage; replaced.
-        digest: what :func:`layer_digest` is to find.
-
-    Raises:
-        OutputError: if it cannot be written.
+        digest: of the settings.
     """
-    from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415 - an optional dependency
+    import pyogrio  # noqa: PLC0415 - an optional dependency
 
     with written_whole(path) as beside, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided")
         for layer, (mask, value) in layers.items():
             try:
                 _write_layer(mask, value, beside, layer, digest)
-            except (DataLayerError, DataSourceError) as error:
+            except (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError) as error:
                 raise OSError(str(error)) from error
 
 
 def layer_digest(path: Path, layer: str) -> str | None:
     """What a layer written here says of its settings; none if it is not there or not ours."""
+    import pyogrio  # noqa: PLC0415 - an optional dependency
+
     if not path.is_file():
         return None
-    import pyogrio  # noqa: PLC0415 - an optional dependency
-    from pyogrio.errors import DataLayerError, DataSourceError  # noqa: PLC0415
-
-    with contextlib.suppress(DataLayerError, DataSourceError):
+    with contextlib.suppress(pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError):
         return str((pyogrio.read_info(path, layer=layer)["layer_metadata"] or {}).get(DIGEST_TAG))
     return None
 
@@ -80,8 +72,11 @@ def _write_layer(mask: Path, value: int, path: Path, layer: str, digest: str) ->
 
     with open_raster(mask) as source:
         crs, place = scene_placing(source)
-        written = 0
-        for polygons in _batches(_regions(source, value), _POLYGONS_PER_WRITE):
+        regions, written = _regions(source, value), 0
+        for batch in itertools.count():
+            polygons = np.array([*itertools.islice(regions, _POLYGONS_PER_WRITE)], object)
+            if batch and not len(polygons):  # the first is written anyhow, so that the layer is made
+                break
             placed = shapely.transform(polygons, place) if len(polygons) else polygons
             pyogrio.raw.write(
                 path,
@@ -92,21 +87,10 @@ def _write_layer(mask: Path, value: int, path: Path, layer: str, digest: str) ->
                 driver="GPKG",
                 geometry_type="Polygon",
                 crs=crs.to_wkt() if crs else None,
-                append=written > 0,
+                append=batch > 0,
                 layer_metadata={DIGEST_TAG: digest},
             )
             written += len(placed)
-
-
-def _batches(polygons: Iterator[Any], size: int) -> Iterator[NDArray[Any]]:
-    """Arrays of at most ``size`` polygons; at least one, which may be empty, so that the layer is made."""
-    held: list[Any] = []
-    for polygon in polygons:
-        held.append(polygon)
-        if len(held) == size:
-            yield np.array(held, object)
-            held = []
-    yield np.array(held, object)
 
 
 def _regions(mask: DatasetReader, value: int = 1) -> Iterator[Any]:
@@ -131,3 +115,46 @@ def _regions(mask: DatasetReader, value: int = 1) -> Iterator[Any]:
             here += shapely.get_parts(joined.simplify(0)).tolist()  # drops the corners left by the border
         waiting = [region for region in here if region.bounds[3] == bottom != mask.height]
         yield from (region for region in here if region.bounds[3] != bottom or bottom == mask.height)
+
+
+def scene_placing(source: DatasetReader) -> tuple[Any, Placing]:
+    """The CRS of a scene, None where it has none, and what leads from its pixels there.
+
+    Without an affine transform, the ground control points are met by a thin plate spline, as ``gdalwarp -tps`` does.
+    On points as Sentinel-1 has them it is off by a thirtieth of a pixel, a polynomial by a whole one and an affine
+    transform by 40. In degrees, longitudes of a scene across the 180th meridian go on beyond 180.
+
+    Raises:
+        DataError: if rational polynomials alone say where it is, since that depends on the height of the ground; or
+            if the control points do not span an area.
+    """
+    points, crs_of_points = source.gcps
+    if not source.transform.is_identity or not (points or source.rpcs):
+        matrix = np.array(source.transform).reshape(3, 3)
+        return source.crs, lambda pixels: pixels @ matrix[:2, :2].T + matrix[:2, 2]
+    if not points:
+        raise _no_place(source, "rational polynomials (RPC), which need the height of the ground", "-rpc")
+    return crs_of_points, _spline(source, points, bool(crs_of_points and crs_of_points.is_geographic))
+
+
+def _spline(source: DatasetReader, points: Sequence[Any], in_degrees: bool) -> Placing:
+    pixels, first = np.unique([(point.col, point.row) for point in points], axis=0, return_index=True)
+    places = np.array([(point.x, point.y) for point in points])[first]
+    if in_degrees and np.ptp(places[:, 0]) > 180:
+        places[:, 0] %= 360
+    if np.linalg.matrix_rank(pixels - pixels[0]) < 2:
+        raise _no_place(source, f"{len(points)} ground control points in a line", "-order 1")
+    spline = RBFInterpolator(pixels, places)
+    return lambda asked: np.asarray(spline(asked), np.float64)
+
+
+def _no_place(source: DatasetReader, found: str, option: str) -> DataError:
+    name = Path(source.name)
+    return DataError(
+        "polygons have no place in this scene",
+        path=name,
+        expected="an affine transform, or ground control points that span it",
+        found=found,
+        hint=f"make a georeferenced copy (gdalwarp {option} -t_srs EPSG:4326 {name.name} {name.stem}_placed.tif) and "
+        "segment that, or leave polygons out (--polygons false)",
+    )

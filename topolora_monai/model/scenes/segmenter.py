@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -19,16 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.io.outputs import prepare_output
+from topolora_monai.io.places import prepare_output
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.metrics import check_threshold
 from topolora_monai.model.inferers import check_finite
-from topolora_monai.model.scenes.geotiff import raster_digest, stored_probabilities, write_geotiffs
-from topolora_monai.model.scenes.parts import SceneParts
-from topolora_monai.model.scenes.places import require_placing
-from topolora_monai.model.scenes.polygons import layer_digest, require_polygon_packages, write_polygons
-from topolora_monai.model.scenes.scene import Scene, open_scene
-from topolora_monai.model.scenes.tiles import Prepare, TileReader
+from topolora_monai.model.scenes.files import SceneParts, raster_digest, stored_probabilities, write_geotiffs
+from topolora_monai.model.scenes.polygons import layer_digest, require_polygon_packages, scene_placing, write_polygons
+from topolora_monai.model.scenes.reading import Prepare, Scene, TileReader, open_scene
 from topolora_monai.model.tiling import BandBlend, TileInferer, blended_logits
 from topolora_monai.model.writing import decided
 from topolora_monai.networks.activation import Activation, check_activation
@@ -44,13 +42,13 @@ _logger = logging.getLogger(__name__)
 _GDAL_CACHE_BYTES = 256 * 2**20  # GDAL's own choice is a share of the machine's memory
 
 
+@dataclasses.dataclass(eq=False)
 class SceneSegmenter:
     """Segment rasters larger than memory and write GeoTIFF with the source's georeference.
 
-    Tiles are those of a :class:`~topolora_monai.model.tiling.TileInferer`, and so are the logits, bit for bit those
-    that it gives on the whole image. Only one band of tiles is in memory at a time. Pixels that are nodata, masked or
-    not finite are 0 in the image and nodata in the output; tiles without a valid pixel are not run, but with others of
-    their batch.
+    Logits are bit for bit those that a :class:`~topolora_monai.model.tiling.TileInferer` gives on the whole image.
+    Only one band of tiles is in memory at a time. Pixels that are nodata, masked or not finite are 0 in the image and
+    nodata in the output; tiles without a valid pixel are not run, but with others of their batch.
 
     Values are scaled as :func:`~topolora_monai.io.read_image` and its users do: pictures by their bit depth,
     measurements by ``scaling``, with limits taken once per scene from about a million of its pixels, so that all
@@ -73,7 +71,7 @@ class SceneSegmenter:
 
     Finished rows are kept in ``.NAME.parts`` until a scene is done. After an interruption, the same call
     continues with the band of tiles that was under way; if the source or a setting has changed, it starts over.
-    A scene whose outputs exist already, made from the same source with the same settings, is passed over.
+    A scene whose outputs exist already, of the same source and settings, is passed over.
 
     Args:
         network: maps images (B, C, h, w) in [0, 1] to logits (B, K, h, w).
@@ -87,7 +85,7 @@ class SceneSegmenter:
         temperature: that the blended logits are divided by.
         device: the network's.
         probabilities: whether to write them.
-        polygons: whether to write them.
+        polygons: likewise.
         prepare: MONAI dictionary transform, or several in a ``Compose``, that takes ``image``, float32 (C, h, w)
             in [0, 1]; ``fov``, float32 (1, h, w), 1 where valid; and ``limits``, float64 (C, 2), what the scene
             was scaled between, 0 and 1 for pictures. Its ``image``, of the same shape, goes to the network. Tiles
@@ -119,48 +117,33 @@ class SceneSegmenter:
         ('scene_mask.tif', 32633, True, [0, 1, 0, 1])
     """
 
-    def __init__(
-        self,
-        network: Callable[[Tensor], Tensor],
-        tiles: TileInferer,
-        channels: int,
-        scaling: IntensityScaling,
-        output_dir: str | Path,
-        fingerprint: str,
-        threshold: float = 0.5,
-        temperature: float = 1.0,
-        device: str | torch.device = "cpu",
-        probabilities: bool = True,
-        polygons: bool = False,
-        prepare: Prepare | None = None,
-        margin: int | None = 0,
-        activation: Activation = "sigmoid",
-    ) -> None:
-        if margin is not None and margin < 0:
-            raise ConfigError("margin must not be negative", found=margin)
-        check_activation(activation)
-        if polygons:
+    network: Callable[[Tensor], Tensor]
+    tiles: TileInferer
+    channels: int
+    scaling: IntensityScaling
+    output_dir: str | Path
+    fingerprint: str
+    threshold: float = 0.5
+    temperature: float = 1.0
+    device: str | torch.device = "cpu"
+    probabilities: bool = True
+    polygons: bool = False
+    prepare: Prepare | None = None
+    margin: int | None = 0
+    activation: Activation = "sigmoid"
+
+    def __post_init__(self) -> None:
+        if self.margin is not None and self.margin < 0:
+            raise ConfigError("margin must not be negative", found=self.margin)
+        check_activation(self.activation)
+        self.threshold = check_threshold(self.threshold)
+        if self.polygons:
             require_polygon_packages()
-        self.network = network
-        self.tiles = tiles
-        self.channels = channels
-        self.scaling = scaling
-        self.output_dir = Path(output_dir)
-        self.fingerprint = fingerprint
-        self.threshold = check_threshold(threshold)
-        self.temperature = temperature
-        self.device = torch.device(device)
-        self.probabilities = probabilities
-        self.polygons = polygons
-        self.prepare = prepare
-        self.activation = activation
-        self.margin = margin if prepare is not None else 0
+        self.margin = 0 if self.prepare is None else self.margin
+        self._folder = Path(self.output_dir)
 
     def run(self, items: Sequence[Item]) -> list[Path]:
-        """Segment scenes, one after the other.
-
-        Args:
-            items: with ``name`` and ``image``, the path of a raster that rasterio reads.
+        """Segment scenes, one after the other: items of a ``name`` and an ``image`` that rasterio reads.
 
         Returns:
             The mask files, in the order of the items.
@@ -172,8 +155,8 @@ class SceneSegmenter:
                 that are asked for; scenes are opened before the first is segmented.
             OutputError: if results cannot be written; what was finished is kept.
         """
-        scenes = [self._open_scene(item) for item in items]
-        prepare_output(self.output_dir)
+        scenes = [self._opened(item["name"], Path(item["image"]).absolute()) for item in items]
+        prepare_output(self._folder)
         import rasterio  # noqa: PLC0415 - an optional dependency, there since the scenes could be opened
 
         with (
@@ -186,19 +169,16 @@ class SceneSegmenter:
                 dynamic_ncols=True,
             ) as bar,
         ):
-            classes = self._count_classes() if scenes else 0
+            side = self.tiles.crop_size
+            probe = torch.zeros(1, self.channels, side, side, device=self.device)
+            classes = int(self.tiles.inferer(probe, self.network).shape[1]) if scenes else 0
             return [path for scene in scenes for path in self._segment(scene, classes, bar)]
 
-    def _open_scene(self, item: Item) -> Scene:
-        path = Path(item["image"]).absolute()
+    def _opened(self, name: str, path: Path) -> Scene:
         if self.polygons:
-            require_placing(path)
-        return open_scene(item["name"], path, self.channels, self.tiles.crop_size, self.tiles.overlap)
-
-    def _count_classes(self) -> int:
-        side = self.tiles.crop_size
-        tile = torch.zeros(1, self.channels, side, side, device=self.device)
-        return int(self.tiles.inferer(tile, self.network).shape[1])
+            with open_raster(path) as source:
+                scene_placing(source)  # or an error
+        return open_scene(name, path, self.channels, self.tiles.crop_size, self.tiles.overlap)
 
     def _segment(self, scene: Scene, classes: int, bar: tqdm[Any]) -> list[Path]:
         """Make whatever output of a scene is missing."""
@@ -207,9 +187,9 @@ class SceneSegmenter:
         digest = hashlib.sha256(f"{settings}{self.threshold!r}".encode()).hexdigest()
         exclusive = classes > 1 and self.activation == "softmax"
         suffixes = [f"_{number}" for number in range(1, classes + 1)] if classes > 1 else [""]
-        masks = [self.output_dir / f"{scene.name}_mask{suffix}.tif" for suffix in ([""] if exclusive else suffixes)]
-        probabilities = [self.output_dir / f"{scene.name}_probability{suffix}.tif" for suffix in suffixes]
-        parts = SceneParts(self.output_dir / f".{scene.name}.parts")
+        masks = [self._folder / f"{scene.name}_mask{suffix}.tif" for suffix in ([""] if exclusive else suffixes)]
+        probabilities = [self._folder / f"{scene.name}_probability{suffix}.tif" for suffix in suffixes]
+        parts = SceneParts(self._folder / f".{scene.name}.parts")
         if all(raster_digest(path) == digest for path in [*masks, *(probabilities if self.probabilities else [])]):
             _logger.info("%s is segmented already", scene.name)
             _pass_over(bar, scene.grid.tiles)
@@ -222,7 +202,7 @@ class SceneSegmenter:
             write_geotiffs(scene.path, parts.rows(), masks, digest, decide)
         parts.remove()
         if self.polygons:
-            vectors = self.output_dir / f"{scene.name}.gpkg"
+            vectors = self._folder / f"{scene.name}.gpkg"
             layers = {
                 f"mask{suffix}": (masks[0], number) if exclusive else (masks[number - 1], 1)
                 for number, suffix in enumerate(suffixes, start=1)
@@ -234,7 +214,7 @@ class SceneSegmenter:
     def _settings(self, scene: Scene, classes: int, limits: NDArray[np.float64]) -> str:
         """What finished rows depend on; they hold probabilities, so the threshold is not among it."""
         status = scene.path.stat()
-        content: dict[str, Any] = {
+        content = {
             "source": str(scene.path),
             "bytes": status.st_size,
             "modified_ns": status.st_mtime_ns,
@@ -248,9 +228,8 @@ class SceneSegmenter:
             "temperature": self.temperature,
             "prepared": self.prepare is not None,
             "margin": self.margin,
+            "activation": self.activation,
         }
-        if self.activation != "sigmoid":
-            content["activation"] = self.activation
         return json.dumps(content, indent=2)
 
     def _run_bands(

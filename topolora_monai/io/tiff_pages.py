@@ -16,7 +16,7 @@ from PIL import Image
 from topolora_monai.errors import DataError
 from topolora_monai.io.pictures import TiffHeader, open_picture, page_size, palette_colours, shows_zero_as_white
 from topolora_monai.io.regular import FILE, path_kind
-from topolora_monai.io.volumes.shared import DAMAGE, Header, not_grey
+from topolora_monai.io.volume_header import DAMAGE, Header, not_grey
 
 __all__ = ["TIFF_SUFFIXES", "has_several_pages", "page_palette", "tiff_header", "tiff_values", "write_tiff"]
 
@@ -45,11 +45,7 @@ def has_several_pages(path: Path) -> bool:
 
 
 def tiff_header(path: Path) -> Header:
-    """Number and size of the upright pages.
-
-    Raises:
-        DataError: if they are in colour or differ in size.
-    """
+    """Number and size of the upright pages, which are grey and of one size."""
     with _open(path) as image:
         found = [(*page_size(page), page.mode) for page in _pages(image)]
     rows, columns, _ = found[0]
@@ -74,11 +70,7 @@ def tiff_values(path: Path) -> NDArray[Any]:
 
 
 def page_palette(path: str | Path) -> NDArray[np.int64] | None:
-    """Colours (N, 3) of the indices that the pages of a TIFF hold; None for pages without palette and other files.
-
-    Raises:
-        DataError: if the pages show their values differently.
-    """
+    """Colours (N, 3) of the indices that all pages of a TIFF hold; None for pages without palette and other files."""
     path = Path(path)
     if not path.name.lower().endswith(TIFF_SUFFIXES):
         return None

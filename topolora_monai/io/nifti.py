@@ -8,11 +8,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.data.image_reader import NibabelReader
 from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
-from topolora_monai.io.volumes.shared import Header, not_grey, three_axes
+from topolora_monai.io.volume_header import Header, not_grey, three_axes
 
 __all__ = ["NIFTI_SUFFIXES", "nifti_header", "nifti_like", "nifti_values", "write_nifti"]
 
@@ -21,11 +20,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 def nifti_header(path: Path) -> Header:
-    """Shape, voxel size and, where a code says that one is meant, place.
-
-    Raises:
-        DataError: if size or place are no numbers.
-    """
+    """Shape, voxel size and, where a code says that one is meant, place."""
     image = _open(path)
     if not np.isfinite(image.affine).all():
         raise DataError(
@@ -43,8 +38,7 @@ def nifti_header(path: Path) -> Header:
 
 def nifti_values(path: Path) -> NDArray[Any]:
     """Rescaled values, the slowest axis first, with as many axes as are stored."""
-    reader = NibabelReader()
-    values: NDArray[Any] = np.transpose(reader.get_data(reader.read(path))[0])
+    values: NDArray[Any] = np.asanyarray(_open(path).dataobj).T
     return values
 
 
@@ -58,8 +52,7 @@ def nifti_like(array: NDArray[Any], like: Path) -> Any:
 
 
 def write_nifti(image: Any, path: Path) -> None:
-    """Write an image as gzip whatever its file's name, so that equal images are equal files."""
-    # Neither name nor time in the gzip header.
+    """Write an image as gzip with neither name nor time in its header, so that equal images are equal files."""
     with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file:
         image.to_stream(file)
 

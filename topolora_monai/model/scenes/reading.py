@@ -1,11 +1,12 @@
-"""Tiles as the network takes them: read, scaled, and prepared by the caller's transforms."""
+"""A scene before it is segmented: its header, and its tiles as the network takes them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,86 +16,92 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.io import require_whole
-from topolora_monai.io.rasters import read_bands
-from topolora_monai.model.scenes.scene import Scene
+from topolora_monai.io.rasters import is_raster, open_raster, read_bands
+from topolora_monai.model.tiling import TileGrid
 from topolora_monai.transforms.intensity import IntensityScaling
+from topolora_monai.transforms.loading import raster_limits
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["Band", "Prepare", "TileReader"]
+__all__ = ["Band", "Prepare", "Scene", "TileReader", "open_scene"]
 
 Prepare = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Band:
+class Scene(NamedTuple):
+    """A raster to segment; ``depth`` is 8 or 16 bits for pictures, none for measurements."""
+
+    name: str
+    path: Path
+    channels: int
+    grid: TileGrid
+    depth: int | None
+
+    def limits(self, scaling: IntensityScaling) -> NDArray[np.float64]:
+        """What values are scaled between, shape (C, 2): 0 and 1 for pictures."""
+        if self.depth:
+            return np.tile([0.0, 1.0], (self.channels, 1))
+        return raster_limits(self.path, self.channels, scaling)
+
+
+def open_scene(name: str, path: Path, channels: int, crop_size: int, overlap: float) -> Scene:
+    """Look at a raster's header; refuses bands that do not fit ``channels``."""
+    with open_raster(path) as source:
+        read_bands(source, channels, window=((0, 1), (0, 1)))  # refuses other numbers of bands
+        grid = TileGrid(source.height, source.width, crop_size, overlap)
+        depth = {"uint8": 8, "uint16": 16}.get(source.dtypes[0])
+    if depth == 16 and is_raster(path):  # a 16-bit measurement, not a picture
+        depth = None
+    return Scene(name, path, channels, grid, depth)
+
+
+class Band(NamedTuple):
     """Rows of a scene under a band of tiles and, as far as the scene goes, a margin above and below.
 
-    Args:
+    Attributes:
         image: scaled, float32 (C, rows, W), 0 where not valid.
         valid: validity (rows, W).
-        top: first row in the source.
         own: the rows without the margin.
     """
 
     image: NDArray[np.float32]
     valid: NDArray[np.bool_]
-    top: int
     own: slice
 
 
+@dataclasses.dataclass
 class TileReader:
     """Reads a scene band by band and cuts its tiles.
 
     Tiles are prepared one by one, since a filter's intermediate results on a whole band would take a multiple of
-    its memory.
-
-    Args:
-        scene: the scene.
-        source: its raster, open.
-        scaling: of measurements.
-        limits: what they are scaled between, shape (C, 2).
-        prepare: see :class:`~topolora_monai.model.scenes.SceneSegmenter`.
-        margin: pixels around a tile that ``prepare`` gets, too; None has it prepare the whole scene at once, in memory.
-
-    Raises:
-        DataError: from the first read, if memory does not hold a whole scene.
+    its memory. ``limits`` (C, 2) are what measurements are scaled between; of ``prepare`` and ``margin`` see
+    :class:`~topolora_monai.model.scenes.SceneSegmenter`.
     """
 
-    def __init__(
-        self,
-        scene: Scene,
-        source: DatasetReader,
-        scaling: IntensityScaling,
-        limits: NDArray[np.float64],
-        prepare: Prepare | None = None,
-        margin: int | None = 0,
-    ) -> None:
-        self.scene = scene
-        self.source = source
-        self.scaling = scaling
-        self.limits = limits
-        self.prepare = prepare
-        self.margin = margin
+    scene: Scene
+    source: DatasetReader
+    scaling: IntensityScaling
+    limits: NDArray[np.float64]
+    prepare: Prepare | None = None
+    margin: int | None = 0
 
     def read(self, band: int) -> Band:
-        """Read and scale a band of tiles."""
+        """Read and scale a band of tiles; a whole scene, if it is prepared as one, has to fit in memory."""
         grid = self.scene.grid
         first, last = grid.source_rows(band)
         if self.margin is None:
             image, valid = self._whole
-            return Band(image[:, first:last], valid[first:last], first, slice(0, last - first))
+            return Band(image[:, first:last], valid[first:last], slice(0, last - first))
         top, bottom = grid.source_rows(band, self.margin)
-        values, valid = self._scaled(top, bottom)
-        return Band(values, valid, top, slice(first - top, last - top))
+        return Band(*self._scaled(top, bottom), slice(first - top, last - top))
 
     @cached_property
     def _whole(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """The scene as it is prepared, and its validity."""
         require_whole(self.scene.path, self.scene.channels)
         values, valid = self._scaled(0, self.scene.grid.height)
-        return (values if self.prepare is None else self._prepared(values, valid)), valid
+        return self._prepared(values, valid), valid
 
     def _scaled(self, top: int, bottom: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         window = ((top, bottom), (0, self.scene.grid.width))
@@ -114,7 +121,7 @@ class TileReader:
         """The tile that starts at column ``start``, shape (C, crop, crop), 0 beyond the scene."""
         grid = self.scene.grid
         first, last = grid.source_columns(start)
-        if self.prepare is None or self.margin is None:
+        if self.margin is None:  # prepared already
             image = band.image[:, band.own, first:last]
         else:
             left, right = grid.source_columns(start, self.margin)
@@ -125,7 +132,8 @@ class TileReader:
         return torch.from_numpy(tile)
 
     def _prepared(self, image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        assert self.prepare is not None
+        if self.prepare is None:
+            return image
         item = {  # copies, as neighbouring tiles share pixels and transforms may work in place
             "image": torch.from_numpy(image.copy()),
             "fov": torch.from_numpy(valid[None].astype(np.float32)),

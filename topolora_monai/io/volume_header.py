@@ -1,9 +1,8 @@
-"""What the formats of volumes share: a header, one kind of error for damage, ITK, and what tells a changed file."""
+"""What the formats of volumes share: their header, one kind of error for damage, ITK, and what tells a changed file."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.extras import import_extra
 
 __all__ = ["DAMAGE", "Header", "decoding", "not_grey", "require_itk", "three_axes", "volume_state"]
 
@@ -32,10 +32,7 @@ class Header(NamedTuple):
 
 
 def three_axes(path: Path, size: tuple[int, ...]) -> tuple[int, int, int]:
-    """(slices, rows, columns) from the sizes of stored axes, the fastest first.
-
-    Raises:
-        DataError: for fewer than two axes, an axis of length zero, or a fourth that is longer than one.
+    """(slices, rows, columns) from the sizes of stored axes, the fastest first; others are refused.
 
     Example:
         >>> three_axes(Path("scan.nii"), (512, 256, 30)), three_axes(Path("plane.mha"), (512, 256))
@@ -64,33 +61,14 @@ def not_grey(path: Path, found: object, hint: str | None = None) -> DataError:
     )
 
 
-DAMAGE = (
-    ArithmeticError,
-    EOFError,
-    HeaderDataError,
-    ImageFileError,
-    MemoryError,  # sizes in a broken header can be anything
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    UserWarning,
-    ValueError,
-    zlib.error,
-)
+DAMAGE = (ArithmeticError, EOFError, HeaderDataError, ImageFileError, MemoryError, OSError, RuntimeError, SyntaxError,
+          TypeError, UserWarning, ValueError, zlib.error)  # fmt: skip
 """What nibabel, ITK and Pillow raise on damaged files."""
 
 
 @contextlib.contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turn the libraries' many errors on damaged files into one.
-
-    Args:
-        path: the file that is decoded within.
-
-    Raises:
-        DataError: in place of any of :data:`DAMAGE`.
-    """
+    """Turn the libraries' many errors on a damaged file, :data:`DAMAGE`, into a ``DataError``."""
     try:
         yield
     except ConfigError:
@@ -105,20 +83,12 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def require_itk(path: Path) -> Any:
-    """The module ``itk``.
-
-    Args:
-        path: the volume it is needed for.
+    """The module ``itk``, which a volume needs.
 
     Raises:
         ConfigError: if it is not installed.
     """
-    try:
-        return importlib.import_module("itk")
-    except ImportError as error:
-        raise ConfigError(
-            "DICOM, NRRD and MetaImage need ITK", path=path, hint='install it: pip install "topolora_monai[dicom]"'
-        ) from error
+    return import_extra("itk", "dicom", "DICOM, NRRD or MetaImage", path)
 
 
 def volume_state(path: str | Path) -> tuple[tuple[str, int, int], ...]:
