@@ -28,7 +28,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from topolora_monai.adapters import AdapterLibrary, adapt, load_adapter, merge, preset_config, save_adapter
+    from topolora_monai.adapters import AdapterLibrary, load_adapter, preset_config, save_adapter
+    from topolora_monai.adapters.adapt import adapt, merge  # of the module, whose name mypy would take for the function
     from topolora_monai.data import Folder, open_dataset
     from topolora_monai.errors import TopoLoRAError
     from topolora_monai.export import export_adapter

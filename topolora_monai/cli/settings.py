@@ -68,7 +68,8 @@ def settings_of(config: Path) -> dict[str, list[Setting]]:
     """
     text = config.read_text(encoding="utf-8")
     lines = text.splitlines()
-    ids = [(key, value) for key, value in yaml.compose(text).value]
+    root = yaml.compose(text)
+    ids: list[tuple[yaml.Node, yaml.Node]] = [] if root is None else root.value
     starts = [key.start_mark.line for key, _ in ids] + [len(lines)]
     found: dict[str, list[Setting]] = {}
     title = None
@@ -97,7 +98,7 @@ def _default(node: yaml.Node) -> str:
 
 
 def _comment(lines: Iterable[str]) -> str:
-    found = []
+    found: list[str] = []
     for line in lines:
         match = re.search(r"(?:^|\s)# (.*)$", line)
         if match is None or match.group(1).startswith("----"):

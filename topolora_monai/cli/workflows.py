@@ -92,6 +92,12 @@ def _add(
         except _UsageError as error:
             print(f"{usage_line}error: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            output = sys.modules.get("topolora_monai.engines.output")
+            if output is None:  # nothing has begun
+                raise
+            print(output.stopped(), file=sys.stderr)
+            return _INTERRUPTED
 
     parser.set_defaults(run=started)
 
@@ -207,20 +213,16 @@ def _workflow(run_id: str, files: list[str], settings: dict[str, Any], kind: str
     verbose = settings.pop("verbose", False)
     from monai.bundle import create_workflow  # noqa: PLC0415 - takes seconds to import
 
-    from topolora_monai.engines.output import plain_errors, stopped  # noqa: PLC0415
+    from topolora_monai.engines.output import plain_errors  # noqa: PLC0415
 
     if not verbose:
         settings = {"logging_file": False} | settings
         _hush(Path(files[0]).with_name("logging.conf"))
-    try:
-        with plain_errors():
-            workflow = create_workflow(config_file=files, workflow_type=kind, run_id=run_id, **settings)
-            yield workflow.parser
-            workflow.run()
-            workflow.finalize()
-    except KeyboardInterrupt:
-        print(stopped(), file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+    with plain_errors():
+        workflow = create_workflow(config_file=files, workflow_type=kind, run_id=run_id, **settings)
+        yield workflow.parser
+        workflow.run()
+        workflow.finalize()
 
 
 def _hush(logging_conf: Path) -> None:
