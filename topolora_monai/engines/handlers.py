@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping as IgniteEarlyStopping
@@ -188,10 +189,12 @@ class TimeLeft:
 
     Args:
         description: what is being done.
+        keep: whether the bar stays where it is when that has ended.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, keep: bool = True) -> None:
         self.description = description
+        self.keep = keep
         self.bar: tqdm[Any] | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -207,6 +210,8 @@ class TimeLeft:
             initial=engine.state.iteration,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
             dynamic_ncols=True,
+            leave=self.keep,
+            disable=idist.get_rank() != 0,
         )
 
     def _advance(self, engine: Engine) -> None:
