@@ -13,7 +13,7 @@ def add_commands(commands: Any) -> None:
     """Add the subcommand to a parser."""
     export = commands.add_parser("export", help="write an adapted network for torch.export, ONNX or TorchScript")
     export.add_argument("--adapter", type=Path, required=True, help="adapter file of a run")
-    export.add_argument("--weights", help="base checkpoint that the run started from")
+    export.add_argument("--weights", help="base checkpoint that the run started from; looked for without it")
     export.add_argument("--format", required=True, help="pt2, onnx or torchscript")
     export.add_argument("--out", type=Path, required=True, help="file to write: .pt2, .onnx or .ts")
     export.add_argument("--height", type=int, help="of the images the file takes, by default that of the tiles")

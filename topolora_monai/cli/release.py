@@ -14,7 +14,7 @@ def add_commands(commands: Any) -> None:
     release = commands.add_parser("release", help="freeze a run into a self-contained bundle")
     release.add_argument("--run", type=Path, required=True, dest="run_dir", help="folder of an evaluated run")
     release.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
-    release.add_argument("--weights", type=Path, help="base checkpoint that the run started from")
+    release.add_argument("--weights", type=Path, help="base checkpoint that the run started from; looked for without it")
     release.add_argument("--source_bundle", type=Path, help="bundle that the run was made with")
     release.set_defaults(run=_release)
 

@@ -20,8 +20,8 @@ __all__ = ["add_commands"]
 
 _INTERRUPTED = 130
 _ADAPTER = "adapter.safetensors"
-_LOUD = ("monai", "ignite")
-"""Libraries that say at the level of news what only their makers want to know."""
+_LOUD = ("monai", "ignite", "topolora_monai.weights")
+"""Parts that say at the level of news what only their makers want to know."""
 
 
 def add_commands(commands: Any) -> None:
