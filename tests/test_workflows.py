@@ -43,7 +43,7 @@ def topolora(*words, cwd):
 
 def test_a_run_says_what_it_does_and_what_is_next(away):
     _, done = away
-    assert "drive: 5 images to learn from, 1 for validation, 2 for test" in done.stdout
+    assert "drive: 4 images to learn from, 2 for validation, 2 for test" in done.stdout
     assert "topolora evaluate runs/drive" in done.stdout
     assert "INFO" not in done.stdout + done.stderr
     assert "on validation, the best so far" in done.stderr
