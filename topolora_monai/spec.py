@@ -271,6 +271,8 @@ class ModelSpec:
         threshold_by: what the threshold was chosen by.
         temperature: that logits are divided by.
         protocol: that it was trained by.
+        checkpoint: name of the published checkpoint that the base's weights are, as ``topolora weights list`` has it.
+        seed: of those of the base's weights that no checkpoint gave.
         pretrained: whether the base's weights were published ones; None where nothing is known.
         dataset: trained on; None where nothing is known, as for the following.
         split_scheme: of the data set.
@@ -324,6 +326,8 @@ class ModelSpec:
     threshold_by: ThresholdBy = "dice"
     temperature: _Positive = 1.0
     protocol: Protocol = "native"
+    checkpoint: str | None = None
+    seed: Annotated[int, _whole(-(2**63), 2**63 - 1)] = 0
     pretrained: bool | None = None
     dataset: str | None = None
     split_scheme: str | None = None
@@ -422,7 +426,7 @@ class ModelSpec:
     def network_settings(self) -> dict[str, Any]:
         """Arguments of :func:`~topolora_monai.networks.build_network`, but the weights."""
         names = ("network_name", "image_size", "in_channels", "out_channels", "fit", "multiclass_head", "mask_tokens")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "seed")}
 
     @property
     def scaling(self) -> IntensityScaling:

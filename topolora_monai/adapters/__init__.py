@@ -7,6 +7,7 @@ from topolora_monai.extras import check_torchvision
 check_torchvision()
 
 from topolora_monai.adapters.adapt import Adaptation, adapt, merge
+from topolora_monai.adapters.base import base_weights
 from topolora_monai.adapters.config import (
     METHODS,
     PRESETS,
@@ -43,6 +44,7 @@ __all__ = [
     "adapt",
     "adapter_state",
     "balance_loss",
+    "base_weights",
     "compare_adapters",
     "describe_adapter",
     "load_adapter",

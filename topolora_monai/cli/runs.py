@@ -19,6 +19,7 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to a parser."""
+    weights = "base checkpoint that the run started from; looked for without it"
     compare = add_command(commands, "compare", _compare, "scores of runs with intervals and paired differences")
     compare.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -31,13 +32,13 @@ def add_commands(commands: Any) -> None:
     release = add_command(commands, "release", _release, "freeze a run into a self-contained bundle")
     release.add_argument("--run", type=Path, required=True, dest="run_dir", help="folder of an evaluated run")
     release.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
-    release.add_argument("--weights", type=Path, help="base checkpoint that the run started from")
+    release.add_argument("--weights", type=Path, help=weights)
     release.add_argument("--source_bundle", type=Path, help="bundle that the run was made with")
 
     about = "write an adapted network for torch.export, ONNX or TorchScript"
     export = add_command(commands, "export", _export, about)
     export.add_argument("--adapter", type=Path, required=True, help="adapter file of a run")
-    export.add_argument("--weights", help="base checkpoint that the run started from")
+    export.add_argument("--weights", help=weights)
     export.add_argument("--format", required=True, help="pt2, onnx or torchscript")
     export.add_argument("--out", type=Path, required=True, help="file to write: .pt2, .onnx or .ts")
     export.add_argument("--height", type=int, help="of the images the file takes, by default that of the tiles")

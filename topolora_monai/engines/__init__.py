@@ -17,6 +17,7 @@ from topolora_monai.engines.handlers import (
     LossRamp,
     NonFiniteGuard,
     TimeLeft,
+    say_validation,
 )
 from topolora_monai.engines.output import lock_output, plain_errors, provenance, speak_plainly, unlock_output
 from topolora_monai.engines.recipe import Recipe, training_workflow
@@ -69,6 +70,7 @@ __all__ = [
     "probabilities_and_targets",
     "provenance",
     "read_json",
+    "say_validation",
     "speak_plainly",
     "training_workflow",
     "unlock_output",

@@ -25,7 +25,16 @@ import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
 from topolora_monai.io.json_files import write_json
 
-__all__ = ["lock_output", "plain_errors", "provenance", "say_if_stopped", "speak_plainly", "unlock_output"]
+__all__ = [
+    "command_line",
+    "lock_output",
+    "plain_errors",
+    "provenance",
+    "say_if_stopped",
+    "speak_plainly",
+    "stopped",
+    "unlock_output",
+]
 
 _LOCK = ".lock"
 _OWNER = ".running.json"
@@ -48,8 +57,11 @@ def provenance() -> dict[str, Any]:
 
 def command_line() -> str:
     """How this process was started, as one would type it."""
-    if Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py"):
+    program = Path(sys.argv[0])
+    if program.parts[-2:] == ("bundle", "__main__.py"):
         return shlex.join(["python", "-m", "monai.bundle", *sys.argv[1:]])
+    if program.stem == "topolora" or program.parts[-2:] == ("cli", "__main__.py"):
+        return shlex.join(["topolora", *sys.argv[1:]])
     return shlex.join(["python", *sys.argv])
 
 
@@ -86,6 +98,11 @@ def plain_errors() -> Iterator[None]:
 def say_if_stopped(note: str) -> None:
     """What to tell a person who stops this process by Ctrl-C from now on: what is kept, and how to go on."""
     _stop_note[:] = [note]
+
+
+def stopped() -> str:
+    """What a person reads who has stopped this process, with the note of :func:`say_if_stopped`."""
+    return "; ".join(["\nstopped", *_stop_note])
 
 
 def lock_output(folder: str | Path) -> None:
@@ -132,7 +149,7 @@ def unlock_output(folder: str | Path) -> None:
 
 def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        print("; ".join(["\nstopped", *_stop_note]), file=sys.stderr)
+        print(stopped(), file=sys.stderr)
         raise SystemExit(_STOPPED)
     cause = _own(error)
     if cause is None:

@@ -142,7 +142,8 @@ def export_adapter(
         adapter: a trained adapter.
         path: as of :func:`export_network`.
         format: likewise.
-        weights: the base checkpoint the adapter was trained on; None if it started from random weights.
+        weights: the base checkpoint the adapter was trained on; None takes
+            :func:`~topolora_monai.adapters.base_weights`.
         size: height and width in pixels that the graph takes; by default the square tiles of training.
         image_size: side that the longer one is resized to inside; by default that of training. The metadata has
             ``pixel_scale``, their ratio, and ``trained_pixel_scale``: a network is best where these are equal.

@@ -1,4 +1,4 @@
-"""Folders: of the package's bundles, of what it can make again, and of results, checked before a run starts."""
+"""Folders: of what the package can make again, and of results, checked before a run starts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,9 @@ from typing import Any, TypeVar
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
-__all__ = ["bundle_folder", "check_apart", "in_cache", "prepare_output", "user_cache"]
+__all__ = ["check_apart", "in_cache", "prepare_output", "user_cache"]
 
 _Made = TypeVar("_Made")
-_PACKAGE = Path(__file__).parents[1]
-
-
-def bundle_folder(name: str = "topolora_sam_segmentation") -> Path:
-    """Folder of one of the package's bundles: inside an installed package, beside the package in the source tree.
-
-    Raises:
-        ConfigError: if it is in neither.
-
-    Example:
-        >>> (bundle_folder() / "configs" / "train.yaml").is_file()
-        True
-    """
-    found = next((f for f in (_PACKAGE / "bundles" / name, _PACKAGE.parent / "bundles" / name) if f.is_dir()), None)
-    if found is None:
-        raise ConfigError("bundle not found", path=_PACKAGE / "bundles" / name, hint="install the package again")
-    return found
 
 
 def user_cache() -> Path:

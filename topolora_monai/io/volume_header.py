@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError, DataError
-from topolora_monai.extras import import_extra
 
 __all__ = ["DAMAGE", "Header", "decoding", "not_grey", "require_itk", "three_axes", "volume_state"]
 
@@ -88,7 +88,12 @@ def require_itk(path: Path) -> Any:
     Raises:
         ConfigError: if it is not installed.
     """
-    return import_extra("itk", "dicom", "DICOM, NRRD or MetaImage", path)
+    try:
+        return importlib.import_module("itk")
+    except ImportError as error:
+        raise ConfigError(
+            "DICOM, NRRD and MetaImage need ITK", path=path, hint="install it again: pip install itk-io"
+        ) from error
 
 
 def volume_state(path: str | Path) -> tuple[tuple[str, int, int], ...]:

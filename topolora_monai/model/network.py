@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from topolora_monai.adapters import AdaptationConfig, adapt, load_adapter, merge, read_spec
+from topolora_monai.adapters import AdaptationConfig, adapt, base_weights, load_adapter, merge, read_spec
 from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.networks import build_network
@@ -29,14 +29,15 @@ def adapted_network(
 
     Args:
         adapter: an adapter file.
-        weights: the base checkpoint that it was trained on; None if that started from random weights.
+        weights: the base checkpoint that it was trained on; None takes :func:`~topolora_monai.adapters.base_weights`.
         merged: fold into the base what can be folded. Dropout is gone then.
         **network: arguments of :func:`~topolora_monai.networks.build_network` in place of the model's own.
 
     Raises:
         AdapterFileError, CheckpointError: if the adapter or ``weights`` cannot be used, or they do not belong together.
     """
-    base = build_as_stored(read_spec(adapter), adapter, weights=weights, **network)
+    used = base_weights(adapter) if weights is None else weights
+    base = build_as_stored(read_spec(adapter), adapter, weights=used, **network)
     adapted = load_adapter(base, adapter).network
     return (merge(adapted) if merged else adapted).requires_grad_(False).eval()
 

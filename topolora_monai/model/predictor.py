@@ -136,8 +136,8 @@ class Predictor:
 
         Args:
             file: the adapter.
-            weights: the base checkpoint it was trained on, a path or the name of a fetched one; None if it started
-                from random weights.
+            weights: the base checkpoint it was trained on, a path or the name of a fetched one; None takes
+                :func:`~topolora_monai.adapters.base_weights`.
             dropout_passes: as of the class, as are further options.
             **options: see there.
 

@@ -7,7 +7,9 @@ from topolora_monai.weights.known import (
     KnownCheckpoint,
     fetch_checkpoint,
     find_checkpoint,
+    published_name,
     weights_folder,
+    weights_record,
 )
 from topolora_monai.weights.layouts import base_layout, detect_network, summarise_names
 from topolora_monai.weights.loading import (
@@ -32,8 +34,10 @@ __all__ = [
     "fingerprint",
     "load_base_weights",
     "matching_state",
+    "published_name",
     "read_checkpoint",
     "summarise_names",
     "verify_checkpoint",
     "weights_folder",
+    "weights_record",
 ]
