@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from topolora_monai.data import Benchmark, Item, SegmentationData, Verification
     from topolora_monai.data.verification import SplitFacts
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "open_named", "with_dataset"]
 
 _SHOWN_NOTES = 20
 
@@ -37,22 +37,23 @@ def add_commands(commands: Any) -> None:
     download.add_argument("dataset_dir", type=Path)
     download.set_defaults(run=_download)
 
-    verify = _with_dataset(data, "verify", "open every file and name every defect; exit status 1 if there is one")
+    verify = with_dataset(data, "verify", "open every file and name every defect; exit status 1 if there is one")
     verify.add_argument("--all_notes", action="store_true", help=f"show more than {_SHOWN_NOTES} notes")
     verify.set_defaults(run=_verify)
 
-    prepare = _with_dataset(data, "prepare", "write a MONAI datalist")
+    prepare = with_dataset(data, "prepare", "write a MONAI datalist")
     prepare.add_argument("--out", type=Path, required=True, help="JSON file to write")
     prepare.set_defaults(run=_prepare)
 
-    preview = _with_dataset(data, "preview", "draw a contact sheet with outlines of the masks")
+    preview = with_dataset(data, "preview", "draw a contact sheet with outlines of the masks")
     preview.add_argument("--out", type=Path, required=True, help="PNG file to write")
     preview.add_argument("--split", default="training", choices=["training", "validation", "test"])
     preview.add_argument("--count", type=int, default=20, help="number of images, evenly over the split")
     preview.set_defaults(run=_preview)
 
 
-def _with_dataset(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+def with_dataset(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    """A subcommand that takes a data set by name and folder, with what chooses of it."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=help_text)
     command.add_argument("dataset_name", help="see `topolora data list`, or folder")
     command.add_argument("dataset_dir", type=Path, help="its folder, or a list file")
@@ -67,7 +68,8 @@ def _with_dataset(commands: Any, name: str, help_text: str) -> argparse.Argument
     return command
 
 
-def _open(options: argparse.Namespace) -> SegmentationData:
+def open_named(options: argparse.Namespace) -> SegmentationData:
+    """The data set that such a subcommand was given."""
     from topolora_monai.data import open_dataset  # noqa: PLC0415 - importing torch takes seconds
 
     keys = ("split_scheme", "annotator", "folds", "fold", "group_pattern", "classes", "ignore")
@@ -137,7 +139,7 @@ def _download(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from topolora_monai.data import Benchmark, verify  # noqa: PLC0415
 
-    data = _open(options)
+    data = open_named(options)
     legal = isinstance(data, Benchmark) and data.facts.blank_is_legal
     result = verify(data, blank_is_legal=legal, progress=True)
     show_table(_split_table(result))
@@ -192,7 +194,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from topolora_monai.io.atomic import writing  # noqa: PLC0415
     from topolora_monai.io.json_files import write_json  # noqa: PLC0415
 
-    data = _open(options)
+    data = open_named(options)
     content: dict[str, Any] = {**data.describe(), "labels": list(data.classes)}
     content |= {split: _entries(data.items(split)) for split in SPLITS}
     with writing(options.out, "the datalist", "choose another --out"):
@@ -215,7 +217,7 @@ def _preview(options: argparse.Namespace) -> int:
 
     if options.count < 1:
         raise ConfigError("count must be at least 1", found=options.count)
-    data = _open(options)
+    data = open_named(options)
     items = data.items(options.split)
     step = max(1, len(items) // options.count)
     chosen = items[::step][: options.count]

@@ -1,0 +1,31 @@
+"""``topolora plan``: settings of a training that fit the data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from topolora_monai.cli.data import open_named, with_dataset
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the subcommand to a parser."""
+    plan = with_dataset(commands, "plan", "measure a training split, and write the settings that fit it")
+    plan.add_argument("--network_name", default="vit_b", help="network to train; vit_b if not given")
+    plan.add_argument("--out", type=Path, help="YAML file to write, to be edited and given to the training")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from topolora_monai.planning import fingerprint, fit_plan, plan_text, write_plan  # noqa: PLC0415 - loads torch
+
+    plan = fit_plan(fingerprint(open_named(options)), options.network_name)
+    if options.out is None:
+        print(plan_text(plan), end="")
+        return 0
+    write_plan(plan, options.out)
+    print(f"written to {options.out}: crops of {plan.crop_size} px at {plan.image_size} px, {plan.sampling} sampling")
+    return 0

@@ -1,0 +1,17 @@
+"""What the data ask for: figures of a training split, and the settings that follow from them."""
+
+from topolora_monai.planning.files import plan_text, read_plan, write_plan
+from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint, fingerprint
+from topolora_monai.planning.plan import Plan, Sampling, fit_plan
+
+__all__ = [
+    "ClassFigures",
+    "Fingerprint",
+    "Plan",
+    "Sampling",
+    "fingerprint",
+    "fit_plan",
+    "plan_text",
+    "read_plan",
+    "write_plan",
+]
