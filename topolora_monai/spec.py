@@ -193,6 +193,7 @@ class TrainingRecipe:
         matching_loss: whether networks that predict a set of masks were trained with their own loss instead.
         epochs: passes over the training images.
         crops_per_image: of each image in an epoch.
+        sampling: where they are cut, ``"uniform"`` or ``"foreground"``.
         batch_size: crops in a step of one process.
         accumulation_steps: batches in a step of the optimiser.
         processes: that trained together.
@@ -223,6 +224,7 @@ class TrainingRecipe:
     matching_loss: bool | None = _maybe(_SWITCH)
     epochs: int | None = _maybe(_COUNT)
     crops_per_image: int | None = _maybe(_COUNT)
+    sampling: str | None = _maybe(_rule("uniform or foreground", lambda value: value in ("uniform", "foreground")))
     batch_size: int | None = _maybe(_COUNT)
     accumulation_steps: int | None = _maybe(_COUNT)
     processes: int | None = _maybe(_COUNT)

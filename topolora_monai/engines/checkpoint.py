@@ -31,9 +31,12 @@ from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 from topolora_monai.parsing import parse_bool
 
-__all__ = ["RunCheckpoint"]
+__all__ = ["LAST_STATE", "RunCheckpoint"]
 
 _logger = logging.getLogger(__name__)
+
+LAST_STATE = "last.pt"
+"""Name of the last state in a run's folder."""
 
 _STATE = {
     "recipe": dict,
@@ -124,7 +127,7 @@ class RunCheckpoint:
     @property
     def last(self) -> Path:
         """File of the last state."""
-        return self.folder / "last.pt"
+        return self.folder / LAST_STATE
 
     @property
     def adapter(self) -> Path:

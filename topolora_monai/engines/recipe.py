@@ -52,6 +52,7 @@ _IDS = {
     "matching_loss": "loss#loss#matching",
     "epochs": "epochs",
     "crops_per_image": "crops_per_image",
+    "sampling": "sampling",
     "batch_size": "batch_size",
     "accumulation_steps": "accumulation_steps",
     "learning_rate": "learning_rate",
@@ -80,6 +81,7 @@ class Recipe:
         elsewhere: ids that say where things are, or how fast they are done; not compared, nor what is in them.
         may_change: top-level ids that a run may be taken up with other values of, since they matter only for the
             epochs to come.
+        measured: ids whose values come from the data: what refers to one of them counts by its value.
 
     Raises:
         ConfigError: where no configuration is being resolved.
@@ -91,10 +93,13 @@ class Recipe:
         ['epochs', 'lr', 'recipe#_target_']
     """
 
-    def __init__(self, elsewhere: Sequence[str] = (), may_change: Sequence[str] = ()) -> None:
+    def __init__(
+        self, elsewhere: Sequence[str] = (), may_change: Sequence[str] = (), measured: Sequence[str] = ()
+    ) -> None:
         self._parser: ConfigParser = caller(ConfigParser)
         self._left_out = (*(part.replace(ID_SEP_KEY, "#") for part in elsewhere), *_SECTIONS)
         self.may_change = tuple(may_change)
+        self._measured = tuple(measured)
 
     def settings(self) -> Settings:
         """What is compared; texts, numbers, lists and mappings of these.
@@ -109,6 +114,8 @@ class Recipe:
         for name in self._parser.get():
             if not self._is_left_out(name) and _is_plain(values.get(name, ...)):
                 found.setdefault(name, {"text": _plain_text(self._parser[name])})["value"] = _normal(values[name])
+                if any(f"@{id_}." in str(self._parser[name]) for id_ in self._measured):
+                    found[name]["text"] = found[name]["value"]
         return found
 
     def remembered(self, processes: int) -> TrainingRecipe:

@@ -3,12 +3,16 @@
 from topolora_monai.planning.files import plan_text, read_plan, write_plan
 from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint, fingerprint
 from topolora_monai.planning.plan import Plan, Sampling, fit_plan
+from topolora_monai.planning.run import RunPlan, check_plans, check_sampling
 
 __all__ = [
     "ClassFigures",
     "Fingerprint",
     "Plan",
+    "RunPlan",
     "Sampling",
+    "check_plans",
+    "check_sampling",
     "fingerprint",
     "fit_plan",
     "plan_text",

@@ -6,18 +6,19 @@ import difflib
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
 from topolora_monai.errors import ConfigError, first_line
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import require_file
-from topolora_monai.planning.plan import PLAN_IDS, Plan, Sampling, network_stride
+from topolora_monai.planning.plan import PLAN_IDS, SAMPLINGS, Plan, network_stride
 
-__all__ = ["plan_text", "read_plan", "write_plan"]
+__all__ = ["HEADING", "plan_text", "read_plan", "write_plan"]
 
-_HEADING = "# topolora plan"
+HEADING = "# topolora plan"
+"""How the file of a plan begins."""
 _WIDTH = 118
 _ZOOMS = (1 / 16, 16)
 
@@ -25,7 +26,8 @@ _ZOOMS = (1 / 16, 16)
 def plan_text(plan: Plan) -> str:
     """The file's text."""
     lines = [
-        f"{_HEADING}, for {plan.network_name}. Edit it, and train with --config_file \"['configs/train.yaml','PLAN']\""
+        f"{HEADING} for {plan.network_name}: edit it, and give it to a training after the recipe's own file,",
+        "#   --config_file \"['configs/train.yaml','PLAN.yaml']\"",
     ]
     for sentence in plan.found:
         lines += _comment(sentence)
@@ -109,7 +111,7 @@ def _value(node: yaml.Node) -> Any:
 def _words(id_: str, value: Any) -> str | None:
     """What the value should have been; None if it is."""
     if id_ == "sampling":
-        return None if value in get_args(Sampling) else " or ".join(get_args(Sampling))
+        return None if value in SAMPLINGS else " or ".join(SAMPLINGS)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if id_ == "learning_rate":
         return None if number and 0 < value < 1 else "a number above 0 and below 1, such as 5.0e-4"

@@ -15,7 +15,7 @@ from skimage.measure import block_reduce
 from skimage.morphology import skeletonize
 
 from topolora_monai.data.depth import bits_for, item_maximum
-from topolora_monai.data.items import Item
+from topolora_monai.data.items import Item, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import LabelValues, image_kind, numbered
@@ -146,6 +146,7 @@ def fingerprint(
     counts = [_Counts(name) for name in names]
     sizes, ranges, empty, occupied = [], [], 0, []
     for number, item in zip(drawn, chosen, strict=True):
+        check_item(item, values)
         sample = load(item)
         masks: _Mask = sample["label"].numpy() > 0
         sizes.append((masks.shape[1], masks.shape[2]))

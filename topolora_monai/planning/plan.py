@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.registry import NETWORK_NAMES
 from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint
 
-__all__ = ["OVERLAP_ID", "PLAN_IDS", "Plan", "Sampling", "fit_plan", "largest_zoom", "network_stride"]
+__all__ = ["OVERLAP", "PLAN_IDS", "SAMPLINGS", "Plan", "Sampling", "fit_plan", "largest_zoom", "network_stride"]
 
 Sampling = Literal["uniform", "foreground"]
 """Where crops are cut: anywhere, or half of them around a pixel of the foreground."""
-
-OVERLAP_ID = "validate#inferer#inferer#overlap"
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 
 PLAN_IDS: Mapping[str, str] = {
     "image_size": "image_size",
     "crop_size": "crop_size",
     "sampling": "sampling",
-    OVERLAP_ID: "overlap",
+    "validate#inferer#inferer#overlap": "overlap",
     "batch_size": "batch_size",
     "epochs": "epochs",
     "crops_per_image": "crops_per_image",
@@ -37,7 +36,8 @@ _MOST_ZOOM = 4.0
 _GRID = 64
 _CROP_GRID = 16
 _BATCH = 2
-_OVERLAP = 0.25
+OVERLAP = 0.25
+"""Of tiles, in every plan."""
 _RARE = 2 / 3
 _EPOCHS = (5, 30)
 _CROPS = 6000
@@ -121,15 +121,6 @@ class Plan:
         """Pixels of the network's input for one of the image."""
         return self.image_size / self.crop_size
 
-    def crop_size_at(self, image_size: int) -> int:
-        """Side of crops that keeps the plan's zoom at another input size.
-
-        Example:
-            >>> Plan("vit_t", 768, 192, "uniform", 0.25, 2, 30, 4, 5e-4).crop_size_at(512)
-            128
-        """
-        return max(1, round(self.crop_size * image_size / self.image_size))
-
     def values(self) -> dict[str, int | float | str]:
         """By the ids of ``train.yaml``."""
         return {id_: getattr(self, name) for id_, name in PLAN_IDS.items()}
@@ -202,7 +193,7 @@ def fit_plan(figures: Fingerprint, network_name: str = "vit_b") -> Plan:
         image_size=crop_size if baseline else image_size,
         crop_size=crop_size,
         sampling=sampling,
-        overlap=_OVERLAP,
+        overlap=OVERLAP,
         batch_size=batch_size,
         epochs=epochs,
         crops_per_image=crops_per_image,
