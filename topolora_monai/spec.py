@@ -27,7 +27,16 @@ from topolora_monai.networks.segmenter import Fit
 from topolora_monai.transforms import GreenClahed, LoadItem, RefinedLeed
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
-__all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "RecipeName", "Schedule", "ThresholdBy", "TrainingRecipe"]
+__all__ = [
+    "MODEL_FORMAT",
+    "ModelSpec",
+    "Protocol",
+    "RecipeName",
+    "Sampling",
+    "Schedule",
+    "ThresholdBy",
+    "TrainingRecipe",
+]
 
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
@@ -35,6 +44,8 @@ ThresholdBy = Literal["dice", "cldice"]
 """What a stored threshold is best for."""
 RecipeName = Literal["topolora", "published", "conv_lora", "published_conv_lora"]
 """The packaged bundle's ways to train."""
+Sampling = Literal["uniform", "foreground"]
+"""Where crops are cut: anywhere, or half of them around a pixel of the foreground."""
 Schedule = Literal["cosine", "polynomial"]
 """How the learning rate falls."""
 
@@ -224,7 +235,7 @@ class TrainingRecipe:
     matching_loss: bool | None = _maybe(_SWITCH)
     epochs: int | None = _maybe(_COUNT)
     crops_per_image: int | None = _maybe(_COUNT)
-    sampling: str | None = _maybe(_rule("uniform or foreground", lambda value: value in ("uniform", "foreground")))
+    sampling: Sampling | None = _maybe(_choice(Sampling))
     batch_size: int | None = _maybe(_COUNT)
     accumulation_steps: int | None = _maybe(_COUNT)
     processes: int | None = _maybe(_COUNT)

@@ -16,9 +16,9 @@ from topolora_monai.planning import RunPlan, check_sampling
 from topolora_monai.planning import run as planning_run
 
 PLANNED = ("image_size", "crop_size", "epochs", "crops_per_image", "validate#inferer#inferer#overlap")
-FEW = {
-    key: value for key, value in SMALL.items() if key not in PLANNED
-} | {"epochs": 1, "crops_per_image": 1, "image_size": 64, "validate#inferer#inferer#overlap": 0.0, "tracker#trackers": []}  # fmt: skip
+FEW = {key: value for key, value in SMALL.items() if key != "crop_size"} | {
+    "epochs": 1, "tracker#trackers": [],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def test_train_yaml_starts_from_it_and_what_is_given_wins(folder):
         planned[name] = parsed_text(name)
     get = planned.get_parsed_content
     plan = get("plan")
-    assert (get("image_size"), get("crop_size")) == (plan.image_size, plan.crop_size) == (128, 64)
+    assert (get("image_size"), get("crop_size")) == (plan.image_size, plan.crop_size) == (256, 64)
     assert (get("batch_size"), get("sampling"), get("epochs")) == (2, "uniform", 30)
     given = parsed("train.yaml", **options, crop_size=48)
     assert given.get_parsed_content("crop_size") == 48
-    scaled = parsed("train.yaml", **options, image_size=256, crop_size=parsed_text("crop_size"))
-    assert scaled.get_parsed_content("crop_size") == 128  # the plan's zoom
+    scaled = parsed("train.yaml", **options, image_size=128, crop_size=parsed_text("crop_size"))
+    assert scaled.get_parsed_content("crop_size") == 32  # the plan's zoom
 
 
 def parsed_text(name):
@@ -69,7 +69,6 @@ def test_nothing_is_measured_where_all_is_given(folder, monkeypatch):
     monkeypatch.setattr(planning_run, "fingerprint", lambda *args, **options: pytest.fail("measured"))
     given = {"batch_size": 2, "learning_rate": 1e-3, "sampling": "foreground"}
     get = parsed("train.yaml", dataset_name="folder", dataset_dir=str(folder), **given).get_parsed_content
-    get("initialize")  # expressions, not run
     crop = get("train#preprocessing").transforms[2]
     assert type(crop).__name__ == "RandForegroundCropd"
     assert get("plan").overlap == 0.25
@@ -80,24 +79,25 @@ def test_a_run_keeps_its_plan_and_goes_on_by_it(folder, tmp_path):
     training(folder, output_dir=out).run()
     stored = yaml.safe_load((tmp_path / "run/plan.yaml").read_text())
     record = json.loads((tmp_path / "run/training.json").read_text())
-    assert (stored["crop_size"], record["crop_size"], record["plan"]["crop_size"]) == (32, 32, 32)
+    assert (stored["crop_size"], record["crop_size"], record["plan"]["crop_size"]) == (16, 16, 16)
     assert "given to the run" in (tmp_path / "run/plan.yaml").read_text()
     assert "px wide" in record["plan"]["reasons"]["crop_size"]
+    assert "the zoom is kept" in record["plan"]["reasons"]["crop_size"]
     before = (tmp_path / "run/plan.yaml").read_bytes()
     again = training(folder, output_dir=out, epochs=2)
     again.run()
     assert (tmp_path / "run/plan.yaml").read_bytes() == before
 
-    edited = before.decode().replace("crop_size: 32", "crop_size: 48")
+    edited = before.decode().replace("crop_size: 16", "crop_size: 48")
     (tmp_path / "run/plan.yaml").write_text(edited)
     said = refused(folder, output_dir=out)
-    assert "--crop_size 48, was 32" in said
+    assert "--crop_size 48, was 16" in said
 
 
 def test_a_plan_is_an_overlay_and_its_errors_name_the_line(folder, tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     assert main(["plan", "folder", str(folder), "--network_name", "vit_tiny_test", "--out", str(path)]) == 0
-    assert "crops of 64 px at 128 px, uniform sampling" in capsys.readouterr().out
+    assert "crops of 64 px at 256 px, uniform sampling" in capsys.readouterr().out
     assert main(["plan", "folder", str(folder), "--network_name", "vit_tiny_test"]) == 0
     assert capsys.readouterr().out == path.read_text()
     path.write_text(re.sub("crop_size: .*", "crop_size: -3", path.read_text()))

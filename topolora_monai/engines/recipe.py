@@ -177,6 +177,7 @@ def training_workflow(
     """
     recipe = spec.recipe or TrainingRecipe(name="topolora" if spec.protocol == "native" else spec.protocol)
     settings = recipe.to_dict()
+    settings.setdefault("sampling", "uniform")  # as all were trained before there was a choice
     settings["accumulation_steps"] = (recipe.accumulation_steps or 1) * (recipe.processes or 1)
     pairs: dict[str, Any] = {id_: settings[name] for name, id_ in _IDS.items() if name in settings}
     pairs |= {id_: getattr(spec, name) for name, id_ in _MODEL_IDS.items()}

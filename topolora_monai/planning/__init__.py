@@ -2,7 +2,7 @@
 
 from topolora_monai.planning.files import plan_text, read_plan, write_plan
 from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint, fingerprint
-from topolora_monai.planning.plan import Plan, Sampling, fit_plan
+from topolora_monai.planning.plan import Plan, fit_plan
 from topolora_monai.planning.run import RunPlan, check_plans, check_sampling
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Fingerprint",
     "Plan",
     "RunPlan",
-    "Sampling",
     "check_plans",
     "check_sampling",
     "fingerprint",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.registry import NETWORK_NAMES
 from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint
+from topolora_monai.spec import Sampling
 
-__all__ = ["OVERLAP", "PLAN_IDS", "SAMPLINGS", "Plan", "Sampling", "fit_plan", "largest_zoom", "network_stride"]
+__all__ = ["OVERLAP", "PLAN_IDS", "SAMPLINGS", "Plan", "fit_plan", "largest_zoom", "network_stride"]
 
-Sampling = Literal["uniform", "foreground"]
-"""Where crops are cut: anywhere, or half of them around a pixel of the foreground."""
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
+"""Where crops are cut."""
 
 PLAN_IDS: Mapping[str, str] = {
     "image_size": "image_size",

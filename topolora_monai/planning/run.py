@@ -104,8 +104,14 @@ class RunPlan:
         planned = self.__dict__.get("_measured")
         reasons = dict(planned.reasons) if planned else {}
         for name, value in values.items():
-            if not planned or getattr(planned, name) != value:
-                reasons[name] = "the run's own plan" if self._read.get(name) == value else "given to the run"
+            if self._read.get(name) == value:
+                reasons[name] = "the run's own plan"
+            elif planned and name == "crop_size" and value == self.crop_size_at(values["image_size"]):
+                reasons[name] += f" (planned for image_size {planned.image_size}; the zoom is kept)" * (
+                    values["image_size"] != planned.image_size
+                )
+            elif not planned or getattr(planned, name) != value:
+                reasons[name] = "given to the run"
         self._in_force = Plan(
             network_name=self.network_name, reasons=reasons, found=planned.found if planned else (), **values
         )
