@@ -112,8 +112,8 @@ def test_another_format_names_the_version_to_use(version):
         ("speckle_looks", "@x"), ("loss_weights", {"$x": 1.0}), ("loss_weights", {"bce": "$1"}),
         ("loss_weights", {"bce": -1}), ("loss_ramps", {"cldice": 2}), ("skeleton", "%x"), ("skeleton_iterations", 1e9),
         ("loss_smooth", 0), ("matching_loss", "true"), ("epochs", 0), ("batch_size", 2.5), ("processes", 10**9),
-        ("sampling", "$x"), ("learning_rate", float("inf")), ("weight_decay", "$0"), ("schedule", "$x"), ("warmup_fraction", 2),
-        ("max_grad_norm", -1), ("calibrate", 1),
+        ("learning_rate", float("inf")), ("weight_decay", "$0"), ("schedule", "$x"), ("warmup_fraction", 2),
+        ("max_grad_norm", -1), ("calibrate", 1), ("sampling", "$x"),
     ],
 )  # fmt: skip
 def test_nothing_that_a_recipe_says_becomes_code(name, value):

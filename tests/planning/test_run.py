@@ -35,7 +35,7 @@ def training(folder, *files, **options):
 
 def refused(*arguments, **options) -> str:
     with pytest.raises(Exception) as caught:
-        training(*arguments, **options)
+        training(*arguments, **options).run()
     error = caught.value
     while error is not None and not isinstance(error, TopoLoRAError):
         error = error.__cause__
