@@ -13,6 +13,7 @@ from tests.processes import run_module
 from topolora_monai.cli import main
 
 DATA = (ROOT / "docs/data.md").read_text()
+PLANNING = (ROOT / "docs/planning.md").read_text()
 METHODS = (ROOT / "docs/methods.md").read_text()
 TOPOLOGY = (ROOT / "docs/topology.md").read_text()
 
@@ -31,6 +32,15 @@ def test_data_commands_run_as_printed(tmp_path, monkeypatch, capsys):
         assert main(words[1:]) == 0, capsys.readouterr()
     assert (tmp_path / "preview.png").is_file()
     assert (tmp_path / "drive.json").is_file()
+
+
+def test_planning_commands_run_as_printed(tmp_path, monkeypatch, capsys):
+    draw("drive", tmp_path / "DRIVE")
+    monkeypatch.chdir(tmp_path)
+    for words in printed_commands(PLANNING):
+        assert words[:2] == ["topolora", "plan"]
+        assert main(words[1:]) == 0
+    assert capsys.readouterr().out.endswith((tmp_path / "plan.yaml").read_text())
 
 
 def test_method_commands_run_as_printed(tmp_path, fake_drive):

@@ -19,6 +19,7 @@ LAYERS = (
     {"adapters"},
     {"model"},
     {"engines"},
+    {"planning"},
     {"annotation", "reports", "release", "export"},
     {"cli", "label_app"},
 )

@@ -11,7 +11,7 @@ from topolora_monai.model import MODEL_FORMAT, ModelSpec, TrainingRecipe
 REQUIRED = {"network_name": "vit_t", "base_sha256": 64 * "a", "adaptation": {"preset": "lora"}, "package_version": "1"}
 HEADER = {"format": MODEL_FORMAT, **REQUIRED}
 EVERYTHING = {
-    "image_size": 768, "crop_size": 192, "in_channels": 4, "out_channels": 2, "fit": "squash",
+    "image_size": 768, "crop_size": 192, "overlap": 0.25, "in_channels": 4, "out_channels": 2, "fit": "squash",
     "multiclass_head": "token_set", "mask_tokens": 20, "labels": ["background", "$100 notes", "@home"],
     "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
     "bits": 12, "ignore": 255, "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25,
@@ -24,7 +24,8 @@ EVERYTHING = {
         "name": "conv_lora", "modality": "sar", "elastic_magnitude": 0.0,
         "speckle_looks": [1.0, 4.0], "loss_weights": {"structure": 1.0, "bce": 0.0}, "loss_ramps": {"cldice": 0.5},
         "skeleton": "topology_preserving", "skeleton_iterations": 5, "loss_smooth": 1e-6, "matching_loss": False,
-        "epochs": 3, "crops_per_image": 4, "batch_size": 2, "accumulation_steps": 2, "processes": 2,
+        "epochs": 3, "crops_per_image": 4, "sampling": "foreground", "batch_size": 2, "accumulation_steps": 2,
+        "processes": 2,
         "learning_rate": 1e-4, "weight_decay": 0.0, "schedule": "polynomial", "warmup_fraction": 0.1,
         "max_grad_norm": 1.0, "calibrate": True,
     },
@@ -52,10 +53,10 @@ def test_required_entries_alone_get_the_defaults():
 
 
 def test_what_later_versions_add_is_kept():
-    spec = read(overlap=0.5, threshold=None)
-    assert spec.further == {"overlap": 0.5}
+    spec = read(shadows=0.5, threshold=None)
+    assert spec.further == {"shadows": 0.5}
     assert spec.threshold == 0.5
-    assert spec.to_header()["overlap"] == 0.5
+    assert spec.to_header()["shadows"] == 0.5
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -67,6 +68,7 @@ def test_nothing_goes_without_the_required(name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("overlap", 1), ("overlap", -0.1), ("overlap", "$x"),
         ("image_size", 15), ("image_size", 8193), ("image_size", 10**400), ("crop_size", 1), ("crop_size", 10**9),
         ("crop_size", False), ("in_channels", 0), ("in_channels", 1025), ("out_channels", 10**9), ("mask_tokens", 0),
         ("mask_tokens", 10**6), ("fit", "stretch"), ("fit", ["pad"]), ("multiclass_head", "$x"), ("activation", "relu"),
@@ -114,7 +116,7 @@ def test_another_format_names_the_version_to_use(version):
         ("loss_weights", {"bce": -1}), ("loss_ramps", {"cldice": 2}), ("skeleton", "%x"), ("skeleton_iterations", 1e9),
         ("loss_smooth", 0), ("matching_loss", "true"), ("epochs", 0), ("batch_size", 2.5), ("processes", 10**9),
         ("learning_rate", float("inf")), ("weight_decay", "$0"), ("schedule", "$x"), ("warmup_fraction", 2),
-        ("max_grad_norm", -1), ("calibrate", 1),
+        ("max_grad_norm", -1), ("calibrate", 1), ("sampling", "$x"),
     ],
 )  # fmt: skip
 def test_nothing_that_a_recipe_says_becomes_code(name, value):

@@ -135,7 +135,7 @@ def test_help_is_the_configuration_itself(capsys):
     listed = {
         setting.name: setting for settings in settings_of(CONFIGS / "train.yaml").values() for setting in settings
     }
-    assert listed["epochs"].default == "30"
+    assert listed["epochs"].default == listed["crop_size"].default == "by the data"
     assert listed["dataset_name"].meaning == "`topolora data list` names them all"
     assert listed["crop_size"].meaning.endswith("its ratio to image_size is the zoom")
     assert listed["network_name"].meaning.endswith("mask2former_swin_t, dynunet, little_wnet")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from topolora_monai.metrics import ClDiceMetric
     from topolora_monai.model.predictor import Predictor
     from topolora_monai.networks import build_network
+    from topolora_monai.planning.plan import plan  # likewise
     from topolora_monai.spec import ModelSpec
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "load_adapter",
     "merge",
     "open_dataset",
+    "plan",
     "preset_config",
     "save_adapter",
 ]
@@ -70,6 +72,7 @@ _HOMES = {
     "metrics": ("ClDiceMetric",),
     "model.predictor": ("Predictor",),
     "networks": ("build_network",),
+    "planning": ("plan",),
     "spec": ("ModelSpec",),
 }
 """Public names by the module that they come from; importing any but the errors takes seconds."""

@@ -24,7 +24,16 @@ from topolora_monai.networks.segmenter import Fit
 from topolora_monai.transforms import GreenClahed, LoadItem, RefinedLeed
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
-__all__ = ["MODEL_FORMAT", "ModelSpec", "Protocol", "RecipeName", "Schedule", "ThresholdBy", "TrainingRecipe"]
+__all__ = [
+    "MODEL_FORMAT",
+    "ModelSpec",
+    "Protocol",
+    "RecipeName",
+    "Sampling",
+    "Schedule",
+    "ThresholdBy",
+    "TrainingRecipe",
+]
 
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
@@ -32,6 +41,8 @@ ThresholdBy = Literal["dice", "cldice"]
 """What a stored threshold is best for."""
 RecipeName = Literal["topolora", "published", "conv_lora", "published_conv_lora"]
 """The packaged bundle's ways to train."""
+Sampling = Literal["uniform", "foreground"]
+"""Where crops are cut: anywhere, or half of them around a pixel of the foreground."""
 Schedule = Literal["cosine", "polynomial"]
 """How the learning rate falls."""
 
@@ -111,6 +122,7 @@ _LOOKS = _Rule(
     lambda found: tuple(found) if type(found) is list else found,
 )
 _CROP_SIDE = _SIDE._replace(holds=lambda value: (_is_number(value) and value == 0) or _SIDE.holds(value))
+_OVERLAP = _Rule("0 or more and less than 1", lambda value: _is_number(value, 0) and value < 1)
 
 _Channels = Annotated[int, _whole(1, _MOST_CHANNELS)]
 _Count = Annotated[int, _whole(1, 1_000_000)]
@@ -174,6 +186,7 @@ class TrainingRecipe:
         matching_loss: whether networks that predict a set of masks were trained with their own loss instead.
         epochs: passes over the training images.
         crops_per_image: of each image in an epoch.
+        sampling: where they are cut, ``"uniform"`` or ``"foreground"``.
         batch_size: crops in a step of one process.
         accumulation_steps: batches in a step of the optimiser.
         processes: that trained together.
@@ -202,6 +215,7 @@ class TrainingRecipe:
     matching_loss: bool | None = None
     epochs: _Count | None = None
     crops_per_image: _Count | None = None
+    sampling: Sampling | None = None
     batch_size: _Count | None = None
     accumulation_steps: _Count | None = None
     processes: _Count | None = None
@@ -258,6 +272,7 @@ class ModelSpec:
         image_size: side in pixels at which the image encoder works, 16 to 8192.
         crop_size: side of tiles in pixels of the image, 16 to 8192; 0 takes ``image_size``. The two's ratio is the
             zoom.
+        overlap: of the tiles that it was validated with, as a share of their side, less than 1.
         in_channels: of images, 1 to 1024.
         out_channels: classes without the background, 1 to 1024.
         fit, multiclass_head, mask_tokens: of :func:`~topolora_monai.networks.build_network`.
@@ -306,6 +321,7 @@ class ModelSpec:
     format: Annotated[int, _whole(MODEL_FORMAT, MODEL_FORMAT)] = MODEL_FORMAT
     image_size: Annotated[int, _SIDE] = 1024
     crop_size: Annotated[int, _CROP_SIDE] = 0
+    overlap: Annotated[float, _OVERLAP] = 0.5
     in_channels: _Channels = 3
     out_channels: _Channels = 1
     fit: Fit = "pad"

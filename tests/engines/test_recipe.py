@@ -11,6 +11,7 @@ from topolora_monai.engines import training_workflow
 from topolora_monai.model import TrainingRecipe
 from topolora_monai.networks import build_network
 from topolora_monai.packaged import bundle_folder
+from topolora_monai.planning import Plan
 
 SAR = {
     "modality": "sar", "scaling#pixel_values": "db", "model#in_channels": 2, "train#speckle#looks": [2.0, 4.0],
@@ -33,11 +34,16 @@ class Data:
         return {"dataset": "none"}
 
 
+PLAN = Plan("vit_tiny_test", 256, 128, "foreground", 0.25, 2, 30, 4, 2e-3)
+
+
 def trained(*overlays, **settings):
-    """What a run of the bundle would remember."""
+    """What a run of the bundle would remember, by a plan that nobody has to measure."""
     parser = ConfigParser()
     parser.read_config([bundle_folder() / "configs" / name for name in ("train.yaml", *overlays)])
-    parser.update({"model#in_channels": 3, "modality": "optical", "classes": ["background", "thing"], **settings})
+    parser.update(
+        {"model#in_channels": 3, "modality": "optical", "classes": ["background", "thing"], "plan": PLAN, **settings}
+    )
     parser["probe"] = PROBE
     return parser.get_parsed_content("probe").remembered(settings.get("processes", 1))
 

@@ -68,7 +68,7 @@ class AnnotationSegmenter:
             ``in_channels``, ...; by default what the first adapter's says, with one class and threshold 0.5.
         device: that networks run on.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
-        overlap: of the tiles, in [0, 1); less is faster.
+        overlap: of the tiles, in [0, 1), less is faster; None takes that of each model's validation.
         cache_bytes: memory for embeddings.
         field_of_view: look for structures only in the lit disc of fundus photographs, which
             :func:`~topolora_monai.data.fields_of_view.field_of_view` finds in each picture; networks taught inside it
@@ -101,7 +101,7 @@ class AnnotationSegmenter:
         base: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
         precision: Precision | None = None,
-        overlap: float = 0.5,
+        overlap: float | None = None,
         cache_bytes: int = 1_000_000_000,
         field_of_view: bool = False,
     ) -> None:
@@ -254,7 +254,7 @@ class AnnotationSegmenter:
             content = content_digest(item)
         except OSError as error:
             raise DataError("image cannot be read", path=item["image"], found=error.strerror or error) from error
-        key = (content, model.digest, model.spec.crop_size, self.overlap)
+        key = (content, model.digest, model.spec.crop_size, model.predictor.overlap)
         embedding: ImageEmbedding = self.cache.get(key, lambda: self._embed(item, model))
         return embedding
 
@@ -274,7 +274,7 @@ class AnnotationSegmenter:
         guess = np.asarray(model.masks(probability).any(axis=0))
         contrast = local_contrast(np.asarray(loaded["image"], np.float32), guess)
         height, width = valid.shape
-        grid = TileGrid(height, width, model.spec.crop_size, self.overlap)
+        grid = TileGrid(height, width, model.spec.crop_size, model.predictor.overlap)
         return ImageEmbedding(
             plain_tensor(probability), plain_tensor(logits), contrast, valid, grid, recorder.features()
         )

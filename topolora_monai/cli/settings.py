@@ -14,6 +14,8 @@ __all__ = ["Setting", "settings_help", "settings_of", "split_words"]
 
 _GRAPH = "the graph"
 """Title of the part of a configuration that holds no settings of a run."""
+_MEASURED, _BY_THE_DATA = "$@plan.", "by the data"
+"""How the default begins of what a plan of the data gives, and what is shown for it."""
 _AUTOMATIC = "automatic"
 """What is shown for a default that only the configuration can compute."""
 _WIDTH, _INDENT = 110, 26
@@ -92,6 +94,8 @@ def _default(node: yaml.Node) -> str:
     text = str(node.value)
     if not text.startswith("$"):
         return "" if text == "null" else text.removeprefix("@")
+    if text.startswith(_MEASURED):
+        return _BY_THE_DATA
     if re.search(r"\w\.\w|\bif @\w+ and\b|[(\[]", text):  # computed by what only the configuration knows
         return _AUTOMATIC
     return " ".join(text[1:].replace("@", "").split())

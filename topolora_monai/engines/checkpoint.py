@@ -32,9 +32,12 @@ from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 from topolora_monai.parsing import parse_bool
 
-__all__ = ["RunCheckpoint"]
+__all__ = ["LAST_STATE", "RunCheckpoint"]
 
 _logger = logging.getLogger(__name__)
+
+LAST_STATE = "last.pt"
+"""Name of the last state in a run's folder."""
 
 _STATE = {
     "recipe": dict,
@@ -99,7 +102,7 @@ class RunCheckpoint:
         calibrate: bool = True,
     ) -> None:
         self.folder = Path(output_dir)
-        self.last, self.adapter = self.folder / "last.pt", self.folder / "adapter.safetensors"
+        self.last, self.adapter = self.folder / LAST_STATE, self.folder / "adapter.safetensors"
         self.adaptation = adaptation
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

@@ -45,6 +45,7 @@ _IDS = {
     "matching_loss": "loss#loss#matching",
     "epochs": "epochs",
     "crops_per_image": "crops_per_image",
+    "sampling": "sampling",
     "batch_size": "batch_size",
     "accumulation_steps": "accumulation_steps",
     "learning_rate": "learning_rate",
@@ -60,6 +61,7 @@ _MODEL_IDS = {
     **{name: f"model#{name}" for name in ("fit", "mask_tokens")},
     **{name: f"scaling#{name}" for name in ("percentiles", "value_range", "bits")},
     "threshold_by": "threshold_by",
+    "overlap": "validate#inferer#inferer#overlap",
 }
 """Ids there that a model's entries are put into; numbers, switches and known words alone."""
 
@@ -73,6 +75,7 @@ class Recipe:
         elsewhere: ids that say where things are, or how fast they are done; not compared, nor what is in them.
         may_change: top-level ids that a run may be taken up with other values of, since they matter only for the
             epochs to come.
+        measured: ids whose values come from the data: what refers to one of them counts by its value.
 
     Raises:
         ConfigError: where no configuration is being resolved.
@@ -84,10 +87,13 @@ class Recipe:
         ['epochs', 'lr', 'recipe#_target_']
     """
 
-    def __init__(self, elsewhere: Sequence[str] = (), may_change: Sequence[str] = ()) -> None:
+    def __init__(
+        self, elsewhere: Sequence[str] = (), may_change: Sequence[str] = (), measured: Sequence[str] = ()
+    ) -> None:
         self._parser: ConfigParser = caller(ConfigParser)
         self._left_out = (*(part.replace(ID_SEP_KEY, "#") for part in elsewhere), *_SECTIONS)
         self.may_change = tuple(may_change)
+        self._measured = tuple(measured)
 
     def settings(self) -> Settings:
         """What is compared; texts, numbers, lists and mappings of these.
@@ -100,6 +106,8 @@ class Recipe:
         for name in self._parser.get():
             if not self._is_left_out(name) and _is_plain(values.get(name, ...)):
                 found.setdefault(name, {"text": _plain(self._parser[name])})["value"] = _plain(values[name])
+                if any(f"@{id_}." in str(self._parser[name]) for id_ in self._measured):
+                    found[name]["text"] = found[name]["value"]
         return found
 
     def remembered(self, processes: int) -> TrainingRecipe:
@@ -150,6 +158,7 @@ def training_workflow(
     """
     recipe = spec.recipe or TrainingRecipe(name="topolora" if spec.protocol == "native" else spec.protocol)
     settings = recipe.to_dict()
+    settings.setdefault("sampling", "uniform")  # as all were trained before there was a choice
     settings["accumulation_steps"] = (recipe.accumulation_steps or 1) * (recipe.processes or 1)
     pairs: dict[str, Any] = {id_: settings[name] for name, id_ in _IDS.items() if name in settings}
     pairs |= {id_: getattr(spec, name) for name, id_ in _MODEL_IDS.items()}

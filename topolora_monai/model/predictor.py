@@ -72,7 +72,7 @@ class Predictor:
         network: its network; moved to the device, frozen, and put into evaluation mode.
         device: that it runs on; None takes a GPU if there is one.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
-        overlap: of neighbouring tiles, in [0, 1); less is faster.
+        overlap: of neighbouring tiles, in [0, 1), less is faster; None takes that of the model's validation.
         flip_axes: average over mirror images, along 0, 1 or 2 axes.
         dropout_passes: average over answers with dropout in the adapters, for each mirror image.
         uncertainty: tell how unsure it is, from these answers and mirror images; by default if there are passes. Scenes
@@ -103,7 +103,7 @@ class Predictor:
         *,
         device: str | torch.device | None = None,
         precision: Precision | None = None,
-        overlap: float = 0.5,
+        overlap: float | None = None,
         flip_axes: int = 0,
         dropout_passes: int = 0,
         uncertainty: bool | None = None,
@@ -115,15 +115,15 @@ class Predictor:
         # What could be trained is computed in another way, with other last bits.
         self.network = network.to(self.device).requires_grad_(False).eval()
         self.precision: Precision = precision or default_precision(self.device)
-        self.overlap = overlap
+        self.overlap = spec.overlap if overlap is None else overlap
         self.flip_axes = flip_axes
         self.load: Compose = spec.loading_transforms()
         """From an item to ``image``, ``fov`` and what :class:`~topolora_monai.transforms.LoadItem` gives besides."""
         once = AutocastInferer(SimpleInferer(), self.precision)
-        self.tiles = TileInferer(FlipInferer(once, flip_axes), spec.crop_size, overlap, tile_batch)
+        self.tiles = TileInferer(FlipInferer(once, flip_axes), spec.crop_size, self.overlap, tile_batch)
         self.uncertainty: UncertaintyInferer | None = None
         if dropout_passes > 0 if uncertainty is None else uncertainty:
-            plain = TileInferer(once, spec.crop_size, overlap, tile_batch)
+            plain = TileInferer(once, spec.crop_size, self.overlap, tile_batch)
             self.uncertainty = UncertaintyInferer(plain, dropout_passes, flip_axes, spec.activation, seed)
         self.inferer: Inferer = TemperatureInferer(self.uncertainty or self.tiles, spec.temperature)
         """From a batch of images to logits."""

@@ -1,6 +1,7 @@
 """What MONAI's transforms lack."""
 
 from topolora_monai.transforms.clahe import GreenClahed
+from topolora_monai.transforms.cropping import RandForegroundCropd
 from topolora_monai.transforms.deformation import ExactSkeletond, RandConnectedElasticd
 from topolora_monai.transforms.intensity import IntensityScaling
 from topolora_monai.transforms.loading import LoadItem, squash
@@ -12,6 +13,7 @@ __all__ = [
     "IntensityScaling",
     "LoadItem",
     "RandConnectedElasticd",
+    "RandForegroundCropd",
     "RandSpeckled",
     "RefinedLeed",
     "squash",
