@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import topolora_monai
 from tests.bundles.helpers import SMALL, flatten
@@ -19,19 +21,33 @@ SETUPTOOLS = int(importlib.metadata.version("setuptools").partition(".")[0])
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
 SOURCES = ("topolora_monai", "bundles", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 EXAMPLE = "\n".join(example.source for example in doctest.DocTestParser().get_examples(topolora_monai.__doc__))
-TINY = SMALL | {"epochs": 1, "crop_size": 256}
-IMAGE = "../cache/topolora_monai/synthetic_vessels/v1-seed0/test/images/21.png"
+TINY = SMALL | {"epochs": 1}
 COMMANDS = [
     ["topolora", "data", "list"],
-    ["topolora", "train", "synthetic_vessels", *flatten(TINY | {"seed": 3})],
-    ["topolora", "evaluate", "runs/synthetic_vessels", "--precision", "fp32", "--scores", "[cldice]"],
-    ["topolora", "predict", IMAGE, "--adapter", "runs/synthetic_vessels", "--out", "masks"],
-    ["topolora", "release", "--run", "runs/synthetic_vessels", "--out", "vessels"],
+    ["topolora", "plan", "folder", "DATA", "--out", "plan.yaml"],
+    ["topolora", "train", "folder", "DATA", *flatten(TINY | {"seed": 3})],
+    ["topolora", "evaluate", "runs/folder", "--precision", "fp32", "--scores", "cldice"],
+    ["topolora", "predict", "DATA/test/images", "--adapter", "runs/folder", "--out", "masks"],
+    ["topolora", "release", "--run", "runs/folder", "--out", "vessels"],
     ["topolora", "bundle", "recipes"],
     ["monai.bundle", "run", "training", "--config_file", "recipes/configs/train.yaml",
-     "--output_dir", "again", *flatten(TINY)],
+     "--dataset_name", "folder", "--dataset_dir", "DATA", "--output_dir", "again", *flatten(TINY)],
     ["python", EXAMPLE],
 ]  # fmt: skip
+
+
+def write_data(root):
+    """Dark lines on noise, for training, validation and test."""
+    rng = np.random.default_rng(0)
+    for number, part in enumerate(("training", "training", "validation", "test", "test")):
+        mask = np.zeros((48, 56), np.uint8)
+        mask[10 + 4 * number : 13 + 4 * number, 6:50] = 255
+        image = rng.integers(120, 160, (48, 56, 3), dtype=np.uint8)
+        image[mask > 0] //= 2
+        for kind, array in (("images", image), ("masks", mask)):
+            path = root / part / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +65,7 @@ def results(tmp_path_factory):
     subprocess.run([*PIP, "install", "--no-deps", "--target", "site", str(built)], cwd=folder, check=True)
     shutil.rmtree(folder / "source")
     shutil.copy(ROOT / "tests/installed_program.py", folder)
-    (folder / "away").mkdir()
+    write_data(folder / "away/DATA")
     (folder / "commands.json").write_text(json.dumps(COMMANDS))
     environment = os.environ | {"PYTHONPATH": str(folder / "site"), "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
@@ -70,15 +86,15 @@ def test_every_command_ends_well(results):
 
 def test_what_they_leave(results):
     folder, _ = results
-    for name in ("runs/synthetic_vessels/adapter.safetensors", "runs/synthetic_vessels/evaluation/summary.json",
-                 "masks/21_mask.png", "vessels/models/model.pt", "recipes/LICENSE",
+    for name in ("plan.yaml", "runs/folder/adapter.safetensors", "runs/folder/evaluation/summary.json",
+                 "masks/4_mask.png", "vessels/models/model.pt", "recipes/LICENSE",
                  "again/adapter.safetensors"):  # fmt: skip
         assert (folder / name).is_file(), name
 
 
 def test_what_they_say_leads_on(results):
     printed = {" ".join(one["words"][:2]): one["printed"] for one in results[1]}
-    assert "topolora evaluate runs/synthetic_vessels" in printed["topolora train"]
+    assert "topolora evaluate runs/folder" in printed["topolora train"]
     assert "images to learn from" in printed["topolora train"]
     assert "on validation" in printed["topolora train"]
     assert "masks are in masks" in printed["topolora predict"]

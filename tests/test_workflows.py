@@ -53,7 +53,7 @@ def test_base_and_data_are_found_again(away):
     folder, _ = away
     adapter = folder / "runs/drive/adapter.safetensors"
     assert read_spec(adapter).checkpoint == base_weights(adapter) == "mobile_sam"
-    done = topolora("evaluate", "runs/drive", "--precision", "fp32", "--scores", "[cldice]", cwd=folder)
+    done = topolora("evaluate", "runs/drive", "--precision", "fp32", "--scores", "cldice", cwd=folder)
     assert done.returncode == 0, done.stderr
     shutil.copy(adapter, folder / "alone.safetensors")
     done = topolora("predict", "DRIVE/test/images", "--adapter", "alone.safetensors", "--out", "masks", cwd=folder)
@@ -88,6 +88,13 @@ def test_ids_that_nothing_reads_are_refused_with_the_closest(away, words, near):
     assert done.returncode == 1
     assert f"did you mean --{near}?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_names_of_scores_are_looked_at_before_any_image(away):
+    done = topolora("evaluate", "runs/drive", "--precision", "fp32", "--scores", "cldise", cwd=away[0])
+    assert done.returncode == 1
+    assert "did you mean cldice?" in done.stderr
+    assert "validation images" not in done.stderr
 
 
 def test_ctrl_c_is_told_and_the_run_goes_on(away, tmp_path):

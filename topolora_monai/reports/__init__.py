@@ -3,7 +3,7 @@
 from topolora_monai.reports.curves import curve_points, curves_record
 from topolora_monai.reports.evaluation import EvaluationReport, SplitScores, run_record, write_summary
 from topolora_monai.reports.figures import comparison_figure
-from topolora_monai.reports.image_scores import IMAGE_SCORES, ImageScores
+from topolora_monai.reports.image_scores import IMAGE_SCORES, ImageScores, check_scores
 from topolora_monai.reports.layers import ClassLayers, ImageLayers, find_layers, write_layers
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ImageLayers",
     "ImageScores",
     "SplitScores",
+    "check_scores",
     "comparison_figure",
     "curve_points",
     "curves_record",

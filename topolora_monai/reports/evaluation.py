@@ -52,7 +52,7 @@ class EvaluationReport:
         pictures: draw those of each image.
         classes: names, the background first.
         activation: what made the probabilities; ``"softmax"`` makes several classes exclude one another.
-        scores: of single images, some of :data:`~topolora_monai.reports.IMAGE_SCORES`.
+        scores: of single images, as of :func:`~topolora_monai.reports.check_scores`.
         spacing: size of a pixel, for distances.
         boundary_tolerance: how far off a boundary may lie, in the same unit.
         uncertainty: the inferer of the engine, whose maps are drawn and compared with where the answer is wrong.
@@ -68,7 +68,7 @@ class EvaluationReport:
         pictures: bool = True,
         classes: Sequence[str] = ("background", "foreground"),
         activation: Activation = "sigmoid",
-        scores: Sequence[str] = ("cldice",),
+        scores: str | Sequence[str] = ("cldice",),
         spacing: float = 1.0,
         boundary_tolerance: float = 2.0,
         uncertainty: UncertaintyInferer | None = None,

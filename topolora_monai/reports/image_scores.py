@@ -12,7 +12,7 @@ from torch import Tensor
 from topolora_monai import metrics
 from topolora_monai.errors import unknown_choice
 
-__all__ = ["IMAGE_SCORES", "ImageScores"]
+__all__ = ["IMAGE_SCORES", "ImageScores", "check_scores"]
 
 PATCH_SIZE = 64
 """Side in pixels of the patches that Betti errors are averaged over, as in Hu et al., NeurIPS 2019."""
@@ -39,11 +39,28 @@ The last five judge the probabilities, the others the masks.
 """
 
 
+def check_scores(names: str | Sequence[str]) -> list[str]:
+    """Names of scores as a list, of which one may stand alone, as the command line gives a single word.
+
+    Raises:
+        ConfigError: for a name that is not one of :data:`IMAGE_SCORES`; suggests the closest.
+
+    Example:
+        >>> check_scores("cldice")
+        ['cldice']
+    """
+    listed = [names] if isinstance(names, str) else list(names)
+    for name in listed:
+        if name not in IMAGE_SCORES:
+            raise unknown_choice("score", name, IMAGE_SCORES)
+    return listed
+
+
 class ImageScores:
     """Scores of single images of one or several classes.
 
     Args:
-        names: some of :data:`IMAGE_SCORES`.
+        names: as of :func:`check_scores`.
         spacing: size of a pixel, for distances.
         tolerance: how far off a boundary may lie, in the same unit.
 
@@ -59,11 +76,8 @@ class ImageScores:
         [{'betti_0_error': 1.0, 'betti_1_error': 0.0}]
     """
 
-    def __init__(self, names: Sequence[str], spacing: float = 1.0, tolerance: float = 2.0) -> None:
-        for name in names:
-            if name not in IMAGE_SCORES:
-                raise unknown_choice("score", name, IMAGE_SCORES)
-        self.metrics = {name: IMAGE_SCORES[name](spacing, tolerance) for name in names}
+    def __init__(self, names: str | Sequence[str], spacing: float = 1.0, tolerance: float = 2.0) -> None:
+        self.metrics = {name: IMAGE_SCORES[name](spacing, tolerance) for name in check_scores(names)}
 
     def of(
         self, probability: Tensor, predicted: NDArray[np.bool_], label: Tensor, fov: Tensor | None
