@@ -124,7 +124,8 @@ def short_score(value: float, sign: str = "") -> str:
         >>> short_score(0.81234), short_score(12.345), short_score(0.02, "+")
         ('0.812', '12.3', '+0.020')
     """
-    return show_score(None) if math.isnan(value) else f"{value:{sign}{'.3f' if abs(value) < 1 else ',.1f'}}"
+    digits = 3 if abs(value) < 1 else 1 if abs(value) < 100 else 0
+    return show_score(None) if math.isnan(value) else f"{value:{sign},.{digits}f}"
 
 
 def _parts(score: str) -> tuple[str | None, str]:
