@@ -180,7 +180,7 @@ class TestViewer:
         opened.locator("#top").select_option("")
         opened.get_by_role("radio", name="errors").check()
         marked = look(opened)
-        opened.get_by_label("Mark broken and false connections").uncheck()
+        opened.get_by_label("Mark broken and false links").uncheck()
         changed = np.abs(marked - look(opened)).max(axis=2) > 60
         rows, columns = np.nonzero(changed)
         assert changed[:, 8:24].any()

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import math
 import re
@@ -96,14 +97,14 @@ class TestPage:
         assert rows["Betti-0 error"][1] == "low"
 
     def test_facts_are_told_in_words(self, one):
-        facts = {row[0]: row[1] for row in one.page.tables["table 0"][1:]}
+        facts = {row[0]: row[1] for row in one.page.tables["facts"][1:]}
         assert facts["Training time"] == "1 h 2 min"
         assert facts["Trainable parameters"] == "4,115,328"
         assert facts["Code"] == "abc123"
         assert facts["Threshold"] == "0.4"
         assert facts["Validation"] == "Dice 0.8"
         assert "Temperature" not in facts  # not known of runs from before there was one
-        settings = {row[0]: row[1] for row in one.page.tables["table 1"][1:]}
+        settings = {row[0]: row[1] for row in one.page.tables["settings"][1:]}
         assert settings == {"adaptation.lora.rank": "16"}
 
     def test_training_curve_is_drawn_and_described(self, one):
@@ -138,6 +139,91 @@ class TestPage:
         assert len(re.findall(r"<img(?![^>]*\balt=)", one.text)) == 0
         assert one.text.count('aria-sort="none"') == len(one.page.tables["table"][0])
 
+    def test_answer_comes_first_and_what_is_folded_last(self, one):
+        assert re.findall(r'<section id="(\w+)"', one.text) == [
+            "answer", "scores", "viewer", "worst", "images", "quality", "about"
+        ]  # fmt: skip
+        assert one.text.index('class="answer"') < one.text.index("<table")
+        assert one.text.rindex("<details>") > one.text.rindex("<figure>")
+
+    def test_best_typical_and_worst_image_with_their_errors(self, one):
+        shown = re.findall(r'class="card-name">(.*?): (\w+)</span>.*?<img src="(.*?)".*?<img src="(.*?)"', one.text)[:3]
+        ranked = sorted(range(4), key=lambda row: float(one.rows[row]["cldice"]))
+        assert shown == [
+            (what, one.rows[row]["name"], *(f"report_files/0/{row:04d}/{name}" for name in ("errors.png", "marks.svg")))
+            for what, row in (("Best", ranked[3]), ("Typical (median)", ranked[2]), ("Worst", ranked[0]))
+        ]
+
+
+def answers(tmp_path, *runs):
+    """What a report of runs opens with; each is its scores by image and what its summary says."""
+    for number, (scores, record) in enumerate(runs):
+        evaluation = tmp_path / f"run{number}" / "evaluation"
+        evaluation.mkdir(parents=True)
+        rows = [",".join([f"im{row}", *map(str, of)]) for row, of in enumerate(zip(*scores.values(), strict=True))]
+        (evaluation / "per_image.csv").write_text("\n".join([",".join(["name", *scores]), *rows]))
+        (evaluation / "summary.json").write_text(json.dumps(record))
+    folders = [tmp_path / f"run{number}" for number in range(len(runs))]
+    text = write_report(folders, tmp_path / "out").read_text(encoding="utf-8")
+    return [html.unescape(found) for found in re.findall(r'class="answer">(.*?)</p>', text)]
+
+
+TRAINED = {"network_name": "vit_t", "preset": "topolora", "dataset": "drive", "images": {"training": 16}}
+SIX = {"dice": [0.7, 0.71, 0.72, 0.73, 0.74, 0.76]}
+
+
+class TestAnswer:
+    def test_of_a_run_with_pictures(self, one):
+        values = np.array([float(row["cldice"]) for row in one.rows])
+        interval = mean_interval(values)
+        (sentence,) = re.findall(r'class="answer">(.*?)</p>', one.text)
+        assert sentence == (
+            f"vit_t, trained on drive, reaches clDice {values.mean():.3f} (95 % interval {interval.low:.3f} to"
+            f" {interval.high:.3f}) on average over only 4 test images; what goes wrong most is broken links,"
+            " 1.0 an image."
+        )
+
+    @pytest.mark.parametrize(
+        ("scores", "record", "sentence"),
+        [
+            ({"dice": [0.5]}, TRAINED, "vit_t, adapted by topolora on 16 images of drive, reaches Dice 0.500 on only 1"
+             " test image."),
+            ({"dice": [0.5, "nan"]}, TRAINED | {"evaluated_on": {"dataset": "stare", "partial": "2 of 9 images"}},
+             "vit_t, adapted by topolora on 16 images of drive, reaches Dice 0.500 on only 1 of 2 test images of a part"
+             " of stare (2 of 9 images)."),
+            ({"dice": ["nan"]}, {}, "This model has no score on its 1 test image."),
+            ({"hd95": [12.0] * 6}, {"network_name": "unet_resnet34", "preset": "full", "dataset": "folder"},
+             "unet_resnet34, trained in full on a folder, reaches HD95 12.0 (95 % interval 12.0 to 12.0) on average"
+             " over 6 test images."),
+            ({"dice": [0.5], "dice_cup": [0.7], "dice_disc": [0.3]}, {"test": {"classes": {"cup": {}, "disc": {}}}},
+             "This model, trained to find “cup” and “disc”, reaches Dice 0.500 (mean of 2 classes) on only 1 test"
+             " image; the weakest class is “disc”, Dice 0.300."),
+        ],
+    )  # fmt: skip
+    def test_of_a_run_by_what_is_known(self, tmp_path, scores, record, sentence):
+        assert answers(tmp_path, (scores, record)) == [sentence]
+
+    @pytest.mark.parametrize(
+        ("change", "start", "end"),
+        [
+            (0.02, "run1 is better than run0: Dice 0.747 against 0.727 (difference +0.020, ", "(p 0.031)."),
+            (-0.02, "run1 is worse than run0: Dice 0.707 against", "more than chance by the paired test (p 0.031)."),
+            (0.0, "Whether run1 or run0 is better is open", "too few images differ for the paired test to tell."),
+        ],
+    )
+    def test_of_two_runs(self, tmp_path, change, start, end):
+        further = {"dice": [value + change * (1 + row / 1e4) for row, value in enumerate(SIX["dice"])]}
+        (sentence,) = answers(tmp_path, (SIX, {}), (further, {}))
+        assert sentence.startswith(start)
+        assert sentence.endswith(end)
+
+    def test_of_two_runs_that_scores_disagree_about(self, tmp_path):
+        first, second = ({"dice": [row / 9 + one / 50 for row in range(8)], "cldice": of} for one, of in
+                         ((1, [0.5, 0.6] * 4), (2, [0.5, 0.6, 0.6, 0.5] * 2)))  # fmt: skip
+        (sentence,) = answers(tmp_path, (first, {}), (second, {}))
+        assert sentence.startswith("Whether run1 or run0 is better is open: clDice 0.550 against 0.550")
+        assert sentence.endswith("differ for the paired test to tell; by Dice run1 is better.")
+
 
 @pytest.fixture(scope="module")
 def further(tmp_path_factory):
@@ -155,7 +241,7 @@ class TestFurtherScores:
         low = {title for title, way in best.items() if way == "low"}
         assert low == {
             "Betti-0 error", "Betti-1 error", "Betti-0 error in patches", "Betti matching error", "HD95", "ASSD",
-            "MAE", "BER", "Calibration error", "Brier score",
+            "MAE", "BER", "Calibration error", "Brier score", "Broken links", "False links", "False parts",
         }  # fmt: skip
         assert {"Dice", "clDice", "Boundary F1", "S-measure", "Weighted F-measure", "Recall"} <= set(best) - low
 
@@ -189,7 +275,7 @@ class TestFurtherScores:
         assert rows["Area under risk-coverage (low is good)"] == ["0.0321", ""]
 
     def test_temperature_and_what_chose_the_threshold(self, further):
-        facts = {row[0].removesuffix(" differs"): row[1:] for row in further.page.tables["table 0"][1:]}
+        facts = {row[0].removesuffix(" differs"): row[1:] for row in further.page.tables["facts"][1:]}
         assert facts["Temperature"] == ["1.25", ""]
         assert facts["Threshold chosen by"] == ["clDice", ""]
 

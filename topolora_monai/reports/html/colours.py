@@ -17,8 +17,8 @@ ERROR_COLOURS = {
 """In the order of the values of an error map."""
 
 MARK_COLOURS = {
-    "broken connection": (240, 228, 66),
-    "false connection": (0, 190, 140),
+    "broken link": (240, 228, 66),
+    "false link": (0, 190, 140),
     "false part": (230, 140, 190),
 }
 """Of circles, diamonds and outlines; all lighter than the map below them."""

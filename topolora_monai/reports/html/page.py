@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 import topolora_monai
+from topolora_monai.reports.html.answer import KEY_FIGURES, comparison_sentence, run_sentence, telling_images
 from topolora_monai.reports.html.charts import DASHES, as_svg
 from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
 from topolora_monai.reports.html.facts import calibration_facts, known_number, run_facts
@@ -26,6 +27,7 @@ from topolora_monai.reports.html.scores import (
     first_shown,
     lower_is_better,
     score_title,
+    short_score,
     show_score,
     worst_score,
 )
@@ -61,7 +63,8 @@ def render_page(runs: Sequence[Run], pictures: Sequence[Mapping[str, ImagePictur
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(score=show_score, hex=as_hex, title=score_title, best=best_value)
+    environment.filters.update(score=show_score, short=short_score, hex=as_hex, title=score_title)
+    environment.filters["best"] = best_value
     environment.filters["change"] = lambda value: show_score(value) if math.isnan(value) else f"{value:+.4f}"
     environment.tests["missing"] = lambda value: value is None or math.isnan(value)
     numbered = iter(range(10_000))
@@ -105,13 +108,22 @@ def _content(runs: Sequence[Run], pictures: Sequence[Mapping[str, ImagePictures]
     comparisons = compare_runs(runs)
     facts, settings = run_facts(runs)
     worst_by = worst_score(of_files)
+    worst_first = _worst_first(images, worst_by)
+    ranked = [n for n in worst_first if images[n].scores.get(worst_by) is not None]
+    summary = list(_summary(runs, images))
+    means = [{row["score"]: row["images"] for row in summary if row["run"] == number} for number in range(len(runs))]
     return {
+        "answers": [run_sentence(*of) for of in zip(runs, means, strict=True)],
+        "verdicts": [comparison_sentence(one) for one in comparisons],
+        "key_figures": [score for score in KEY_FIGURES if score in scores] or first_shown(of_files)[:3],
+        "in_words": KEY_FIGURES,
+        "telling": [telling_images([n for n in ranked if images[n].run == number]) for number in range(len(runs))],
         "labels": [run.label for run in runs],
         "classes": [run.classes for run in runs],
         "facts": facts,
         "settings": settings,
         "training": training_charts(runs),
-        "summary": list(_summary(runs)),
+        "summary": summary,
         "quality": quality_charts(runs),
         "calibration": calibration_facts(runs),
         "comparisons": comparisons,
@@ -121,7 +133,7 @@ def _content(runs: Sequence[Run], pictures: Sequence[Mapping[str, ImagePictures]
         "images": images,
         "whole": {score for score in scores if _is_whole(images, score)},
         "worst_by": worst_by,
-        "worst_first": _worst_first(images, worst_by),
+        "worst_first": worst_first,
     }
 
 
@@ -138,10 +150,12 @@ def _worst_first(images: Sequence[_ImageRow], score: str) -> list[int]:
     return sorted(range(len(images)), key=badness.__getitem__)
 
 
-def _summary(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """Each score of each run: pooled over all pixels, and over images."""
+def _summary(runs: Sequence[Run], images: Sequence[_ImageRow]) -> Iterator[dict[str, Any]]:
+    """Each score and count of each run: pooled over all pixels, and over images."""
     for number, run in enumerate(runs):
-        for score, values in run.scores.items():
+        counted = [[image.scores[name] for image in images if image.run == number] for name in COUNTS]
+        counts = {name: np.array(of, float) for name, of in zip(COUNTS, counted, strict=True) if set(of) != {None}}
+        for score, values in (run.scores | counts).items():
             yield {
                 "run": number,
                 "score": score,

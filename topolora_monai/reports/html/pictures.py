@@ -63,6 +63,11 @@ class ImagePictures(NamedTuple):
     size: tuple[int, int] | None = None
     classes: Sequence[ClassPictures] = ()
 
+    def errors(self) -> list[str]:
+        """What to lay over one another to show the errors, of the first class with any; empty without pictures."""
+        found = [[one.files["errors"], one.files["marks"]] for one in self.classes if "errors" in one.files]
+        return [*found, [self.thumbnail] if self.thumbnail else []][0]
+
     def counts(self) -> list[int | None]:
         """Sums of the counts over the classes; None where no masks are at hand."""
         each = [one.counts for one in self.classes] or [ClassPictures({}).counts]

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["COUNTS", "best_value", "first_shown", "lower_is_better", "score_title", "show_score", "worst_score"]
+__all__ = ["COUNTS", "best_value", "first_shown", "lower_is_better", "score_title", "short_score", "show_score",
+           "worst_score"]  # fmt: skip
 
 COUNTS = ("broken", "false_links", "false_parts")
 """Columns of the report's own counts: of broken and false connections, and of parts that touch nothing true."""
@@ -114,6 +115,17 @@ def show_score(value: float | None, whole: bool = False) -> str:
     if value is None or math.isnan(value):
         return "\u2013"
     return f"{value:.0f}" if whole else f"{value:.4f}"
+
+
+def short_score(value: float, sign: str = "") -> str:
+    """Enough digits for a sentence; with ``sign="+"`` of a difference.
+
+    Example:
+        >>> short_score(0.81234), short_score(12.345), short_score(0.02, "+")
+        ('0.812', '12.3', '+0.020')
+    """
+    digits = 3 if abs(value) < 1 else 1 if abs(value) < 100 else 0
+    return show_score(None) if math.isnan(value) else f"{value:{sign},.{digits}f}"
 
 
 def _parts(score: str) -> tuple[str | None, str]:

@@ -7,7 +7,7 @@
   const columnOffset = data.runs.length > 1 ? 2 : 1;
   const collator = new Intl.Collator("en", { numeric: true });
   const LAYERS = ["input", "truth", "prediction", "probability", "uncertainty", "errors"];
-  const COUNTS = ["broken connections", "false connections", "false parts"];
+  const COUNTS = ["broken links", "false links", "false parts"];
 
   // ---- colours
   const theme = byId("theme");
