@@ -49,6 +49,11 @@ def run_code(code: str, *words: str | Path) -> subprocess.CompletedProcess:
     return _finished("-c", code, words, None)
 
 
+def run_code_afresh(code: str) -> subprocess.CompletedProcess:
+    """The same in an interpreter that has imported nothing before."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
 def _finished(option: str, what: str, words: tuple, cwd: str | Path | None) -> subprocess.CompletedProcess:
     arguments = [str(word) for word in words]
     if not FORKS:

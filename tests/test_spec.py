@@ -16,7 +16,8 @@ EVERYTHING = {
     "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
     "bits": 12, "ignore": 255, "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25,
     "threshold_by": "cldice", "temperature": 1.5,
-    "protocol": "published", "pretrained": True, "dataset": "drive", "split_scheme": "official", "annotator": "first",
+    "protocol": "published", "checkpoint": "mobile_sam", "seed": 7,
+    "pretrained": True, "dataset": "drive", "split_scheme": "official", "annotator": "first",
     "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "partial": "3 of 40 images",
     "validation_dice": 0.8,
     "recipe": {

@@ -297,6 +297,8 @@ class ModelSpec:
         threshold_by: what the threshold was chosen by.
         temperature: that logits are divided by.
         protocol: that it was trained by.
+        checkpoint: name of the published checkpoint that the base's weights are, as ``topolora weights list`` has it.
+        seed: of those of the base's weights that no checkpoint gave.
         pretrained: whether the base's weights were published ones; None where nothing is known.
         dataset: trained on; None where nothing is known, as for the following.
         split_scheme: of the data set.
@@ -350,6 +352,8 @@ class ModelSpec:
     threshold_by: ThresholdBy = _entry(_THRESHOLD_BY, "dice")
     temperature: float = _entry(_POSITIVE, 1.0)
     protocol: Protocol = _entry(_PROTOCOL, "native")
+    checkpoint: str | None = _entry(_optional(_text()), None)
+    seed: int = _entry(_whole(-(2**63), 2**63 - 1), 0)
     pretrained: bool | None = _entry(_optional(_SWITCH), None)
     dataset: str | None = _entry(_optional(_text()), None)
     split_scheme: str | None = _entry(_optional(_text()), None)
@@ -450,7 +454,7 @@ class ModelSpec:
     def network_settings(self) -> dict[str, Any]:
         """Arguments of :func:`~topolora_monai.networks.build_network`, but the weights."""
         names = ("network_name", "image_size", "in_channels", "out_channels", "fit", "multiclass_head", "mask_tokens")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "seed")}
 
     @property
     def scaling(self) -> IntensityScaling:

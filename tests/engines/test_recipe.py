@@ -8,9 +8,9 @@ from monai.bundle import ConfigParser
 from topolora_monai.adapters import adapt, preset_config
 from topolora_monai.adapters.files import describe_model
 from topolora_monai.engines import training_workflow
-from topolora_monai.io.places import bundle_folder
 from topolora_monai.model import TrainingRecipe
 from topolora_monai.networks import build_network
+from topolora_monai.packaged import bundle_folder
 
 SAR = {
     "modality": "sar", "scaling#pixel_values": "db", "model#in_channels": 2, "train#speckle#looks": [2.0, 4.0],

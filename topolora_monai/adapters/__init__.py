@@ -7,6 +7,7 @@ from topolora_monai.environment import check_torchvision
 check_torchvision()
 
 from topolora_monai.adapters.adapt import Adaptation, adapt, merge
+from topolora_monai.adapters.base import base_weights
 from topolora_monai.adapters.comparison import AdapterComparison, GroupComparison, compare_adapters
 from topolora_monai.adapters.config import (
     METHODS,
@@ -44,6 +45,7 @@ __all__ = [
     "adapt",
     "adapter_state",
     "balance_loss",
+    "base_weights",
     "compare_adapters",
     "describe_adapter",
     "load_adapter",

@@ -15,6 +15,7 @@ from topolora_monai.adapters.config import AdaptationConfig
 from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors, write_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.spec import MODEL_FORMAT, ModelSpec
+from topolora_monai.weights import KNOWN_CHECKPOINTS
 
 __all__ = [
     "adapt_as_stored",
@@ -132,12 +133,13 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
     spec, state = read_spec(path), read_adapter_tensors(path)
     adaptation = adapt_as_stored(network, spec, state, path)
     if adaptation.base_sha256 != spec.base_sha256 and not is_complete(network):
+        fetch = f"run `topolora weights fetch {spec.checkpoint}`, or " if spec.checkpoint in KNOWN_CHECKPOINTS else ""
         raise AdapterFileError(
             "adapter is for other base weights",
             path=path,
             expected=f"base with SHA-256 {spec.base_sha256[:16]}...",
             found=f"{adaptation.base_sha256[:16]}...",
-            hint="give --weights the checkpoint that the adapter was trained on",
+            hint=fetch + "give --weights the checkpoint that the adapter was trained on",
         )
     placed = {name: state[name].to(tensor.device) for name, tensor in adapter_state(network).items()}
     network.load_state_dict(placed, strict=False, assign=True)  # completeness is checked against the adapter's own keys

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from topolora_monai.cli import adapter, compare, data, export, label, params, release, report, weights
+from topolora_monai.cli import adapter, compare, data, export, label, params, release, report, weights, workflows
 from topolora_monai.errors import TopoLoRAError
 
 __all__ = ["main"]
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="topolora", description="Adapt SAM-family networks to thin structures.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (adapter, compare, data, export, label, params, release, report, weights):
+    for group in (workflows, adapter, compare, data, export, label, params, release, report, weights):
         group.add_commands(commands)
     options = parser.parse_args(arguments)
     try:

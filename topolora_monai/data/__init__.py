@@ -12,7 +12,7 @@ from topolora_monai.data.pictures import contact_sheet, overlay
 from topolora_monai.data.registry import BENCHMARKS, DATASET_NAMES, SegmentationData, open_dataset
 from topolora_monai.data.sample_seeds import SampleSeeds, WholeBatches
 from topolora_monai.data.slices import expand_slices
-from topolora_monai.data.split_record import check_unseen, record_split
+from topolora_monai.data.split_record import check_unseen, record_split, trained_on
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
 from topolora_monai.data.verification import Verification, verify
 
@@ -44,6 +44,7 @@ __all__ = [
     "open_dataset",
     "overlay",
     "record_split",
+    "trained_on",
     "verify",
     "without_fov",
 ]

@@ -16,7 +16,7 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import volume_state
 
-__all__ = ["SPLIT_FILE", "SplitRecord", "check_unseen", "record_split", "split_changes"]
+__all__ = ["SPLIT_FILE", "SplitRecord", "check_unseen", "record_split", "split_changes", "trained_on"]
 
 SPLIT_FILE = "split.json"
 """Name of the record in a run's folder."""
@@ -111,6 +111,25 @@ def check_unseen(adapter: str | Path, data: SegmentationData, items: Sequence[It
         for what, names in (("other content", changed), ("new", added)):
             if names:
                 _logger.warning("%s since training: %s", what, _some(names))
+
+
+def trained_on(adapter: str | Path) -> str | None:
+    """Where the data lay that an adapter was trained on, going by the record beside its file; None without one.
+
+    Raises:
+        DataError: if they are not there any more, or the record is damaged.
+    """
+    path = Path(adapter).with_name(SPLIT_FILE)
+    if not path.is_file():
+        return None
+    root: str = _read(path)["root"]
+    if not Path(root).exists():
+        raise DataError(
+            "the data of this run are not where they lay in training",
+            path=root,
+            hint="give --dataset_dir the place where they are now",
+        )
+    return root
 
 
 def _record(items: Iterable[Item]) -> dict[str, dict[str, str]]:

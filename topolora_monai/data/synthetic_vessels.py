@@ -37,7 +37,8 @@ class SyntheticVessels:
     training, 4 for validation, 4 for test. Made by :func:`draw_sample`, so free of any licence.
 
     Args:
-        root: folder to keep the images in; filled when it does not hold them yet, and mended where one is damaged.
+        root: folder to keep the images in, or that of this very set in it; filled when it does not hold them yet, and
+            mended where one is damaged.
         seed: of the whole set.
 
     Raises:
@@ -53,7 +54,8 @@ class SyntheticVessels:
     classes = ("background", "vessel")
 
     def __init__(self, root: str | Path, seed: int = 0) -> None:
-        self.root = Path(root).absolute() / f"v{_VERSION}-seed{seed}"
+        given, name = Path(root).absolute(), f"v{_VERSION}-seed{seed}"
+        self.root = given if given.name == name else given / name
         self._make(seed)
         self._folder = Folder(self.root)
 

@@ -17,6 +17,7 @@ from topolora_monai.engines.handlers import (
     LossRamp,
     NonFiniteGuard,
     TimeLeft,
+    say_validation,
 )
 from topolora_monai.engines.ids import check_ids
 from topolora_monai.engines.output import plain_errors, provenance, speak_plainly
@@ -82,6 +83,7 @@ __all__ = [
     "probabilities_and_targets",
     "provenance",
     "read_json",
+    "say_validation",
     "speak_plainly",
     "training_workflow",
     "unlock_output",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping as IgniteEarlyStopping
@@ -18,7 +20,18 @@ from topolora_monai.adapters.conv_lora import balance_loss
 from topolora_monai.data.sample_seeds import SampleSeeds
 from topolora_monai.errors import TopoLoRAError
 
-__all__ = ["BalanceLoss", "EarlyStopping", "EpochSeed", "GradientClipping", "LossRamp", "NonFiniteGuard", "TimeLeft"]
+__all__ = [
+    "BalanceLoss",
+    "EarlyStopping",
+    "EpochSeed",
+    "GradientClipping",
+    "LossRamp",
+    "NonFiniteGuard",
+    "TimeLeft",
+    "say_validation",
+]
+
+_logger = logging.getLogger(__name__)
 
 DIVERGENCE_HINT = (
     "lower --learning_rate or --max_grad_norm, or use --precision fp32, and start again: the run goes on after its "
@@ -176,10 +189,12 @@ class TimeLeft:
 
     Args:
         description: what is being done.
+        keep: whether the bar stays where it is when that has ended.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, keep: bool = True) -> None:
         self.description = description
+        self.keep = keep
         self.bar: tqdm[Any] | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -195,6 +210,8 @@ class TimeLeft:
             initial=engine.state.iteration,
             mininterval=0.5 if sys.stderr.isatty() else 30.0,
             dynamic_ncols=True,
+            leave=self.keep,
+            disable=idist.get_rank() != 0,
         )
 
     def _advance(self, engine: Engine) -> None:
@@ -212,3 +229,17 @@ class TimeLeft:
             self.bar = None
         if error:
             raise error[0]
+
+
+def say_validation(engine: Any) -> None:
+    """Log what a validation gave in one line; for ``epoch_print_logger`` of MONAI's ``StatsHandler``.
+
+    Args:
+        engine: an evaluator with a key metric, after its run.
+    """
+    state = engine.state
+    scores = ", ".join(f"{name.removeprefix('val_')} {value:.3f}" for name, value in state.metrics.items())
+    best = (
+        "the best so far" if state.best_metric_epoch == state.epoch else f"best after epoch {state.best_metric_epoch}"
+    )
+    _logger.info("epoch %d: %s on validation, %s", state.epoch, scores, best)

@@ -17,6 +17,7 @@ from topolora_monai.losses import LOSS_TERMS
 
 __all__ = ["MOVED", "check_ids"]
 
+_TRAINING = "train.yaml"
 _CONFIG = "adaptation#config"
 
 MOVED: Mapping[str, str] = {
@@ -58,7 +59,7 @@ MOVED: Mapping[str, str] = {
 _READ_BY_MONAI = {ConfigParser.meta_key, *DEFAULT_MLFLOW_SETTINGS["configs"]}
 
 
-def check_ids(file: str = "train.yaml") -> None:
+def check_ids(file: str = _TRAINING) -> None:
     """Refuse ids that nothing reads; to be called by a configuration, in its ``initialize``.
 
     Looked at are top-level ids and those of plain mappings among them; a part checks its own. Known are those of the
@@ -82,7 +83,7 @@ def check_ids(file: str = "train.yaml") -> None:
     for name, known in _unstated(config, stated):
         if name in read or name in _READ_BY_MONAI:
             continue
-        if name in MOVED:
+        if name in MOVED and file == _TRAINING:
             raise ConfigError(f"{name} is now --{MOVED[name]}", found=f"--{name}", hint="give it by its new name")
         close = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(

@@ -19,7 +19,7 @@ import torch
 import topolora_monai
 from topolora_monai.errors import TopoLoRAError
 
-__all__ = ["command_line", "plain_errors", "provenance", "say_if_stopped", "speak_plainly"]
+__all__ = ["command_line", "plain_errors", "provenance", "say_if_stopped", "speak_plainly", "stopped"]
 
 _STOPPED = 130
 """Exit status of what Ctrl-C has ended, as shells have it."""
@@ -45,8 +45,11 @@ def provenance() -> dict[str, Any]:
 
 def command_line() -> str:
     """How this process was started, as one would type it."""
-    if Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py"):
+    program = Path(sys.argv[0])
+    if program.parts[-2:] == ("bundle", "__main__.py"):
         return shlex.join(["python", "-m", "monai.bundle", *sys.argv[1:]])
+    if program.stem == "topolora" or program.parts[-2:] == ("cli", "__main__.py"):
+        return shlex.join(["topolora", *sys.argv[1:]])
     return shlex.join(["python", *sys.argv])
 
 
@@ -85,9 +88,14 @@ def say_if_stopped(note: str) -> None:
     _stop_note[:] = [note]
 
 
+def stopped() -> str:
+    """What a person reads who has stopped this process, with the note of :func:`say_if_stopped`."""
+    return "; ".join(["\nstopped", *_stop_note])
+
+
 def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        print("; ".join(["\nstopped", *_stop_note]), file=sys.stderr)
+        print(stopped(), file=sys.stderr)
         raise SystemExit(_STOPPED)
     cause = _own(error)
     if cause is None:

@@ -16,8 +16,8 @@ from monai.bundle.utils import ID_SEP_KEY
 from topolora_monai.adapters import Adaptation
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
-from topolora_monai.io.places import bundle_folder
-from topolora_monai.spec import ModelSpec, RecipeName, TrainingRecipe
+from topolora_monai.packaged import recipe_files
+from topolora_monai.spec import ModelSpec, TrainingRecipe
 
 __all__ = ["Change", "Recipe", "caller", "training_workflow"]
 
@@ -32,13 +32,6 @@ Change = tuple[Any, Any]
 _SECTIONS = ("imports", "initialize", "run", "training", "finalize", ConfigParser.meta_key)
 """What MONAI runs, and what it knows about the bundle: no settings."""
 
-_FILES: dict[RecipeName, tuple[str, ...]] = {
-    "topolora": ("train.yaml",),
-    "published": ("train.yaml", "published.yaml"),
-    "conv_lora": ("train.yaml", "conv_lora.yaml"),
-    "published_conv_lora": ("train.yaml", "conv_lora.yaml", "published_conv_lora.yaml"),
-}
-"""Configurations of the packaged bundle, by the name that the last of them gives the recipe."""
 _IDS = {
     "name": "train#recipe",
     "modality": "modality",
@@ -175,7 +168,7 @@ def training_workflow(
     pairs |= {id_: getattr(spec, name) for name, id_ in _MODEL_IDS.items()}
     pairs |= {"data": data, "adaptation": adaptation}
     pairs |= {"network_name": "$@adaptation.base_name", "preset": "$@adaptation.config.preset"}
-    files = [str(bundle_folder() / "configs" / name) for name in _FILES[recipe.name]]
+    files = recipe_files(*([] if recipe.name == "topolora" else [recipe.name]))
     return ConfigWorkflow(config_file=files, logging_file=False, workflow_type="train", **(pairs | overrides))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from topolora_monai.adapters import load_adapter, read_spec
+from topolora_monai.adapters import base_weights, load_adapter, read_spec
 from topolora_monai.export.formats import ExportFormat
 from topolora_monai.export.network import Exported, export_network
 from topolora_monai.networks import build_network
@@ -31,7 +31,8 @@ def export_adapter(
         adapter: a trained adapter.
         path: where to, with the ending of the format.
         format: see :func:`export_network`.
-        weights: the base checkpoint the adapter was trained on; None if it started from random weights.
+        weights: the base checkpoint the adapter was trained on; None takes
+            :func:`~topolora_monai.adapters.base_weights`.
         size: height and width in pixels that the graph takes; by default the square tiles of training.
         image_size: side that the longer one is resized to inside; by default that of training. The metadata has
             ``pixel_scale``, their ratio, and ``trained_pixel_scale``: a network is best where these are equal.
@@ -52,7 +53,8 @@ def export_adapter(
     if image_size is not None:
         settings["image_size"] = image_size
     height, width = size or (spec.crop_size, spec.crop_size)
-    network = load_adapter(build_network(**settings, weights=weights), adapter).network
+    used = base_weights(adapter) if weights is None else weights
+    network = load_adapter(build_network(**settings, weights=used), adapter).network
     properties = {name: value for name, value in spec.to_header().items() if name not in _OF_THE_FILE}
     properties |= {
         "trained_with": spec.package_version,

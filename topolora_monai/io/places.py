@@ -1,4 +1,4 @@
-"""Where the package's bundles are, and where it keeps what it can make again."""
+"""Where the package keeps what it can make again."""
 
 from __future__ import annotations
 
@@ -12,26 +12,9 @@ from typing import TypeVar
 
 from topolora_monai.errors import ConfigError, OutputError
 
-__all__ = ["bundle_folder", "in_cache", "user_cache"]
+__all__ = ["in_cache", "user_cache"]
 
 _Made = TypeVar("_Made")
-_PACKAGE = Path(__file__).parents[1]
-
-
-def bundle_folder(name: str = "topolora_sam_segmentation") -> Path:
-    """Folder of one of the package's bundles: inside an installed package, beside the package in the source tree.
-
-    Raises:
-        ConfigError: if it is in neither.
-
-    Example:
-        >>> (bundle_folder() / "configs" / "train.yaml").is_file()
-        True
-    """
-    found = next((f for f in (_PACKAGE / "bundles" / name, _PACKAGE.parent / "bundles" / name) if f.is_dir()), None)
-    if found is None:
-        raise ConfigError("bundle not found", path=_PACKAGE / "bundles" / name, hint="install the package again")
-    return found
 
 
 def user_cache() -> Path:

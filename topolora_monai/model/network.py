@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from topolora_monai.adapters import AdaptationConfig, adapt, load_adapter, merge, read_spec
+from topolora_monai.adapters import AdaptationConfig, adapt, base_weights, load_adapter, merge, read_spec
 from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.networks import build_network
@@ -27,14 +27,15 @@ def adapted_network(adapter: str | Path, weights: str | Path | None = None, merg
 
     Args:
         adapter: an adapter file.
-        weights: the base checkpoint that it was trained on; None if that started from random weights.
+        weights: the base checkpoint that it was trained on; None takes :func:`~topolora_monai.adapters.base_weights`.
         merged: fold into the base what can be folded. Dropout is gone then.
 
     Raises:
         AdapterFileError: if the adapter is damaged or does not belong to ``weights``.
         CheckpointError: if ``weights`` cannot be used.
     """
-    base = build_as_stored(read_spec(adapter), build_network, adapter, weights=weights)
+    used = base_weights(adapter) if weights is None else weights
+    base = build_as_stored(read_spec(adapter), build_network, adapter, weights=used)
     network = load_adapter(base, adapter).network
     return (merge(network) if merged else network).requires_grad_(False).eval()
 

@@ -136,8 +136,8 @@ class Predictor:
 
         Args:
             file: the adapter.
-            weights: the base checkpoint it was trained on, a path or the name of a fetched one; None if it started
-                from random weights.
+            weights: the base checkpoint it was trained on, a path or the name of a fetched one; None takes
+                :func:`~topolora_monai.adapters.base_weights`.
             dropout_passes: as of the class.
             **options: as of the class.
 
@@ -155,7 +155,7 @@ class Predictor:
 
         Args:
             folder: the run's ``output_dir``.
-            weights: the base checkpoint the run started from.
+            weights: the base checkpoint the run started from; by default it is looked for.
             **options: as of the class.
         """
         return cls.from_adapter(Path(folder) / _ADAPTER_OF_RUN, weights, **options)

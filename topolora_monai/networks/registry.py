@@ -21,7 +21,7 @@ from topolora_monai.networks.segmenter import Fit, SamSegmenter
 from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
 from topolora_monai.networks.vit import VitImageEncoder
 from topolora_monai.parsing import parse_bool
-from topolora_monai.weights import load_base_weights
+from topolora_monai.weights import load_base_weights, published_name
 
 __all__ = ["NETWORK_NAMES", "MulticlassHead", "build_network"]
 
@@ -85,7 +85,8 @@ def build_network(
         baseline = build_baseline(
             network_name, encoder_weights=weights, in_channels=in_channels, out_channels=out_channels, seed=seed
         )
-        baseline.settings = {"image_size": image_size, "in_channels": in_channels, "out_channels": out_channels}
+        sizes = {"image_size": image_size, "in_channels": in_channels, "out_channels": out_channels}
+        baseline.settings = {**sizes, "seed": seed}
         return baseline
     if network_name not in _PARTS:
         raise unknown_choice("network_name", network_name, NETWORK_NAMES)
@@ -120,6 +121,8 @@ def build_network(
         "fit": fit,
         "multiclass_head": multiclass_head,
         "mask_tokens": mask_tokens,
+        "seed": seed,
+        "checkpoint": None if weights is None else published_name(weights),
     }
     return network.eval()
 

@@ -15,8 +15,8 @@ import yaml
 from topolora_monai.adapters import read_spec
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.json_files import read_json
-from topolora_monai.io.places import bundle_folder
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE, adapted_network
+from topolora_monai.packaged import bundle_folder
 from topolora_monai.release.card import model_card
 from topolora_monai.release.configs import inference_config, metadata
 from topolora_monai.spec import ModelSpec

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from topolora_monai.errors import CheckpointError, ConfigError
 from topolora_monai.weights.known import KNOWN_CHECKPOINTS, known_checkpoint
+from topolora_monai.weights.reading import checkpoint_origin
 
-__all__ = ["fetch_checkpoint", "find_checkpoint", "weights_folder"]
+__all__ = ["fetch_checkpoint", "find_checkpoint", "published_name", "weights_folder", "weights_record"]
 
 
 def weights_folder() -> Path:
@@ -57,6 +58,42 @@ def find_checkpoint(weights: str | Path) -> Path:
             else f"{known.notes}, and give --weights its path",
         )
     return fetched
+
+
+def published_name(weights: str | Path) -> str | None:
+    """Name of the known checkpoint that a file is, or was converted from; None for any other.
+
+    Args:
+        weights: as of :func:`find_checkpoint`.
+
+    Raises:
+        CheckpointError: if there is no such file, or a ``.safetensors`` file is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "base.pth"
+        >>> path.touch()
+        >>> published_name(path)
+    """
+    from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - see weights_folder
+
+    path = find_checkpoint(weights)
+    if path != Path(weights):
+        return str(weights)
+    converted_from = checkpoint_origin(path).get("name")
+    if converted_from in KNOWN_CHECKPOINTS:
+        return str(converted_from)
+    size = path.stat().st_size
+    alike = [known for known in KNOWN_CHECKPOINTS.values() if known.size == size and known.sha256]
+    sha256 = file_sha256(path) if alike else None  # which takes seconds of a large file
+    return next((known.name for known in alike if known.sha256 == sha256), None)
+
+
+def weights_record(weights: str | Path | None) -> str | None:
+    """What a run says of its ``weights``, to find them again from any folder: a name as it is, a file's whole path."""
+    if weights is None:
+        return None
+    return str(Path(weights).absolute()) if Path(weights).is_file() else str(weights)
 
 
 def fetch_checkpoint(name: str, folder: str | Path | None = None, sha256: str | None = None) -> Path:

@@ -117,7 +117,7 @@ def require_itk(path: Path) -> Any:
         return importlib.import_module("itk")
     except ImportError as error:
         raise ConfigError(
-            "DICOM, NRRD and MetaImage need ITK", path=path, hint='install it: pip install "topolora_monai[dicom]"'
+            "DICOM, NRRD and MetaImage need ITK", path=path, hint="install it again: pip install itk-io"
         ) from error
 
 
