@@ -12,11 +12,10 @@ import sys
 import pytest
 import yaml
 
-from tests.bundles.helpers import BUNDLE, SMALL, flatten
+from tests.bundles.helpers import SMALL, flatten
 from tests.conftest import ROOT
 from tests.data.fakes import draw
-from tests.pages import commands
-from tests.processes import run_module
+from tests.pages import commands, run_command
 from topolora_monai.cli import main
 
 DOCS = ROOT / "docs"
@@ -114,11 +113,9 @@ def test_method_commands_run_as_printed(tmp_path, fake_drive):
     for words in counting:
         assert words[0] == "topolora"
         assert main(words[1:]) == 0
-    small = SMALL | {"epochs": 1, "network_name": training[training.index("--network_name") + 1]}
-    small |= {"dataset_name": "drive", "dataset_dir": fake_drive, "data#allow_partial": True}
-    assert training[:3] == ["python", "-m", "monai.bundle"]
-    done = run_module("monai.bundle", *training[3:], *flatten(small), "--output_dir", tmp_path / "run", cwd=BUNDLE)
-    assert done.returncode == 0, done.stderr
+    small = {name: value for name, value in SMALL.items() if name != "network_name"} | {"epochs": 1}
+    small |= {"output_dir": "run", "data#allow_partial": True}
+    run_command([*training, *flatten(small)], tmp_path)
     adaptation = json.loads((tmp_path / "run/training.json").read_text())["adaptation"]
     assert adaptation["lora"]["first_block"] == -4
     assert adaptation["lora"]["use_dora"] is True
@@ -128,22 +125,13 @@ def test_method_commands_run_as_printed(tmp_path, fake_drive):
 
 def test_topology_commands_run_as_printed(tmp_path, fake_drive):
     *workflows, report = commands("docs/topology.md")
-    assert [words[4] for words in workflows] == ["training", "evaluating", "inferring"]
-    placed = {"RUN": str(tmp_path / "run"), "MASKS": str(tmp_path / "masks"), "REPORT": str(tmp_path / "report")}
-    for words in [*workflows, report]:
-        for at, word in enumerate(words):
-            name, slash, rest = word.partition("/")
-            words[at] = placed.get(name, name) + slash + rest
-    for words, more in zip(
-        workflows,
-        (SMALL | {"dataset_name": "drive", "dataset_dir": fake_drive, "data#allow_partial": True},
-         {"dataset_dir": fake_drive, "precision": "fp32"}, {"precision": "fp32"}), strict=True,
-    ):  # fmt: skip
-        done = run_module("monai.bundle", *words[3:], *flatten(more), cwd=BUNDLE)
-        assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "masks").glob("*_uncertainty.png"))
-    assert main(report[1:]) == 0
-    assert "risk" in next((tmp_path / "report").glob("*.html")).read_text().lower()
+    assert [words[1] for words in workflows] == ["train", "evaluate", "predict"]
+    added = {"train": SMALL | {"data#allow_partial": True}, "evaluate": {"precision": "fp32"}}
+    for words in workflows:
+        run_command([*words, *flatten(added.get(words[1], {"precision": "fp32"}))], tmp_path)
+    assert list((tmp_path / "MASKS").glob("*_uncertainty.png"))
+    run_command(report, tmp_path)
+    assert "risk" in next((tmp_path / "REPORT").glob("*.html")).read_text().lower()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
