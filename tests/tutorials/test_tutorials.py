@@ -13,7 +13,7 @@ from tests.bundles.helpers import SMALL, flatten
 from tests.conftest import ROOT
 from tests.pages import replaced, run_page
 
-TRAINING = SMALL | {"epochs": 1}
+TRAINING = SMALL | {"epochs": 1, "crop_size": 64}  # few tiles of what is validated and scored
 SCORING = {"precision": "fp32", "overlap": 0.0}
 CHECKPOINT = {"--network_name": None, "--weights": None}
 """Of networks that are downloaded; what trains is ``vit_tiny_test`` with random weights."""
