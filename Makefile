@@ -9,12 +9,13 @@ READY  := $(VENV)/.ready
 LABEL  := .venv-label
 LABEL_READY := $(LABEL)/.ready
 
-.PHONY: help setup train test lint bench label label-test web clean
+.PHONY: help setup train test lint docs bench label label-test web clean
 
 help:
 	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 5 min on 2 cores)"
 	@echo "make test    set up, then lint, type-check and test (about 12 min on 2 cores)"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make docs    set up, then build the documentation into site/ (about half a minute)"
 	@echo "make bench   time and memory of an encoder step against the original (about 12 min)"
 	@echo "make label   set up the annotation server in an environment of its own (about 5 min, 6 GB)"
 	@echo "make label-test  set that up, then test it (about 5 min)"
@@ -52,6 +53,11 @@ test: lint
 	@echo "[test] running the suite: about 6 minutes on 2 cores"
 	$(PY) -m pytest -n 2 --dist loadfile
 
+# The variable keeps the theme from printing an advertisement of its successor.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "[docs] open site/index.html; $(PY) -m mkdocs serve shows changes as they are made"
+
 bench: $(READY)
 	$(PY) scripts/bench/encoder_step.py
 
@@ -74,4 +80,4 @@ web:
 	cd web && npm ci && npm test && npm run build
 
 clean:
-	rm -rf $(VENV) $(LABEL) $(RUN)
+	rm -rf $(VENV) $(LABEL) $(RUN) site

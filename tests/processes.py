@@ -76,6 +76,8 @@ def _program(
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = [what if option == "-m" else option, *arguments]
+    if option == "-m":
+        sys.path.insert(0, str(Path.cwd()))  # as the interpreter does
     try:
         if option == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)

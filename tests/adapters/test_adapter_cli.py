@@ -1,8 +1,6 @@
 """``topolora adapter info | verify | merge | diff``, and what a closed pipe does to any command."""
 
 import json
-import re
-import shlex
 import subprocess
 import sys
 
@@ -11,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT
+from tests.pages import commands
 from topolora_monai.adapters import adapt, load_adapter, preset_config, save_adapter
 from topolora_monai.adapters.inspection import compare_adapters
 from topolora_monai.cli import main
@@ -141,9 +139,8 @@ class TestVerify:
         assert str(file) in shown
 
 
-def test_commands_of_the_readme_run_as_printed(file, tmp_path, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text()
-    printed = [shlex.split(line) for line in re.findall(r"^topolora adapter .*$", text, flags=re.MULTILINE)]
+def test_commands_of_the_page_run_as_printed(file, tmp_path, monkeypatch, capsys):
+    printed = [words for words in commands("docs/choosing.md") if words[1] == "adapter"]
     assert [words[2] for words in printed] == ["info", "verify", "merge", "diff"]
     monkeypatch.chdir(tmp_path)
     save_file(build_network("vit_tiny_test").state_dict(), "mobile_sam.safetensors")
