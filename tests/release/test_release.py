@@ -124,7 +124,8 @@ def test_scores_that_are_not_defined(tmp_path):
     assert "| mean | - | 0.684 |" in (out / "docs/README.md").read_text()
 
 
-def test_monais_verifiers_pass_offline(released, tmp_path):
+@pytest.mark.parametrize("use_trace", [False, True])
+def test_monais_verifiers_pass_offline(released, tmp_path, use_trace):
     bundle = released / "vessels"
     meta, config = (str(bundle / "configs" / name) for name in ("metadata.json", "inference.yaml"))
     place = {"bundle_root": str(bundle)}
@@ -132,7 +133,7 @@ def test_monais_verifiers_pass_offline(released, tmp_path):
     verify_metadata(meta_file=meta, filepath=str(schema))
     verify_net_in_out(net_id="network_def", meta_file=meta, config_file=config, device="cpu", **place)
     ckpt_export(net_id="network_def", filepath=str(tmp_path / "model.ts"), ckpt_file=str(bundle / "models/model.pt"),
-                meta_file=meta, config_file=config, use_trace=True, **place)  # fmt: skip
+                meta_file=meta, config_file=config, use_trace=use_trace, **place)  # fmt: skip
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         exported = torch.jit.load(tmp_path / "model.ts")

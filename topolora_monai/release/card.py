@@ -74,10 +74,9 @@ In this folder, or with `--bundle_root`, where the packages of `configs/metadata
     python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER --output_dir masks
 
 #### Export checkpoint to TorchScript:
-By tracing, for tiles of {spec.crop_size} px; images of another size raise an error in it. The network cannot be
-scripted.
+It is traced for tiles of {spec.crop_size} px; images of another size raise an error in it.
 
-    python -m monai.bundle ckpt_export --config_file configs/inference.yaml --use_trace true
+    python -m monai.bundle ckpt_export --config_file configs/inference.yaml
 
 # References
 {_references(spec, references)}
