@@ -51,7 +51,8 @@ Images of another resolution should be resampled to that of the training images 
 {spec.in_channels} channels; images of any size, taken in overlapping tiles of {spec.crop_size} px.
 
 ### Output
-{_output(spec)} {_decision(spec)}
+{_output(spec)}
+{_decision(spec)}
 
 ## Performance
 {_table(record)}
@@ -115,8 +116,8 @@ def _filters(spec: ModelSpec) -> str:
 
 
 def _output(spec: ModelSpec) -> str:
-    of = ", ".join(_verbatim(label) for label in spec.labels[1:])
-    return f"Of the network: logits at the image's size, {spec.out_channels} channels ({of}). Of the bundle: masks."
+    maps = ", ".join(_verbatim(label) for label in spec.labels[1:])
+    return f"Of the network, logits at the image's size, a map for each of: {maps}. Of the bundle, masks."
 
 
 def _references(spec: ModelSpec, references: Iterable[str]) -> str:
