@@ -22,7 +22,6 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="what topolora release wrote")
     parser.add_argument("images", type=Path, help="a folder of images to segment")
-    parser.add_argument("--size", type=int, default=64, help="side of the images that the verifications use")
     return parser.parse_args()
 
 
@@ -45,13 +44,12 @@ def check(arguments: argparse.Namespace, place: Path) -> None:
     meta, config = "configs/metadata.json", "configs/inference.yaml"
     monai = (python, "-m", "monai.bundle")
     shared = ("--meta_file", meta, "--config_file", config)
-    size = str(arguments.size)
     step("verify_metadata", *monai, "verify_metadata", "--meta_file", meta, "--filepath", schema, cwd=bundle, env=env)
-    step("verify_net_in_out", *monai, "verify_net_in_out", "network_def", *shared, "--device", "cpu", "--any", size,
-         cwd=bundle, env=env)  # fmt: skip
+    step(
+        "verify_net_in_out", *monai, "verify_net_in_out", "network_def", *shared, "--device", "cpu", cwd=bundle, env=env
+    )
     step("ckpt_export", *monai, "ckpt_export", "network_def", "--filepath", place / "model.ts", "--ckpt_file",
-         "models/model.pt", *shared, "--use_trace", "True", "--input_shape", f"[1,3,{size},{size}]",
-         cwd=bundle, env=env)  # fmt: skip
+         "models/model.pt", *shared, cwd=bundle, env=env)  # fmt: skip
     step("request", *monai, "run", "inferring", "--config_file", config, "--input", images, "--output_dir",
          place / "masks", cwd=bundle, env=env)  # fmt: skip
     sources, masks = list(images.iterdir()), sorted((place / "masks").glob("*_mask.png"))

@@ -219,11 +219,11 @@ def test_metadata_is_valid_and_true():
         jsonschema.validate({k: v for k, v in metadata.items() if k != "monai_version"}, schema)
     assert metadata["version"] == topolora_monai.__version__
     assert metadata["version"] in metadata["changelog"]
-    pinned = dict(
-        line.split(";")[0].strip().split("==")
-        for line in (BUNDLE.parents[1] / "constraints.txt").read_text().splitlines()
-        if "==" in line and "< " not in line
-    )
+    lines = (BUNDLE.parents[1] / "constraints.txt").read_text().splitlines()
+    lines = [line for line in lines if "==" in line and ">=" not in line]  # what every Python has, the oldest too
+    pinned = dict(line.split(";")[0].strip().split("==") for line in lines)
+    for package, key in (("monai", "monai"), ("torch", "pytorch"), ("numpy", "numpy")):
+        assert pinned[package] == metadata[f"{key}_version"], package
     for package, version in metadata["required_packages_version"].items():
         if package != "topolora_monai":
             assert pinned[package] == version, package

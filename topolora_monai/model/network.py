@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def bundle_spec(folder: str | Path) -> ModelSpec:
 def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
     """Build what is left of a model's network once what can be merged is, with random weights.
 
-    Further arguments of :func:`~topolora_monai.networks.build_network` stand in for the model's own.
+    ``torch.jit.script``, which MONAI's ``ckpt_export`` calls where no other way is asked for, traces it for tiles of
+    ``spec.crop_size``. Further arguments of :func:`~topolora_monai.networks.build_network` stand in for the model's own.
 
     Example:
         >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}
@@ -69,7 +71,15 @@ def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
         False
     """
     adapted = adapt(build_network(**spec.network_settings | network), AdaptationConfig.from_dict(dict(spec.adaptation)))
-    return merge(adapted.network).requires_grad_(False).eval()
+    merged = merge(adapted.network).requires_grad_(False).eval()
+    tile = (1, spec.in_channels, spec.crop_size, spec.crop_size)
+    object.__setattr__(merged, "__prepare_scriptable__", partial(_traced, merged, tile))  # as torch.jit calls its hook
+    return merged
+
+
+def _traced(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    traced = torch.jit.trace(network, torch.rand(shape, device=next(network.parameters()).device))
+    return nn.Sequential(traced)  # torch.jit goes on to script it, which a traced network alone refuses
 
 
 def load_model(network: nn.Module, path: str | Path) -> nn.Module:

@@ -9,7 +9,7 @@ check_torchvision()
 from topolora_monai.networks.activation import probabilities
 from topolora_monai.networks.baselines import BASELINE_NAMES, BaselineSegmenter
 from topolora_monai.networks.mask_decoder import MaskDecoder
-from topolora_monai.networks.registry import NETWORK_NAMES, build_network
+from topolora_monai.networks.registry import NETWORK_NAMES, build_network, network_extra
 from topolora_monai.networks.sam2 import Sam2ImageEncoder, Sam2MaskDecoder
 from topolora_monai.networks.segmenter import SamSegmenter
 from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
@@ -27,6 +27,7 @@ __all__ = [
     "TinyVitImageEncoder",
     "VitImageEncoder",
     "build_network",
+    "network_extra",
     "network_loss",
     "probabilities",
 ]

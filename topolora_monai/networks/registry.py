@@ -23,7 +23,7 @@ from topolora_monai.networks.vit import VitImageEncoder
 from topolora_monai.parsing import parse_bool
 from topolora_monai.weights import load_base_weights, published_name
 
-__all__ = ["NETWORK_NAMES", "MulticlassHead", "build_network"]
+__all__ = ["NETWORK_NAMES", "MulticlassHead", "build_network", "network_extra"]
 
 MulticlassHead = Literal["per_class", "token_set"]
 
@@ -125,6 +125,18 @@ def build_network(
         "checkpoint": None if weights is None else published_name(weights),
     }
     return network.eval()
+
+
+def network_extra(network_name: str) -> str | None:
+    """Extra of the package that installs what a network of :data:`NETWORK_NAMES` needs; None where nothing is missing.
+
+    Example:
+        >>> network_extra("sam2_t"), network_extra("unet_resnet34"), network_extra("vit_b")
+        ('sam2', 'baselines', None)
+    """
+    if network_name in BASELINE_NAMES:
+        return "baselines"
+    return "sam2" if network_name.startswith("sam2_") else None
 
 
 def _official(build: Callable[[], Any], activation_checkpointing: bool) -> _Parts:

@@ -13,16 +13,21 @@ import torch
 import yaml
 
 from topolora_monai.adapters import read_spec
-from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.data import SyntheticVessels
+from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.io.atomic import folder_beside, writing
+from topolora_monai.io.download import file_sha256
 from topolora_monai.io.json_files import read_json
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE, adapted_network
 from topolora_monai.packaged import bundle_folder
-from topolora_monai.release.card import model_card
-from topolora_monai.release.configs import inference_config, metadata
+from topolora_monai.release.card import NEEDED, model_card
+from topolora_monai.release.configs import data_facts, inference_config, metadata
 from topolora_monai.spec import ModelSpec
 
 __all__ = ["release"]
+
+_ZOO_LIMIT = 25_000_000
+"""Bytes of the largest file that MONAI's model zoo takes in a pull request."""
 
 
 def release(
@@ -30,9 +35,11 @@ def release(
 ) -> Path:
     """Write a bundle that needs neither the run's folder nor the base checkpoint.
 
-    It holds ``models/model.pt`` (the merged network, whole, since MONAI Label loads without checking),
-    ``models/model.json`` (what the model is, which the configuration reads), the adapter under ``models/adapters``,
-    ``configs/inference.yaml`` and ``metadata.json``, a model card and the licences.
+    It holds ``models/model.pt`` (the merged network, whole, since MONAI Label loads without checking; tensors alone, in
+    the format that MONAI's tools and model zoo read), ``models/model.json`` (what the model is, which the configuration
+    reads), the adapter under ``models/adapters``, ``configs/inference.yaml`` and ``metadata.json``, a model card, the
+    licences, and ``large_files.yml`` with the SHA-256 of what is too large for a pull request to the model zoo; whoever
+    opens one fills in the addresses.
 
     Args:
         run: folder of a run that has finished and was evaluated.
@@ -44,7 +51,7 @@ def release(
         The new folder, absolute.
 
     Raises:
-        DataError: if a part of the run is missing or damaged.
+        DataError: if a part of the run is missing or damaged, or it was never evaluated.
         AdapterFileError: if the adapter does not belong to ``weights``.
         ConfigError: if the source bundle is not there.
         OutputError: if ``out`` exists or cannot be written; nothing is left behind.
@@ -59,7 +66,7 @@ def release(
         raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
     adapter = run / "adapter.safetensors"
     spec = read_spec(adapter)
-    record = read_json(run / "evaluation" / "summary.json", "evaluate the run first")
+    record = _record(run / "evaluation" / "summary.json")
     state = adapted_network(adapter, weights).state_dict()
     with writing(out, "the bundle", "choose another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +74,17 @@ def release(
             _write(beside, out.name, source, adapter, spec, record, state)
             os.replace(beside, out)
     return out
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = read_json(path, "evaluate the run first")
+    missing = [name for name in NEEDED if name not in record]
+    if missing:
+        hint = "evaluate the folder that training wrote, with its training.json in it"
+        raise DataError(
+            "nothing is known of the training", path=path, expected=", ".join(missing), found="none of it", hint=hint
+        )
+    return record
 
 
 def _write(
@@ -93,8 +111,9 @@ def _write(
     (folder / "configs/metadata.json").write_text(json.dumps(described, indent=2) + "\n")
     shutil.copy(source / "configs/logging.conf", folder / "configs")
     shutil.copy(source / "LICENSE", folder)
-    (folder / "docs/README.md").write_text(model_card(name, spec, record))
+    (folder / "docs/README.md").write_text(model_card(name, spec, record, source_metadata.get("references", ())))
     (folder / "docs/data_license.txt").write_text(_data_licence(spec))
+    (folder / "large_files.yml").write_text(_large_files(folder))
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:
@@ -105,10 +124,22 @@ def _save(state: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _data_licence(spec: ModelSpec) -> str:
-    from topolora_monai.data import BENCHMARKS  # noqa: PLC0415 - only here
-
-    name = spec.dataset
-    if name not in BENCHMARKS:
-        return f"Trained on {name or 'data that nothing is known of'}: images of the user's own, whose terms apply.\n"
-    facts = BENCHMARKS[name].facts
+    facts = data_facts(spec)
+    if spec.dataset == SyntheticVessels.name:
+        return "Trained on images that topolora_monai draws, free of any licence.\n"
+    if facts is None:
+        known = spec.dataset or "data that nothing is known of"
+        return (
+            f"Trained on {known}: images of the user's own, whose terms apply. State them here before passing it on.\n"
+        )
     return f"Trained on {facts.title}.\nTerms: {facts.licence}.\nCite: {facts.citation}.\nFrom: {facts.homepage}\n"
+
+
+def _large_files(folder: Path) -> str:
+    large = {path for path in (folder / "models").rglob("*") if path.stat().st_size > _ZOO_LIMIT}
+    entries = [
+        {"path": path.relative_to(folder).as_posix(), "url": "", "hash_type": "sha256", "hash_val": file_sha256(path)}
+        for path in sorted({folder / WEIGHTS_FILE, *large})
+    ]
+    first_line = "# Files that a pull request to the model zoo leaves out: upload them, and put their addresses here.\n"
+    return first_line + yaml.safe_dump({"large_files": entries}, sort_keys=False)

@@ -3,59 +3,87 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from topolora_monai.release.configs import data_facts
 from topolora_monai.spec import ModelSpec
 
-__all__ = ["model_card"]
+__all__ = ["NEEDED", "model_card"]
+
+NEEDED = ("trainable", "epochs", "seconds", "peak_memory_bytes", "hardware", "commit", "command", "seed", "test")
+"""Entries of a run's ``evaluation/summary.json`` that the card tells."""
 
 _SCORES = ("dice", "iou", "precision", "recall", "auc", "cldice")
 
 
-def model_card(name: str, spec: ModelSpec, record: dict[str, Any]) -> str:
-    """Markdown for whoever considers using the bundle; ``record`` is the run's ``evaluation/summary.json``."""
-    foreground, dataset = _verbatim(", ".join(spec.labels[1:])), _dataset(spec)
-    return f"""# {name}
+def model_card(name: str, spec: ModelSpec, record: dict[str, Any], references: Iterable[str] = ()) -> str:
+    """Markdown for whoever considers using the bundle, under the headings that MONAI's model zoo has.
 
-Segments {foreground} in 2-D images, without prompts. {_verbatim(spec.network_name)}, adapted by
+    Args:
+        name: of the bundle.
+        spec: of the model.
+        record: the run's ``evaluation/summary.json``, with the entries of :data:`NEEDED`.
+        references: works that the bundle rests on; that of a known data set is added.
+    """
+    foreground, dataset = _verbatim(", ".join(spec.labels[1:])), _dataset(spec)
+    return f"""# Model Overview
+**{_verbatim(name)}** segments {foreground} in 2-D images, without prompts. {_verbatim(spec.network_name)}, adapted by
 {_verbatim(spec.preset)} of topolora_monai {_verbatim(spec.package_version)}.
 
-## Use
-    python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER --output_dir masks
-
-Run it in this folder, or give `--bundle_root`. Needs `topolora_monai`; `models/model.pt` holds the whole network and
-`models/model.json` what it is. TorchScript for tiles of {spec.crop_size} px, which raises for images of another size:
-
-    python -m monai.bundle ckpt_export --config_file configs/inference.yaml --use_trace true \\
-        --input_shape "[1, {spec.in_channels}, {spec.crop_size}, {spec.crop_size}]"
+For research. Not a medical device; not for clinical decisions.
 
 ## Data
 {_data(spec, record)}
 
-Input: {spec.in_channels} channels, values in [0, 1]{_scaling(spec)}.
+Terms and citation of the data: `docs/data_license.txt`.
+
+### Preprocessing
+Values in [0, 1]{_scaling(spec)}{_filters(spec)}.
 One pixel of the image becomes {spec.pixel_scale:.2f} in the network: tiles of
 {spec.crop_size} px are enlarged to {spec.image_size} px.
 Images of another resolution should be resampled to that of the training images first.
 
-## Scores
-{_table(record)}
-
-{_decision(spec)} Overlap scores are pooled over the pixels of all test images
-inside the field of view at native size; clDice is the mean over images on exact skeletons.
-
-## Training
+## Training configuration
 {_training(record)}
 
-## Limits
+### Input
+{spec.in_channels} channels; images of any size, taken in overlapping tiles of {spec.crop_size} px.
+
+### Output
+{_output(spec)}
+{_decision(spec)}
+
+## Performance
+{_table(record)}
+
+Overlap scores are pooled over the pixels of all test images inside the field of view at native size; clDice is the mean
+over images on exact skeletons.
+
+### Limits
 - Measured on {dataset} alone: other cameras, resolutions and populations need a validation of their own.
 - One training run, seed {record["seed"]}; no interval over repetitions.
 - Outside of images of the kind it was trained on it answers all the same.
 
-## Intended use
-Research. Not a medical device; not for clinical decisions.
+## MONAI Bundle Commands
+In this folder, or with `--bundle_root`, where the packages of `configs/metadata.json` are installed.
+`models/model.pt` holds the tensors of the whole network and `models/model.json` what it is; if the former is not here,
+`python -m monai.bundle download_large_files` fetches what `large_files.yml` names.
 
-## Licence
-The bundle: Apache-2.0. The data: see `docs/data_license.txt`. The base checkpoint: its own terms.
+#### Execute inference:
+
+    python -m monai.bundle run inferring --config_file configs/inference.yaml --input FOLDER --output_dir masks
+
+#### Export checkpoint to TorchScript:
+It is traced for tiles of {spec.crop_size} px; images of another size raise an error in it.
+
+    python -m monai.bundle ckpt_export --config_file configs/inference.yaml
+
+# References
+{_references(spec, references)}
+
+# License
+The bundle: Apache-2.0, see `LICENSE`. The data: see `docs/data_license.txt`. The base checkpoint: its own terms.
 """
 
 
@@ -80,6 +108,22 @@ def _scaling(spec: ModelSpec) -> str:
         return ""
     limits = list(spec.value_range) if spec.value_range else f"percentiles {list(spec.percentiles)} of each scene"
     return f", from {spec.pixel_values} between {limits}"
+
+
+def _filters(spec: ModelSpec) -> str:
+    equalised = "; the green channel equalised by CLAHE" if spec.clahe else ""
+    return equalised + (f"; the refined Lee filter for {spec.despeckle_looks} looks" if spec.despeckle_looks else "")
+
+
+def _output(spec: ModelSpec) -> str:
+    maps = ", ".join(_verbatim(label) for label in spec.labels[1:])
+    return f"Of the network, logits at the image's size, a map for each of: {maps}. Of the bundle, masks."
+
+
+def _references(spec: ModelSpec, references: Iterable[str]) -> str:
+    facts = data_facts(spec)
+    cited = [*references, *([facts.citation] if facts else [])]
+    return "\n".join(f"{number}. {_verbatim(one)}" for number, one in enumerate(cited, start=1)) or "None given."
 
 
 def _decision(spec: ModelSpec) -> str:

@@ -1,4 +1,4 @@
-"""From the source bundle's configuration to that of one trained network."""
+"""From the source bundle's configuration to that of one trained network, as MONAI's model zoo takes bundles."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import copy
 import re
 from typing import Any
 
+import topolora_monai
+from topolora_monai.data import BENCHMARKS
+from topolora_monai.data.benchmark import Facts
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE
+from topolora_monai.networks import network_extra
 from topolora_monai.spec import ModelSpec
 
-__all__ = ["inference_config", "metadata"]
+__all__ = ["data_facts", "inference_config", "metadata"]
+
+_PACKAGE = topolora_monai.__name__
 
 _FROM_RUN = ("adapter", "weights", "adaptation")
 """Ids that only make sense beside a run."""
@@ -51,8 +57,17 @@ def inference_config(source: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     return config
 
 
+def data_facts(spec: ModelSpec) -> Facts | None:
+    """What is known about the data that a model was trained on; None where they are no public data set."""
+    known = BENCHMARKS.get(spec.dataset or "")
+    return known.facts if known else None
+
+
 def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[str, Any]) -> dict[str, Any]:
     """The source bundle's ``metadata.json`` with the task, labels, pixel scale and scores of a run's ``summary.json``.
+
+    All packages stand under ``required_packages_version``, whose entries become lines ``NAME==VERSION`` for pip, and
+    this one with the extra that the network needs. MONAI would take ``optional_packages_version`` in its place.
 
     MONAI reads metadata as a part of the configuration: text that it would take for its own gets an invisible character
     in front.
@@ -62,6 +77,10 @@ def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[st
     test = record["test"]
     described["name"] = name
     described["changelog"] = {source["version"]: f"released from a run of {spec.network_name}"}
+    needed = {key: version for key, version in source["required_packages_version"].items() if key != _PACKAGE}
+    extra = network_extra(spec.network_name)
+    package = f"{_PACKAGE}[{extra}]" if extra else _PACKAGE
+    described["required_packages_version"] = {package: topolora_monai.__version__, **needed}
     described["task"] = f"Segmentation of {foreground}"
     known = {"Dice": test.get("dice"), "clDice": test.get("cldice")}
     shown = [f"{title} {score:.3f}" for title, score in known.items() if score is not None]
@@ -69,7 +88,9 @@ def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[st
         f"{spec.network_name} adapted by {spec.preset} to {dataset}: a prompt-free segmenter of {foreground}."
         + (f" Test {', '.join(shown)}." if shown else "")
     )
-    described["data_source"] = dataset + (f" ({spec.partial})" if spec.partial else "")
+    facts = data_facts(spec)
+    source_of_data = f"{facts.title}, {facts.homepage}" if facts else dataset
+    described["data_source"] = source_of_data + (f" ({spec.partial})" if spec.partial else "")
     described["label_classes"] = ", ".join(f"{number} {label}" for number, label in enumerate(spec.labels))
     described["eval_metrics"] = {key: value for key, value in test.items() if isinstance(value, float)}
     described["pixel_scale"] = spec.pixel_scale
@@ -83,11 +104,13 @@ def metadata(source: dict[str, Any], name: str, spec: ModelSpec, record: dict[st
     data_format = described["network_data_format"]
     image = data_format["inputs"]["image"]
     image["num_channels"] = spec.in_channels
+    image["modality"] = facts.modality if facts else "n/a"
+    described["image_classes"] = f"2-D images as those of {dataset}, {spec.in_channels} channels in [0, 1]"
     if spec.in_channels != len(image["channel_def"]):
         image["channel_def"] = {str(number): f"channel {number}" for number in range(spec.in_channels)}
         image["format"] = "magnitude"
-        image["modality"] = "n/a"
     pred = data_format["outputs"]["pred"]
+    image["spatial_shape"] = pred["spatial_shape"] = [spec.crop_size, spec.crop_size]
     pred["num_channels"] = spec.out_channels
     if spec.out_channels > 1:
         described["pred_classes"] = f"one logit map for each of {foreground}"
