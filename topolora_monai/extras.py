@@ -7,12 +7,12 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from topolora_monai.errors import ConfigError
+from topolora_monai.errors import ConfigError, first_line
 
 __all__ = ["check_torchvision", "import_extra"]
 
 
-def import_extra(module: str, extra: str, user: str, path: str | Path | None = None) -> Any:
+def import_extra(module: str, extra: str, user: str, path: str | Path | None = None, since: str = "") -> Any:
     """Import a module of one of the package's extras.
 
     Args:
@@ -20,9 +20,10 @@ def import_extra(module: str, extra: str, user: str, path: str | Path | None = N
         extra: the extra that installs it.
         user: what needs it, for the error.
         path: the file that it is needed for.
+        since: version of the library that has it first, where older ones are about.
 
     Raises:
-        ConfigError: if it is not installed.
+        ConfigError: if it is not installed, or cannot be imported.
 
     Example:
         >>> import_extra("a_library_nobody_has.part", extra="export", user="ONNX")
@@ -30,6 +31,7 @@ def import_extra(module: str, extra: str, user: str, path: str | Path | None = N
         ...
         topolora_monai.errors.ConfigError: ONNX needs a library that is not installed
           expected: a_library_nobody_has
+          found:    No module named 'a_library_nobody_has'
           to do:    pip install "topolora_monai[export]"
     """
     try:
@@ -38,7 +40,8 @@ def import_extra(module: str, extra: str, user: str, path: str | Path | None = N
         raise ConfigError(
             f"{user} needs a library that is not installed",
             path=path,
-            expected=module.partition(".")[0],
+            expected=module.partition(".")[0] + (f" {since} or later" if since else ""),
+            found=first_line(error),
             hint=f'pip install "topolora_monai[{extra}]"',
         ) from error
 

@@ -224,6 +224,27 @@ class TestDiff:
         assert main(["adapter", "diff", str(file), str(tmp_path / "b.safetensors")]) == 0
         assert "equal" in capsys.readouterr().out
 
+    def test_former_names_of_settings_are_the_present_ones(self, file, tmp_path, capsys):
+        def rename(_, metadata):
+            header = json.loads(metadata["topolora_monai"])
+            lora = header["adaptation"]["lora"]
+            for former, present in {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}.items():
+                lora[former] = lora.pop(present)
+            del lora["use_rslora"]  # which older versions did not have
+            metadata["topolora_monai"] = json.dumps(header)
+
+        other = tmp_path / "b.safetensors"
+        write(other)
+        edit(other, rename)
+        assert main(["adapter", "diff", str(file), str(other)]) == 0, capsys.readouterr().out
+        edit(
+            other,
+            lambda _, metadata: metadata.update(
+                {"topolora_monai": metadata["topolora_monai"].replace('"rank": 8', '"rank": 4')}
+            ),
+        )
+        assert compare_adapters(file, other).settings == {"adaptation.lora.r": (8, 4)}
+
     def test_settings_tensors_and_keys(self, file, tmp_path, capsys):
         other = tmp_path / "b.safetensors"
         write(other, "lora", seed=1, lora={"rank": 4})

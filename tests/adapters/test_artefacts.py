@@ -9,7 +9,7 @@ import topolora_monai
 from tests.artefacts import make
 from tests.artefacts.networks import build, fill, logits, statistics
 from tests.conftest import ROOT
-from topolora_monai.adapters import adapter_state, load_adapter, read_adapter_header
+from topolora_monai.adapters import adapter_state, load_adapter, read_spec
 
 ARTEFACTS = ROOT / "tests/artefacts"
 EXPECTED = {
@@ -38,7 +38,7 @@ def test_file_loads_and_answers_as_it_did(version, name):
 
 @pytest.mark.parametrize(("version", "name"), FILES)
 def test_header_is_read(version, name):
-    header = read_adapter_header(ARTEFACTS / version / f"{name}.safetensors")
+    header = read_spec(ARTEFACTS / version / f"{name}.safetensors").to_header()
     assert header["package_version"] == version
     assert (header["labels"], header["threshold"]) == (["background", "vessel"], 0.4)
 

@@ -521,6 +521,125 @@ class TestFilesAndPeft:
             get_peft_model(nn.Sequential(nn.Conv2d(3, 3, 1)), ConvLoraConfig(target_modules=["0"]))
 
 
+class Stack(nn.Module):
+    """Three blocks of two linears on a grid of tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.ModuleDict({"qkv": nn.Linear(6, 6), "proj": nn.Linear(6, 6)}) for _ in range(3))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block["proj"](block["qkv"](x))
+        return x
+
+
+class TestConventionsOfPeft:
+    TOKENS = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(1))
+
+    def model(self, base=None, **options):
+        torch.manual_seed(2)
+        return awake(get_peft_model(base or Stack(), ConvLoraConfig(**{"target_modules": ["qkv"], **options}))).eval()
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({"target_modules": "all-linear"}, "0.qkv 0.proj 1.qkv 1.proj 2.qkv 2.proj"),
+            ({"target_modules": "all-linear", "exclude_modules": ["proj"]}, "0.qkv 1.qkv 2.qkv"),
+            ({"target_modules": "all-linear", "exclude_modules": r".*\.[02]\..*"}, "1.qkv 1.proj"),
+            ({"target_modules": r".*\.1\.(qkv|proj)"}, "1.qkv 1.proj"),
+            ({"layers_to_transform": [0, 2], "layers_pattern": ["blocks"]}, "0.qkv 2.qkv"),
+            ({"layers_to_transform": 1, "layers_pattern": "blocks"}, "1.qkv"),
+        ],
+    )
+    def test_targets(self, options, expected, tmp_path):
+        model = self.model(**options)
+        assert [layer.name.removeprefix("model.blocks.") for layer in model.get_layer_status()] == expected.split()
+        model.save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(copy.deepcopy(model).unload(), tmp_path)
+        assert torch.equal(loaded(self.TOKENS), model(self.TOKENS))
+
+    def test_layers_beside_a_text_are_refused(self):
+        with pytest.raises(ConfigError, match="layers_to_transform needs a list"):
+            ConvLoraConfig(target_modules="all-linear", layers_to_transform=[0])
+        with pytest.raises(ConfigError, match="layers_pattern needs"):
+            ConvLoraConfig(target_modules=["qkv"], layers_pattern="blocks")
+
+    def test_scales(self):
+        module = layer().eval()
+        x = torch.randn(1, 4, 5, 10)
+        base, update = module.base_layer(x), module(x) - module.base_layer(x)
+        assert update.abs().max() > 0.1
+
+        def factor():
+            return ((module(x) - base) / update).mean().item()
+
+        module.scale_layer(3)
+        assert factor() == pytest.approx(3, rel=1e-3)
+        module.unscale_layer(2)
+        assert factor() == pytest.approx(1.5, rel=1e-3)
+        module.unscale_layer()
+        assert factor() == pytest.approx(1, rel=1e-3)
+        module.scale_layer(3)
+        module.set_scale("default", 0.5)  # of the first scale, as PEFT's layers
+        assert factor() == pytest.approx(0.5, rel=1e-3)
+        module.set_scale("other", 0.5)
+        assert set(module.scaling) == {"default"}
+
+    def test_updates_of_several_active_adapters_add_up(self):
+        x = self.TOKENS
+        model = self.model(nn.Sequential(nn.Linear(6, 6)), target_modules=["0"])
+        base = model.base_model.model[0].base_layer(x)
+        one = model(x) - base
+        model.add_adapter("two", ConvLoraConfig(r=2, target_modules=["0"], scales=[1, 2]))
+        inner = model.base_model.model[0]
+        for part in (inner.lora_A["two"], inner.lora_B["two"]):
+            part.weight.data += 0.3
+        assert torch.equal(model(x) - base, one)
+        assert not inner.lora_A["two"].weight.requires_grad
+        model.set_adapter("two")
+        two = model(x) - base
+        assert (two - one).abs().max() > 0.1
+        assert inner.lora_A["two"].weight.requires_grad
+        assert not inner.lora_A["default"].weight.requires_grad
+        model.base_model.set_adapter(["default", "two"])
+        torch.testing.assert_close(model(x) - base, one + two, rtol=1e-4, atol=1e-4)
+        model.delete_adapter("default")
+        assert list(inner.lora_alpha) == ["two"]
+
+    def test_what_convolutions_rule_out_is_refused(self):
+        model = self.model()
+        before = model(self.TOKENS)
+        for refused, message in (
+            (model.merge_and_unload, "cannot be merged"),
+            (model.merge_adapter, "cannot be merged"),
+            (model.unmerge_adapter, "cannot be unmerged"),
+            (lambda: model.add_weighted_adapter(["default"], [0.5], "half"), "weighted sum"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                refused()
+        assert torch.equal(model(self.TOKENS), before)
+        assert list(model.peft_config) == ["default"]
+
+    @pytest.mark.parametrize("shape", [(7, 10), (10,), (1, 2, 3, 4, 10)])
+    def test_tokens_without_a_grid_are_refused(self, shape):
+        with pytest.raises(ConfigError, match=r"grid of tokens(.|\n)*square(.|\n)*\(.*10,?\)"):
+            layer()(torch.randn(shape))
+
+    def test_onto_a_base_in_half_precision(self, tmp_path):
+        model = self.model()
+        model.save_pretrained(tmp_path)
+        base = copy.deepcopy(model).unload().to(torch.bfloat16)
+        plain = base(self.TOKENS.bfloat16()).float()
+        for autocast, dtype in ((True, torch.float32), (False, torch.bfloat16)):
+            half = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path, autocast_adapter_dtype=autocast)
+            assert {p.dtype for name, p in half.named_parameters() if "lora_" in name} == {dtype}
+            found, expected = half(self.TOKENS.bfloat16()), model(self.TOKENS)
+            assert found.dtype == torch.bfloat16
+            scale = (expected - plain).abs().max()
+            assert (found.float() - expected).abs().max() < 0.05 * scale
+
+
 class TestExport:
     def test_torch_export_with_a_dynamic_batch(self):
         net = inject_adapter_in_model(ConvLoraConfig(target_modules=["qkv"], scales=[1, 2, 3]), encoder())

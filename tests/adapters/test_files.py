@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT
 from tests.processes import run_code
-from topolora_monai.adapters import adapt, load_adapter, preset_config, read_adapter_header, save_adapter
+from topolora_monai.adapters import adapt, load_adapter, preset_config, read_spec, save_adapter
 from topolora_monai.adapters.files import read_adapter_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.networks import build_network
@@ -74,7 +74,7 @@ def test_a_fresh_process_gives_the_same_logits(saved, tmp_path):
 
 def test_header_says_what_a_user_needs(saved):
     adaptation, path = saved
-    header = read_adapter_header(path)
+    header = read_spec(path).to_header()
     assert header["network_name"] == "vit_tiny_test"
     assert header["base_sha256"] == adaptation.base_sha256
     assert header["labels"] == ["background", "vessel"]
@@ -141,10 +141,10 @@ def test_truncated_file_is_named(saved):
 
 def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(AdapterFileError, match="not found"):
-        read_adapter_header(tmp_path / "none.safetensors")
+        read_spec(tmp_path / "none.safetensors")
     save_file({"w": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(AdapterFileError, match="not an adapter"):
-        read_adapter_header(tmp_path / "foreign.safetensors")
+        read_spec(tmp_path / "foreign.safetensors")
 
 
 def test_unknown_format_asks_for_the_version(saved):
@@ -154,7 +154,7 @@ def test_unknown_format_asks_for_the_version(saved):
 
     edit(saved[1], change)
     with pytest.raises(AdapterFileError, match="unknown format"):
-        read_adapter_header(saved[1])
+        read_spec(saved[1])
 
 
 def with_header(path, **changes):
@@ -179,7 +179,7 @@ class TestDamage:
     def test_wrong_types_in_the_header_are_named(self, saved, name, value):
         with_header(saved[1], **{name: value})
         with pytest.raises(AdapterFileError, match=name):
-            read_adapter_header(saved[1])
+            read_spec(saved[1])
 
     @pytest.mark.parametrize(
         "change",
@@ -187,7 +187,7 @@ class TestDamage:
          {"first_block": "2"}, {"dropout": 2}],
     )  # fmt: skip
     def test_impossible_settings_are_an_error_of_the_file(self, saved, change):
-        adaptation = read_adapter_header(saved[1])["adaptation"]
+        adaptation = read_spec(saved[1]).to_header()["adaptation"]
         with_header(saved[1], adaptation=adaptation | {"lora": adaptation["lora"] | change})
         with pytest.raises(AdapterFileError, match=r"settings of the adapter cannot be used.*adapter\.safetensors"):
             load_adapter(build_network("vit_tiny_test", image_size=64), saved[1])
@@ -196,7 +196,7 @@ class TestDamage:
     def test_header_that_is_no_json_object(self, saved, text):
         edit(saved[1], lambda state, metadata: metadata.update(topolora_monai=text))
         with pytest.raises(AdapterFileError, match="header of the adapter file is damaged"):
-            read_adapter_header(saved[1])
+            read_spec(saved[1])
 
     @pytest.mark.parametrize("where", ["header", "name", "another header"])
     def test_text_that_would_take_minutes_is_not_read(self, saved, where):
@@ -213,14 +213,14 @@ class TestDamage:
         edit(saved[1], change)
         started = time.monotonic()
         with pytest.raises(AdapterFileError, match=r"adapter\.safetensors(.|\n)*expected: at most") as error:
-            read_adapter_header(saved[1])
+            read_spec(saved[1])
         assert time.monotonic() - started < 1
         assert len(str(error.value)) < 1000
 
     def test_header_longer_than_any_model_needs(self, saved):
         edit(saved[1], lambda _, metadata: metadata.update(topolora_monai=json.dumps({"a": 2_000_000 * "x"})))
         with pytest.raises(AdapterFileError, match="header of the adapter file is too long"):
-            read_adapter_header(saved[1])
+            read_spec(saved[1])
 
     @pytest.mark.parametrize(
         ("method", "change"),
@@ -254,7 +254,7 @@ class TestDamage:
     def test_pickle_is_not_opened(self, tmp_path):
         torch.save({"weight": torch.zeros(2)}, tmp_path / "model.pt")
         with pytest.raises(AdapterFileError, match=r"not a safetensors file(.|\n)*pickled files are not read"):
-            read_adapter_header(tmp_path / "model.pt")
+            read_spec(tmp_path / "model.pt")
 
     def test_random_damage_never_ends_in_another_error(self, tmp_path):
         """Bytes of the table of contents changed, cut or added: an error of ours, or a file that is still readable."""
@@ -268,7 +268,7 @@ class TestDamage:
                 data[place] = rng.integers(0, 256)
             path.write_bytes(data[: rng.integers(0, len(data))] if rng.random() < 0.2 else data)
             try:
-                read_adapter_header(path)
+                read_spec(path)
                 read_adapter_tensors(path)
             except AdapterFileError:
                 refused += 1

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from topolora_monai.adapters import load_adapter, read_adapter_header, save_adapter
+from topolora_monai.adapters import load_adapter, read_spec, save_adapter
 from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.networks import build_network
@@ -37,9 +37,9 @@ def test_better_adapter_becomes_current(history, samples, adapter):
     old, new = load_file(adapter), load_file(done.version.path)
     assert old.keys() == new.keys()
     assert any(not torch.equal(old[name], new[name]) for name in old)
-    header = read_adapter_header(done.version.path)
+    header = read_spec(done.version.path).to_header()
     assert header["crop_size"] == 64
-    assert header["base_sha256"] == read_adapter_header(adapter)["base_sha256"]
+    assert header["base_sha256"] == read_spec(adapter).to_header()["base_sha256"]
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
@@ -50,13 +50,13 @@ def test_better_adapter_becomes_current(history, samples, adapter):
 def test_new_version_is_the_old_one_with_a_decision_of_its_own(history, samples, tmp_path, adapter):
     network = build_network("vit_tiny_test", image_size=128)
     path = tmp_path / "cldice.safetensors"
-    header = {name: value for name, value in read_adapter_header(adapter).items() if name != "labels"}
+    header = {name: value for name, value in read_spec(adapter).to_header().items() if name != "labels"}
     chosen = {"threshold_by": "cldice", "dataset": "drive", "made_by": "$x", "recipe": {"loss_weights": {"dice": 1.0}}}
     save_adapter(load_adapter(network, adapter), path, **header | chosen | {"labels": ["background", "$vessel"]})
     history.add(path, "start")
     whatever_comes = TrainingSettings(**QUICK.__dict__ | {"improvement": -1.0})
     done = fine_tune(samples, history, settings=whatever_comes, precision="fp32")
-    old, new = read_adapter_header(path), read_adapter_header(done.version.path)
+    old, new = read_spec(path).to_header(), read_spec(done.version.path).to_header()
     assert new["threshold_by"] == "cldice"
     assert new["temperature"] != 1
     assert new["threshold"] != old["threshold"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.bundles.helpers import CONFIGS, SMALL, run
 from tests.conftest import write_fake_drive
-from topolora_monai.adapters import read_adapter_header
+from topolora_monai.adapters import read_spec
 from topolora_monai.metrics import apply_temperature
 
 
@@ -37,7 +37,7 @@ def evaluated(trained):
 
 
 def test_the_adapter_says_how_its_answers_are_meant(trained):
-    header = read_adapter_header(trained / "adapter.safetensors")
+    header = read_spec(trained / "adapter.safetensors").to_header()
     record = json.loads((trained / "training.json").read_text())["validation"]
     assert header["threshold_by"] == "cldice"
     assert header["temperature"] == record["temperature"] != 1
@@ -47,7 +47,7 @@ def test_the_adapter_says_how_its_answers_are_meant(trained):
 
 
 def test_evaluation_takes_the_stored_decisions_and_the_scores_asked_for(trained, evaluated):
-    header = read_adapter_header(trained / "adapter.safetensors")
+    header = read_spec(trained / "adapter.safetensors").to_header()
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["temperature"] == header["temperature"]
     assert summary["threshold_by"] == "cldice"
@@ -86,7 +86,7 @@ def test_inference_divides_logits_by_the_stored_temperature(trained, evaluated, 
         assert done.returncode == 0, done.stderr
         stored = np.asarray(Image.open(tmp_path / name / "input_probability.png"))
         probabilities[name] = torch.from_numpy((stored + 0.5) / 65536)
-    expected = apply_temperature(probabilities["raw"], read_adapter_header(adapter)["temperature"])
+    expected = apply_temperature(probabilities["raw"], read_spec(adapter).to_header()["temperature"])
     assert (probabilities["stored"] - expected).abs().max() < 1e-3
     assert (probabilities["stored"] - probabilities["raw"]).abs().max() > 1e-3
 

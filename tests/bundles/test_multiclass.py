@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.bundles.helpers import CONFIGS, SMALL, run
 from tests.data.fakes import draw
-from topolora_monai.adapters import read_adapter_header
+from topolora_monai.adapters import read_spec
 from topolora_monai.metrics import class_indices
 from topolora_monai.release import release
 
@@ -64,7 +64,7 @@ def test_train_evaluate_infer_and_release(head, folder, tmp_path, capsys, monkey
         "model#mask_tokens": 5, "topology_loss#weights#cldice": 0.0, "output_dir": output,
     }  # fmt: skip
     finished("train.yaml", **options)
-    header = read_adapter_header(output / "adapter.safetensors")
+    header = read_spec(output / "adapter.safetensors").to_header()
     assert header["labels"] == CLASSES
     assert (header["out_channels"], header["activation"], header["multiclass_head"]) == (2, "softmax", head)
     state = load_file(output / "adapter.safetensors")
@@ -159,7 +159,7 @@ def test_from_the_command_line_with_classes_that_overlap(folder, tmp_path):
     assert test["dice"] == pytest.approx(np.mean([scores["dice"] for scores in test["classes"].values()]))
     finished("inference.yaml", adapter=adapter, input=folder / "images/0.png", output_dir=tmp_path / "masks",
              precision="fp32")  # fmt: skip
-    threshold = read_adapter_header(adapter)["threshold"]
+    threshold = read_spec(adapter).to_header()["threshold"]
     for number in (1, 2):
         mask = np.asarray(Image.open(tmp_path / f"masks/0_mask_{number}.png"))
         stored = np.asarray(Image.open(tmp_path / f"masks/0_probability_{number}.png"))

@@ -203,7 +203,7 @@ def adapter_release(file: Path, out: Path) -> None:
 
     from monai.bundle import ConfigParser
 
-    from topolora_monai.adapters import read_adapter_header
+    from topolora_monai.adapters import read_spec
 
     run = out / "run"
     (run / "evaluation").mkdir(parents=True)
@@ -230,7 +230,7 @@ def adapter_release(file: Path, out: Path) -> None:
         raise _own_error(error) from error
     finally:
         os.chdir(before)
-    labels = read_adapter_header(file).get("labels")
+    labels = read_spec(file).to_header().get("labels")
     if labels is not None and list(told["classes"]) != labels:
         raise AssertionError(f"classes of the bundle are {told['classes']!r}, of the adapter {labels!r}")
 

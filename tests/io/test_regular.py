@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from topolora_monai.adapters import read_adapter_header
+from topolora_monai.adapters import read_spec
 from topolora_monai.data import open_dataset
 from topolora_monai.data.annotation_files import load_json
 from topolora_monai.data.datalists import read_csv_list, read_json_list
@@ -161,7 +161,7 @@ class TestTensors:
             with pytest.raises(CheckpointError, match="a named pipe"):
                 read(path)
         with pytest.raises(AdapterFileError, match="a named pipe"):
-            read_adapter_header(path)
+            read_spec(path)
 
     @pytest.mark.parametrize("name", ["n" * 5000, "a\0.safetensors"])
     def test_names_that_cannot_be(self, name):
@@ -169,7 +169,7 @@ class TestTensors:
             with pytest.raises(CheckpointError, match="no file can have this name"):
                 read(name)
         with pytest.raises(AdapterFileError, match="no file can have this name"):
-            read_adapter_header(name)
+            read_spec(name)
 
     def test_a_checkpoint_by_a_link(self, tmp_path):
         torch.save({"weight": torch.zeros(2)}, tmp_path / "a.pt")

@@ -310,7 +310,12 @@ class TestContract:
 
     def test_without_transformers(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "transformers", None)
-        with pytest.raises(ConfigError, match=r"topolora_monai\[sam2\]"):
+        with pytest.raises(ConfigError, match=r"transformers 4\.56 or later(.|\n)*halted(.|\n)*topolora_monai\[sam2\]"):
+            build_network("sam2_t")
+
+    def test_transformers_without_sam2(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "transformers.models.sam2", None)
+        with pytest.raises(ConfigError, match=r"transformers 4\.56 or later(.|\n)*transformers\.models\.sam2"):
             build_network("sam2_t")
 
 

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError
 from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
 from PIL import Image
 
@@ -245,6 +247,44 @@ def test_command(tmp_path, capsys):
     assert str(tmp_path / "out") in capsys.readouterr().out
     assert main(["release", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+class TestPush:
+    def test_the_whole_bundle_goes_to_a_private_repository(self, tmp_path, monkeypatch, capsys):
+        calls = []
+
+        class Hub:
+            def __init__(self, token=None):
+                pass
+
+            def create_repo(self, repo_id, private, exist_ok):
+                calls.append((repo_id, private))
+
+            def upload_folder(self, repo_id, folder_path):
+                calls.append((repo_id, {path.name for path in Path(folder_path).iterdir()}))
+                return f"https://huggingface.co/{repo_id}"
+
+        monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+        monkeypatch.chdir(tmp_path)
+        write_run(tmp_path / "run")
+        assert main(["release", "--run", "run", "--out", "vessels", "--push", "someone/vessels"]) == 0
+        assert "pushed to https://huggingface.co/someone/vessels" in capsys.readouterr().out
+        assert calls[0] == ("someone/vessels", True)
+        assert calls[1][0] == "someone/vessels"
+        assert {"configs", "models", "LICENSE", "README.md"} <= calls[1][1]
+
+    def test_trouble_leaves_the_bundle_and_tells_what_to_do(self, tmp_path, monkeypatch, capsys):
+        def refuse(*_, **__):
+            raise HFValidationError("Repo id must be in the form")
+
+        monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+        write_run(tmp_path / "run")
+        out = tmp_path / "out"
+        assert main(["release", "--run", str(tmp_path / "run"), "--out", str(out), "--push", "a/b/c"]) == 1
+        told = capsys.readouterr().err
+        assert "a/b/c: Repo id must be in the form" in told
+        assert f"push_to_hf_hub --repo a/b/c --name out --bundle_dir {tmp_path}" in told
+        assert (out / "models/model.pt").is_file()
 
 
 def test_damaged_model_is_named(released, tmp_path):

@@ -17,7 +17,7 @@ from topolora_monai.adapters.config import (
     preset_config,
 )
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
-from topolora_monai.adapters.files import adapter_state, load_adapter, read_adapter_header, read_spec, save_adapter
+from topolora_monai.adapters.files import adapter_state, load_adapter, read_spec, save_adapter
 from topolora_monai.adapters.inspection import (
     AdapterComparison,
     AdapterSummary,
@@ -26,6 +26,7 @@ from topolora_monai.adapters.inspection import (
     verify_adapter,
 )
 from topolora_monai.adapters.library import AdapterLibrary
+from topolora_monai.adapters.peft_folder import from_peft, to_peft
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 
 __all__ = [
@@ -47,11 +48,12 @@ __all__ = [
     "base_weights",
     "compare_adapters",
     "describe_adapter",
+    "from_peft",
     "load_adapter",
     "merge",
     "preset_config",
-    "read_adapter_header",
     "read_spec",
     "save_adapter",
+    "to_peft",
     "verify_adapter",
 ]

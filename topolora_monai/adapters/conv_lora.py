@@ -34,13 +34,19 @@ class ConvLoraConfig(PeftConfig):
     Args:
         r: rank; channels that the experts work on.
         lora_alpha: the update is scaled by lora_alpha / r.
-        target_modules: names of linear layers, or a regular expression.
+        target_modules: names of linear layers, a regular expression, or ``"all-linear"``.
         scales: one whole number an expert, the scale it works at.
         top_k: experts that answer for each image or window.
         gate: ``"learned"`` weights answers by the gate's probabilities, so that the task trains the routing;
             ``"published"`` weights them by one, as the reference code does.
         balance_weight: weight of the loss that keeps the experts equally busy.
         modules_to_save: other modules that train and are stored.
+        exclude_modules: what of ``target_modules`` is left out, likewise.
+        layers_to_transform: numbers of the layers to adapt; all by default.
+        layers_pattern: name of the list that they are counted in.
+
+    Raises:
+        ConfigError: for ``layers_to_transform`` beside a text, or ``layers_pattern`` without them.
 
     Example:
         >>> import torch
@@ -58,10 +64,17 @@ class ConvLoraConfig(PeftConfig):
     gate: Gate = "learned"
     balance_weight: float = 1e-2
     modules_to_save: list[str] | None = None
+    exclude_modules: list[str] | str | None = None
+    layers_to_transform: list[int] | int | None = None
+    layers_pattern: list[str] | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = ConvLoraType.CONV_LORA
+        if self.layers_to_transform is not None and isinstance(self.target_modules, str):  # PEFT would pass over them
+            raise ConfigError("layers_to_transform needs a list of target_modules", found=repr(self.target_modules))
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ConfigError("layers_pattern needs layers_to_transform", found=repr(self.layers_pattern))
 
 
 class ConvLoraLinear(nn.Module, BaseTunerLayer):
@@ -92,7 +105,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("lora_A", "lora_B", "lora_gate", "lora_experts")
-    other_param_names = ("r", "scaling", "balance_weight")
+    other_param_names = ("r", "lora_alpha", "scaling", "balance_weight")
     takes_windows = True  # for the attention of the image encoder
 
     def __init__(
@@ -102,6 +115,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.r: dict[str, int] = {}
+        self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
         self.balance_weight: dict[str, float] = {}
         self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
@@ -117,6 +131,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         """Add an adapter."""
         r = config.r
         self.r[adapter_name] = r
+        self.lora_alpha[adapter_name] = config.lora_alpha
         self.scaling[adapter_name] = config.lora_alpha / r
         self.balance_weight[adapter_name] = config.balance_weight
         compress, expand = nn.Linear(self.in_features, r, bias=False), nn.Linear(r, self.out_features, bias=False)
@@ -125,6 +140,7 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         self.lora_A[adapter_name], self.lora_B[adapter_name] = compress, expand
         self.lora_gate[adapter_name] = NoisyTopKGate(r, len(config.scales), config.top_k, config.gate)
         self.lora_experts[adapter_name] = ConvExperts(r, config.scales)
+        self.train(self.base_layer.training)  # a gate that trains is noisy
         self._move_adapter_to_device_of_base_layer(adapter_name)  # type: ignore[operator]
         self.set_adapter(self.active_adapters)  # type: ignore[operator]
 
@@ -141,19 +157,35 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
             The shape of ``x``, with sides rounded up to whole windows, and out_features channels.
 
         Raises:
-            ConfigError: for a sequence that is no square grid.
+            ConfigError: for a sequence that is no square grid, or tokens without a grid.
         """
         result: Tensor = self.base_layer(x)
         if window:
             result = fill_windows(result, x, self.base_layer, window)
         imbalances: list[Tensor] = []
-        active: list[str] = [] if self.disable_adapters else self.active_adapters  # type: ignore[assignment]
-        for name in active:
-            if name in self.lora_A:
-                result = self._add_update(result, x, window, name, imbalances)
+        for name in () if self.disable_adapters else self._active():
+            result = self._add_update(result, x, window, name, imbalances)
         if not _recomputing():
             self.balance_loss = torch.stack(imbalances).sum() if imbalances else None
         return result
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Scale an adapter's update by ``scale * lora_alpha / r``; a layer without it is left alone."""
+        if adapter in self.scaling:
+            self.scaling[adapter] = scale * self.lora_alpha[adapter] / self.r[adapter]
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the scale of the active adapters."""
+        for name in self._active():
+            self.scaling[name] *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Divide the scale of the active adapters, or with None make it what it was at first."""
+        for name in self._active():
+            if scale is None:
+                self.set_scale(name, 1)
+            else:
+                self.scaling[name] /= scale
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse: the update is not linear.
@@ -167,13 +199,29 @@ class ConvLoraLinear(nn.Module, BaseTunerLayer):
         )
 
     def unmerge(self) -> None:
-        """Do nothing: the layer is never merged."""
+        """Refuse, as :meth:`merge`.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a Conv-LoRA layer cannot be unmerged, as it is never merged", hint="use disable_adapter()")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the loss of the last pass, whose graph can be neither copied nor stored."""
         return self.__dict__ | {"balance_loss": None}
 
+    def _active(self) -> list[str]:
+        active: list[str] = self.active_adapters  # type: ignore[assignment]
+        return [name for name in active if name in self.lora_A]
+
     def _add_update(self, result: Tensor, x: Tensor, window: int, name: str, imbalances: list[Tensor]) -> Tensor:
+        if x.ndim not in (3, 4):
+            raise ConfigError(
+                "Conv-LoRA works on a grid of tokens",
+                expected="shape (B, H, W, channels), or (N, square number of tokens, channels)",
+                found=tuple(x.shape),
+                hint="adapt this layer by LoRA",
+            )
         compress: Tensor = self.lora_A[name].weight  # type: ignore[assignment]
         expand: Tensor = self.lora_B[name].weight  # type: ignore[assignment]
         compressed = F.linear(x, compress.to(x.dtype))
@@ -199,6 +247,17 @@ class ConvLoraModel(BaseTuner):
     prefix = "lora_"
     tuner_layer_cls = ConvLoraLinear
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
+
+    def add_weighted_adapter(self, *_: Any, **__: Any) -> None:
+        """Refuse: the layers are not linear in their weights.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "a weighted sum of Conv-LoRA adapters is no Conv-LoRA adapter",
+            hint="make several active by base_model.set_adapter, which adds their updates up, each by its set_scale",
+        )
 
     def _create_and_replace(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,12 @@ __all__ = [
     "describe_model",
     "is_complete",
     "load_adapter",
-    "read_adapter_header",
     "read_adapter_tensors",
+    "read_json_header",
     "read_spec",
     "save_adapter",
+    "settings_as_stored",
+    "write_adapter",
 ]
 
 _HEADER_KEY = "topolora_monai"
@@ -64,10 +68,14 @@ def save_adapter(adaptation: Adaptation, path: str | Path, /, **properties: Any)
         AdapterFileError: for a property that no file could be read with.
         OSError: if the file cannot be written; an older one is left as it was.
     """
+    write_adapter(adapter_state(adaptation.network), describe_model(adaptation, path, **properties), path)
+
+
+def write_adapter(state: dict[str, Tensor], spec: ModelSpec, path: str | Path) -> None:
+    """Write an adapter file of its two parts; an ``OSError`` leaves an older one as it was."""
     from topolora_monai.io.json_files import json_text  # noqa: PLC0415 - the readers of images take seconds to import
 
-    header = json_text(describe_model(adaptation, path, **properties).to_header())
-    write_tensors(adapter_state(adaptation.network), path, {_HEADER_KEY: header})
+    write_tensors(state, path, {_HEADER_KEY: json_text(spec.to_header())})
 
 
 def describe_model(adaptation: Adaptation, path: str | Path, /, **properties: Any) -> ModelSpec:
@@ -94,19 +102,17 @@ def read_spec(path: str | Path) -> ModelSpec:
     path = Path(path)
     if path.suffix.lower() != ".json":
         return ModelSpec.from_header(read_header(path, _HEADER_KEY, "adapter"), path)
+    return ModelSpec.from_header(read_json_header(path, "model", "copy the whole bundle again"), path)
+
+
+def read_json_header(path: Path, kind: str, hint: str) -> dict[str, Any]:
+    """The object of a JSON file beside tensors; ``kind`` is what it should be, for an :class:`AdapterFileError`."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             text = stream.read(_LONGEST_TEXT)
     except OSError as error:
-        raise AdapterFileError(
-            "model file cannot be read", path=path, found=error.strerror, hint="copy the whole bundle again"
-        ) from error
-    return ModelSpec.from_header(parse_header(text, path, "model"), path)
-
-
-def read_adapter_header(path: str | Path) -> dict[str, Any]:
-    """What :func:`read_spec` reads, as plain JSON types: the file's entries, and defaults for those it lacks."""
-    return read_spec(path).to_header()
+        raise AdapterFileError(f"{kind} file cannot be read", path=path, found=error.strerror, hint=hint) from error
+    return parse_header(text, path, kind)
 
 
 def read_adapter_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -170,12 +176,19 @@ def adapt_as_stored(network: nn.Module, spec: ModelSpec, state: dict[str, Tensor
         AdapterFileError: if the network is another one, the settings cannot be used, or as :func:`check_fit`.
     """
     check_base(network, spec, path)
-    try:
+    with settings_as_stored(path):
         adaptation = adapt(network, AdaptationConfig.from_dict(dict(spec.adaptation)))
-    except (ConfigError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
-        raise AdapterFileError("settings of the adapter cannot be used", path=path, found=error) from error
     check_fit(adapter_state(network), state, path)
     return adaptation
+
+
+@contextlib.contextmanager
+def settings_as_stored(path: str | Path) -> Iterator[None]:
+    """Turn whatever adapting by a file's settings raises into an :class:`AdapterFileError`."""
+    try:
+        yield
+    except (ConfigError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise AdapterFileError("settings of the adapter cannot be used", path=path, found=error) from error
 
 
 def check_base(network: nn.Module, spec: ModelSpec, path: str | Path) -> None:

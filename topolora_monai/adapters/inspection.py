@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from topolora_monai.adapters.adapt import prepare
-from topolora_monai.adapters.config import PRESETS, preset_config
+from topolora_monai.adapters.config import PRESETS, AdaptationConfig, preset_config
 from topolora_monai.adapters.files import (
     adapt_as_stored,
     adapter_state,
@@ -22,6 +23,7 @@ from topolora_monai.adapters.files import (
     load_adapter,
     read_adapter_tensors,
     read_spec,
+    settings_as_stored,
 )
 from topolora_monai.adapters.tensor_files import count_tensors
 from topolora_monai.networks import build_network
@@ -149,15 +151,16 @@ class AdapterComparison:
 
 
 def compare_adapters(first: str | Path, second: str | Path) -> AdapterComparison:
-    """Compare headers and tensors of two adapter files.
+    """Compare headers and tensors of two adapter files; settings of adaptation by their present names and defaults.
 
     The two factors of a low-rank update are compared as they are stored, though another pair of factors can
     have the same product.
 
     Raises:
-        AdapterFileError: if a file is missing, damaged, or not an adapter of this package.
+        AdapterFileError: if a file is missing, damaged, or not an adapter of this package, or its settings of
+            adaptation are not known.
     """
-    settings = _differing(read_spec(first).to_header(), read_spec(second).to_header())
+    settings = _differing(_settings(first), _settings(second))
     a, b = read_adapter_tensors(first), read_adapter_tensors(second)
     both = sorted(a.keys() & b.keys())
     comparable = [name for name in both if (a[name].shape, a[name].dtype) == (b[name].shape, b[name].dtype)]
@@ -207,6 +210,13 @@ def summarize_preset(preset: str, network_name: str) -> PresetSummary:
     file_bytes = sum(tensor.nbytes for tensor in adapter_state(network).values())
     trains, paper, _ = PRESETS[preset]
     return PresetSummary(preset, trains, paper, trainable, file_bytes, config.mergeable)
+
+
+def _settings(path: str | Path) -> dict[str, Any]:
+    spec = read_spec(path)
+    with settings_as_stored(path):
+        adaptation = AdaptationConfig.from_dict(dict(spec.adaptation)).to_dict()
+    return spec.to_header() | {"adaptation": json.loads(json.dumps(adaptation))}  # lists for tuples
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""``topolora adapter``: look into adapter files, verify, merge and compare them."""
+"""``topolora adapter``: look into adapter files, verify, merge, compare and convert them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DIFFERENT, _TROUBLE = 1, 2  # exit status, as of the command diff
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to a parser."""
-    group = commands.add_parser("adapter", help="look into adapter files, verify, merge and compare them")
+    group = commands.add_parser("adapter", help="look into adapter files, verify, merge, compare and convert them")
     adapter = group.add_subparsers(required=True, metavar="command")
 
     info = add_command(adapter, "info", _info, "what a file says of itself")
@@ -41,6 +41,17 @@ def add_commands(commands: Any) -> None:
     diff = add_command(adapter, "diff", _diff, about, error_status=_TROUBLE)
     diff.add_argument("first", type=Path)
     diff.add_argument("second", type=Path)
+
+    to_peft = add_command(adapter, "to-peft", _to_peft, "write a file as a folder that Hugging Face PEFT loads")
+    to_peft.add_argument("file", type=Path)
+    to_peft.add_argument("--weights", help="base checkpoint, path or name; none for a base of random weights")
+    to_peft.add_argument("--out", type=Path, required=True, help="folder to write")
+
+    from_peft = add_command(adapter, "from-peft", _from_peft, "write the file of such a folder")
+    from_peft.add_argument("folder", type=Path)
+    from_peft.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
+    for parser in (to_peft, from_peft):
+        parser.add_argument("--force", action="store_true", help="write over what is there")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -109,6 +120,20 @@ def _merge(options: argparse.Namespace) -> None:
     size = options.out.stat().st_size
     print(f"written to {options.out} ({size / 1e6:.1f} MB): {spec.network_name} with the adapter folded in")
     print('load it with topolora_monai.release.load_merged("...")')
+
+
+def _to_peft(options: argparse.Namespace) -> None:
+    from topolora_monai.adapters import to_peft  # noqa: PLC0415
+
+    spec = to_peft(options.file, options.out, options.weights, options.force)
+    print(f"written to {options.out}; load it onto {spec.network_name} with peft.PeftModel.from_pretrained")
+
+
+def _from_peft(options: argparse.Namespace) -> None:
+    from topolora_monai.adapters import from_peft  # noqa: PLC0415
+
+    spec = from_peft(options.folder, options.out, options.force)
+    print(f"written to {options.out}: {spec.preset} on {spec.network_name}")
 
 
 def _diff(options: argparse.Namespace) -> int:

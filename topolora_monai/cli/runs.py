@@ -34,6 +34,8 @@ def add_commands(commands: Any) -> None:
     release.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
     release.add_argument("--weights", type=Path, help=weights)
     release.add_argument("--source_bundle", type=Path, help="bundle that the run was made with")
+    about = "push the bundle to this repository of Hugging Face, private if it is new, by MONAI's push_to_hf_hub"
+    release.add_argument("--push", metavar="OWNER/NAME", help=about)
 
     about = "write an adapted network for torch.export, ONNX or TorchScript"
     export = add_command(commands, "export", _export, about)
@@ -60,6 +62,26 @@ def _release(options: argparse.Namespace) -> None:
     out = release(options.run_dir, options.out, options.weights, options.source_bundle)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"bundle written to {out} ({size / 1e6:.0f} MB); its card is docs/README.md")
+    if options.push:
+        print(f"pushed to {_push(out.absolute(), options.push)}")
+
+
+def _push(bundle: Path, repository: str) -> str:
+    from monai.bundle import push_to_hf_hub  # noqa: PLC0415
+
+    from topolora_monai.errors import OutputError, first_line  # noqa: PLC0415
+
+    try:
+        return str(push_to_hf_hub(repository, bundle.name, str(bundle.parent)))
+    except (OSError, ValueError) as error:  # no token, no connection, no such name
+        to = f"--repo {repository} --name {bundle.name} --bundle_dir {bundle.parent}"
+        raise OutputError(
+            "the bundle is written, but cannot be pushed",
+            path=bundle,
+            expected="OWNER/NAME, where you may write",
+            found=f"{repository}: {first_line(error)}",
+            hint=f"sign in by hf auth login, then python -m monai.bundle push_to_hf_hub {to}",
+        ) from error
 
 
 def _export(options: argparse.Namespace) -> None:

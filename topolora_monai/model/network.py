@@ -61,7 +61,8 @@ def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
     """Build what is left of a model's network once what can be merged is, with random weights.
 
     ``torch.jit.script``, which MONAI's ``ckpt_export`` calls where no other way is asked for, traces it for tiles of
-    ``spec.crop_size``. Further arguments of :func:`~topolora_monai.networks.build_network` stand in for the model's own.
+    ``spec.crop_size``. Further arguments of :func:`~topolora_monai.networks.build_network` stand in for the
+    model's own.
 
     Example:
         >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}

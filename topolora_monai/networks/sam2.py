@@ -142,8 +142,8 @@ def _vision_model(size: str) -> Any:
     """A ``Sam2VisionModel`` with random weights."""
     if size not in _SIZES:
         raise unknown_choice("size of SAM 2", size, get_args(Sam2Size))
-    import_extra("transformers.models.sam2", "sam2", "SAM 2")  # which transformers before 4.56 does not have
-    transformers = import_extra("transformers", "sam2", "SAM 2")
+    transformers = import_extra("transformers", "sam2", "SAM 2", since="4.56")
+    import_extra("transformers.models.sam2", "sam2", "SAM 2", since="4.56")
     settings = _SIZES[size]
     widths = [settings["width"] * 2**stage for stage in range(4)]
     backbone = transformers.Sam2HieraDetConfig(
