@@ -50,7 +50,7 @@ def commands(page: str | Path) -> list[list[str]]:
 def split_commands(text: str) -> list[list[str]]:
     """Words of each command of a block; continued lines are one."""
     lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip() and not line.startswith("#")]
+    return [words for line in lines if (words := shlex.split(re.sub(r"(^|\s)#\s.*", "", line)))]
 
 
 def run_command(words: Sequence[str], folder: Path) -> str:

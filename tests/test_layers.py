@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / topolora_monai.__name__
 LAYERS = (
-    {"errors", "extras", "environment", "packaged", "parsing"},
+    {"errors", "extras", "packaged", "parsing"},
     {"io"},
     {"transforms", "losses", "metrics"},
     {"data", "weights"},

@@ -17,7 +17,7 @@ SMALL = {
     "epochs": 2,
     "crops_per_image": 1,
     "precision": "fp32",
-    "validate#inferer#inferer#overlap": 0.0,
+    "model#overlap": 0.0,
 }
 
 

@@ -79,6 +79,10 @@ def test_misspelt_ones_of_evaluation_and_inference_are_refused_with_the_closest(
     assert f"did you mean --{closest}?" in refusal(config, **{name: 3})
 
 
+def test_a_part_is_no_value():
+    assert "--adaptation#..." in refusal(adaptation=True)
+
+
 @pytest.mark.parametrize("config", ["evaluate.yaml", "inference.yaml"])
 def test_what_evaluation_and_inference_state_passes(config):
     assert refusal(config) == ""

@@ -80,7 +80,7 @@ def test_the_annotation_server(dataset, pairs, expected, tmp_path):
     start = tmp_path / "start.safetensors"
     recipe = {"elastic_magnitude": 4.0, "learning_rate": 1e-3, "batch_size": 2, "crops_per_image": 3}
     adaptation = adapt(network, preset_config("lora"), seed=SETTINGS["seed"])
-    save_adapter(adaptation, start, crop_size=32, recipe=recipe)
+    save_adapter(adaptation, start, crop_size=32, overlap=0.25, recipe=recipe)
     history = AdapterVersions(tmp_path / "history")
     history.add(start, "start")
     losses = []

@@ -28,7 +28,7 @@ def kinds(compose) -> list[str]:
 def test_conv_lora_s_recipe_is_the_paper_s(names, gate, data):
     get = parsed(*names, **data).get_parsed_content
     assert get("batch_size") * get("accumulation_steps") == 4
-    assert (get("adaptation").config.preset, get("adaptation").config.conv_lora.gate) == ("conv_lora", gate)
+    assert (get("adaptation").config.preset, get("adaptation").config.conv_lora.peft.gate) == ("conv_lora", gate)
     assert get("optimizer").defaults["lr"] == get("optimizer").defaults["weight_decay"] == 1e-4
     loss = get("topology_loss")
     assert list(loss.terms) == ["structure"]

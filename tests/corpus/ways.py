@@ -286,7 +286,7 @@ def resume_run(file: Path, out: Path) -> None:
 
     shutil.copyfile(file, out / "last.pt") if file.stat().st_size < 1 << 30 else (out / "last.pt").symlink_to(file)
     checkpoint = RunCheckpoint.__new__(RunCheckpoint)  # what the state is held against comes after reading it
-    checkpoint.folder = out
+    checkpoint.folder, checkpoint.last = out, out / "last.pt"
     try:
         checkpoint._read_last()
     except TopoLoRAError as error:

@@ -170,7 +170,7 @@ def test_what_is_scored_is_what_is_given(made, fake_drive, split):
 def test_validation_while_training_cuts_and_blends_as_prediction(made):
     predictor, parser = Predictor.from_run(made / "run", **OPTIONS), ConfigParser()
     parser.read_config(CONFIGS / "train.yaml")
-    parser.update({"crop_size": predictor.spec.crop_size, **OPTIONS})
+    parser.update({"crop_size": predictor.spec.crop_size, "model#overlap": predictor.spec.overlap, **OPTIONS})
     image = predictor.load({"image": str(made / "several tiles/a.png")})["image"][None]
     expected, found = (
         torch.no_grad()(inferer)(image, predictor.network)

@@ -15,7 +15,7 @@ from topolora_monai.errors import ConfigError, TopoLoRAError
 from topolora_monai.planning import RunPlan, check_sampling
 from topolora_monai.planning import run as planning_run
 
-PLANNED = ("image_size", "crop_size", "epochs", "crops_per_image", "validate#inferer#inferer#overlap")
+PLANNED = ("image_size", "crop_size", "epochs", "crops_per_image", "model#overlap")
 FEW = {key: value for key, value in SMALL.items() if key != "crop_size"} | {
     "epochs": 1, "tracker#trackers": [],
 }  # fmt: skip

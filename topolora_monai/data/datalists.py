@@ -114,11 +114,8 @@ def _item(row: Any, path: Path, where: str) -> Item:
     needed = ("image", "label")
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in needed):
         raise DataError(f"datalist entry is incomplete ({where})", path=path, expected="image and label", found=row)
-    item = Item(
-        name=plain_stem(Path(row["image"])),
-        image=_located(row["image"], path, where),
-        label=_located(row["label"], path, where),
-    )
+    image = _located(row["image"], path, where)
+    item = Item(name=plain_stem(Path(image)), image=image, label=_located(row["label"], path, where))
     if row.get("fov"):
         item["fov"] = _located(str(row["fov"]), path, where)
     if row.get("group") not in (None, ""):

@@ -113,6 +113,7 @@ def verify(data: SegmentationData, blank_is_legal: bool = False, progress: bool 
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from PIL import Image
         >>> from topolora_monai.data import Folder
         >>> root = Path(tempfile.mkdtemp())

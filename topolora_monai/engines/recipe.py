@@ -61,7 +61,7 @@ _MODEL_IDS = {
     **{name: f"model#{name}" for name in ("fit", "mask_tokens")},
     **{name: f"scaling#{name}" for name in ("percentiles", "value_range", "bits")},
     "threshold_by": "threshold_by",
-    "overlap": "validate#inferer#inferer#overlap",
+    "overlap": "model#overlap",
 }
 """Ids there that a model's entries are put into; numbers, switches and known words alone."""
 

@@ -51,7 +51,7 @@ MOVED: Mapping[str, str] = {
     **{name: f"train#{name}" for name in ("cache_rate", "cache_dir")},
     "activation_checkpointing": "network_def#activation_checkpointing",
     "weight_decay": "optimizer#weight_decay",
-    "overlap": "validate#inferer#inferer#overlap",
+    "overlap": "model#overlap",
     "elastic_magnitude": "train#elastic#magnitude_range",
     "speckle_looks": "train#speckle#looks",
     "calibrate": "validate#calibrate",
@@ -74,7 +74,7 @@ def check_ids(file: str = "train.yaml") -> None:
             ``train.yaml`` that have moved are still refused.
 
     Raises:
-        ConfigError: for the first other id; says how it is spelt now, or names the closest.
+        ConfigError: for the first other id; says how it is spelt now, or names the closest. For a value in place of a part.
     """
     workflow: ConfigWorkflow = caller(ConfigWorkflow)
     config: dict[str, Any] = workflow.parser.get()
@@ -83,6 +83,13 @@ def check_ids(file: str = "train.yaml") -> None:
     stated = (
         ConfigParser.load_config_file(path) if path.is_file() else {k: v for k, v in config.items() if k not in moved}
     )
+    for name, part in stated.items():
+        if isinstance(part, Mapping) and isinstance(config.get(name), bool | int | float):
+            raise ConfigError(
+                f"{name} is a part, not a value",
+                found=f"--{name} {config[name]}",
+                hint=f"give its settings, as --{name}#...",
+            )
     read = {part for name in _references(config) for part in _prefixes(name)}
     for name, known in _unstated(config, stated):
         if name in read or name in _READ_BY_MONAI:

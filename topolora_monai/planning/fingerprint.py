@@ -130,7 +130,7 @@ def fingerprint(
         >>> from topolora_monai.data import open_dataset
         >>> found = fingerprint(open_dataset("synthetic_vessels"), most=2)
         >>> found.opened, found.sizes[0], found.classes[0].name
-        (2, (256, 256), 'vessel')
+        (2, (512, 512), 'vessel')
     """
     items = data.items("training") if items is None else items
     names = list(data.classes if classes is None else classes)[1:]

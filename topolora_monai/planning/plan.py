@@ -22,7 +22,7 @@ PLAN_IDS: Mapping[str, str] = {
     "image_size": "image_size",
     "crop_size": "crop_size",
     "sampling": "sampling",
-    "validate#inferer#inferer#overlap": "overlap",
+    "model#overlap": "overlap",
     "batch_size": "batch_size",
     "epochs": "epochs",
     "crops_per_image": "crops_per_image",

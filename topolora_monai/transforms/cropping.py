@@ -35,8 +35,8 @@ class RandForegroundCropd(MapTransform, Randomizable):
         >>> mask = torch.zeros(1, 100, 100)
         >>> mask[:, 50, 50] = 1
         >>> crop = RandForegroundCropd("label", "label", (9, 9), share=1.0)
-        >>> crop({"label": mask})["label"][0, 4, 4]
-        tensor(1.)
+        >>> crop({"label": mask})["label"][0, 4, 4].item()
+        1.0
     """
 
     def __init__(self, keys: KeysCollection, label_key: str, roi_size: Sequence[int], share: float = 0.5) -> None:
