@@ -74,7 +74,8 @@ def check_ids(file: str = "train.yaml") -> None:
             ``train.yaml`` that have moved are still refused.
 
     Raises:
-        ConfigError: for the first other id; says how it is spelt now, or names the closest. For a value in place of a part.
+        ConfigError: for the first other id; says how it is spelt now, or names the closest. Also for a value in place
+            of a part.
     """
     workflow: ConfigWorkflow = caller(ConfigWorkflow)
     config: dict[str, Any] = workflow.parser.get()
