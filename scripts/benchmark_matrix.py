@@ -28,6 +28,7 @@ import yaml
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
+TAKEN = "processor_seconds.json"
 SCORES = ("dice", "dice_at_half", "cldice", "auc", "iou")
 SETTINGS = (
     *("dataset", "partial", "network_name", "pretrained", "base_sha256", "adaptation", "trainable"),
@@ -56,8 +57,8 @@ def planned(matrix: dict[str, Any], only: list[str]) -> Iterator[tuple[str, int,
             yield name, seed, {**matrix["training"], **matrix["runs"][name], "seed": seed}
 
 
-def bundle(run_id: str, config: str, log: Path, threads: int, **options: Any) -> None:
-    """One workflow of the bundle in a process of its own.
+def bundle(run_id: str, config: str, log: Path, threads: int, **options: Any) -> float:
+    """One workflow of the bundle in a process of its own; the processor's seconds that it took, of all cores.
 
     Raises:
         SystemExit: naming the log, if it fails.
@@ -67,9 +68,11 @@ def bundle(run_id: str, config: str, log: Path, threads: int, **options: Any) ->
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(configs / config), *words]
     with log.open("a") as file:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=False)
-    if done.returncode:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
         raise SystemExit(f"{run_id} failed, see {log}")
+    return round(usage.ru_utime + usage.ru_stime, 1)
 
 
 def _text(value: Any) -> str:
@@ -77,14 +80,20 @@ def _text(value: Any) -> str:
 
 
 def complete(folder: Path, options: dict[str, Any], evaluation: dict[str, Any], threads: int) -> None:
-    """Train and evaluate one run unless that is done."""
+    """Train and evaluate one run unless that is done; what the processor took is kept beside."""
     folder.mkdir(parents=True, exist_ok=True)
+    taken = json.loads((folder / TAKEN).read_text()) if (folder / TAKEN).is_file() else {}
     if not (folder / "training.json").is_file():
-        bundle("training", "train.yaml", folder / "training.log", threads, **options, output_dir=folder)
+        taken["training"] = taken.get("training", 0) + bundle(
+            "training", "train.yaml", folder / "training.log", threads, **options, output_dir=folder
+        )
     if not (folder / "evaluation/summary.json").is_file():
         shared = {key: options[key] for key in ("dataset_dir", "weights") if key in options}
         log = folder / "evaluation.log"
-        bundle("evaluating", "evaluate.yaml", log, threads, **shared, **evaluation, output_dir=folder)
+        taken["evaluating"] = bundle(
+            "evaluating", "evaluate.yaml", log, threads, **shared, **evaluation, output_dir=folder
+        )
+    (folder / TAKEN).write_text(json.dumps(taken))
 
 
 def row(folders: list[Path], scores: list[str]) -> dict[str, Any]:
@@ -98,6 +107,7 @@ def row(folders: list[Path], scores: list[str]) -> dict[str, Any]:
         "test": {name: statistics.mean(of) for name, of in values.items()},
         **({"standard_deviation": spread} if spread else {}),
         "seconds": round(statistics.mean(record["seconds"] for record in records), 1),
+        "processor_seconds": [json.loads((f / TAKEN).read_text()) for f in folders if (f / TAKEN).is_file()],
         "peak_memory_bytes": max(record["peak_memory_bytes"] for record in records),
         **{name: records[0][name] for name in SETTINGS if name in records[0]},
         "commands": [as_typed(record["command"], folder) for record, folder in zip(records, folders, strict=True)],
