@@ -9,7 +9,7 @@ Example:
     >>> import torch
     >>> from topolora_monai import Predictor, TopologyLoss, adapt, build_network, preset_config, save_adapter
     >>> network = build_network("vit_tiny_test", image_size=128)  # or "vit_t", weights="mobile_sam"
-    >>> adaptation = adapt(network, preset_config("topolora", lora={"rank": 16}))
+    >>> adaptation = adapt(network, preset_config("topolora", lora={"r": 16}))
     >>> optimizer = torch.optim.AdamW(adaptation.trainable().values(), lr=5e-4)
     >>> image, target = torch.rand(1, 3, 100, 140), torch.zeros(1, 1, 100, 140)
     >>> loss = TopologyLoss()(network(image), target)

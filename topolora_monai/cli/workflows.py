@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
         f"--recipe NAME adds what differs in {', '.join(RECIPES)}; several are parted by a comma.\n"
         "--verbose shows everything that the libraries say.\n\n"
         "What one says in a sentence is an id below; a setting of a part is given by its place, as in\n"
-        "--adaptation#config#lora#rank 16. `topolora bundle OUT` writes the files that hold them all.",
+        "--adaptation#config#lora#r 16. `topolora bundle OUT` writes the files that hold them all.",
     )
     _add(
         commands,
