@@ -201,7 +201,7 @@ def _adapter_file(path: str) -> str:
 
 def _joined(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of the words that stand alone, and those that were given by their ids."""
-    twice = [name for name in given if name in settings and name not in ("output_dir",)]
+    twice = [name for name in given if name in settings and name != "output_dir"]
     if twice:
         raise _UsageError(f"--{twice[0]} is given twice, as {given[twice[0]]} and as {settings[twice[0]]}")
     return given | settings

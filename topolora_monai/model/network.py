@@ -57,12 +57,11 @@ def bundle_spec(folder: str | Path) -> ModelSpec:
     return read_spec(path)
 
 
-def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
+def merged_network(spec: ModelSpec) -> nn.Module:
     """Build what is left of a model's network once what can be merged is, with random weights.
 
     ``torch.jit.script``, which MONAI's ``ckpt_export`` calls where no other way is asked for, traces it for tiles of
-    ``spec.crop_size``. Further arguments of :func:`~topolora_monai.networks.build_network` stand in for the
-    model's own.
+    ``spec.crop_size``.
 
     Example:
         >>> settings = {"preset": "lora", "lora": {"targets": ["mlp"]}, "train_decoder": True}
@@ -71,7 +70,7 @@ def merged_network(spec: ModelSpec, **network: Any) -> nn.Module:
         >>> any("lora" in name for name in merged_network(spec).state_dict())
         False
     """
-    adapted = adapt(build_network(**spec.network_settings | network), AdaptationConfig.from_dict(dict(spec.adaptation)))
+    adapted = adapt(build_network(**spec.network_settings), AdaptationConfig.from_dict(dict(spec.adaptation)))
     merged = merge(adapted.network).requires_grad_(False).eval()
     tile = (1, spec.in_channels, spec.crop_size, spec.crop_size)
     object.__setattr__(merged, "__prepare_scriptable__", partial(_traced, merged, tile))  # as torch.jit calls its hook
