@@ -47,7 +47,6 @@ def infer(tmp_path, cwd, **options):
 @pytest.fixture(scope="module")
 def segmented(tmp_path_factory):
     """A folder with one of each, segmented in one run."""
-    pytest.importorskip("itk")
     root = tmp_path_factory.mktemp("formats")
     source = root / "in"
     source.mkdir()

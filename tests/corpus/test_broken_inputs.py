@@ -6,7 +6,6 @@ from tests.corpus.cases import FAULTS
 from tests.corpus.supervisor import Supervisor
 from tests.corpus.worker import all_cases
 
-pytest.importorskip("itk")
 pytest.importorskip("rasterio")
 
 _SHORT = [case.name for case in all_cases().values() if case.short]

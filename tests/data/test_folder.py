@@ -453,7 +453,6 @@ class TestVolumes:
         assert "a volume" in str(error.value)
 
     def test_dicom_folders_with_masks_in_nifti(self, tmp_path):
-        pytest.importorskip("itk")
         for number in range(4):
             series = tmp_path / f"set/images/case.{number}"
             series.parent.mkdir(parents=True, exist_ok=True)

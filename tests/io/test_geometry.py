@@ -136,7 +136,6 @@ class TestAcrossFormats:
 
     @pytest.fixture(params=["nrrd", "mha", "series"])
     def itk_image(self, request, tmp_path):
-        pytest.importorskip("itk")
         if request.param == "series":
             return files.write_series(tmp_path / "series", files.marked())
         return files.write_itk(tmp_path / f"image.{request.param}", files.marked(), files.rotation())
@@ -160,14 +159,12 @@ class TestAcrossFormats:
             align(mask, itk_image)
 
     def test_itk_label_on_nifti(self, tmp_path):
-        pytest.importorskip("itk")
         like = nifti(tmp_path / "image.nii", files.marked(), np.diag([-1, -1, 1, 1]) @ files.nifti_affine())
         mask = files.write_itk(tmp_path / "mask.nrrd", TRUTH, files.rotation())
         assert align(mask, like) == (None, None)
         np.testing.assert_array_equal(read(mask, like), TRUTH)
 
     def test_headers_that_do_not_say(self, tmp_path):
-        pytest.importorskip("itk")
         size, voxels = " ".join(map(str, SHAPE[::-1])), TRUTH.tobytes()
         (tmp_path / "a.nrrd").write_bytes(
             f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: {size}\nspacings: 1 1 2\nencoding: raw\n\n".encode() + voxels

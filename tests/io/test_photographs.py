@@ -12,7 +12,6 @@ from topolora_monai.data import find_images
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import image_kind, image_size, is_volume, read_image, read_volume
 
-pytest.importorskip("itk")
 COLOUR = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 SMOOTH = np.add.outer(np.arange(30) * 4, np.arange(40) * 2)[..., None].astype(np.uint8) + np.uint8([0, 20, 40])
 PLAIN, JPEG = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.50"

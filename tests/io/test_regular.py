@@ -78,7 +78,6 @@ class TestReaders:
         assert "\0" not in str(error.value)
 
     def test_a_pipe_in_a_dicom_folder(self, tmp_path):
-        pytest.importorskip("itk")
         (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
         os.mkfifo(tmp_path / "b.dcm")
         with pytest.raises(DataError, match="a named pipe"):

@@ -79,7 +79,7 @@ def to_peft(
         >>> from_peft(folder / "peft", folder / "b.safetensors") == spec
         True
     """
-    from topolora_monai.io.atomic import writing  # noqa: PLC0415 - the readers of images take seconds to import
+    from topolora_monai.io.atomic import folder_beside, writing  # noqa: PLC0415 - the readers of images take seconds to import
     from topolora_monai.io.json_files import write_json  # noqa: PLC0415
 
     out = Path(out)
@@ -91,10 +91,16 @@ def to_peft(
     tensors = network.state_dict()
     stored = {key: tensors[name] for key, name in _names(network, config).items()}
     with writing(out, "the PEFT folder", "choose another --out"):
-        out.mkdir(parents=True, exist_ok=True)
-        write_tensors(stored, out / _TENSORS, {"format": "pt"})
-        write_json(spec.to_header(), out / _MODEL)
-        write_json(_plain(config), out / _CONFIG)
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with folder_beside(out) as beside:
+            write_tensors(stored, beside / _TENSORS, {"format": "pt"})
+            write_json(spec.to_header(), beside / _MODEL)
+            write_json(_plain(config), beside / _CONFIG)
+            if out.is_dir():
+                for file in beside.iterdir():
+                    file.replace(out / file.name)
+            else:
+                beside.rename(out)
     return spec
 
 
