@@ -122,7 +122,7 @@ _LOOKS = _Rule(
     lambda found: tuple(found) if type(found) is list else found,
 )
 _CROP_SIDE = _SIDE._replace(holds=lambda value: (_is_number(value) and value == 0) or _SIDE.holds(value))
-_OVERLAP = _Rule("0 or more and less than 1", lambda value: _is_number(value, 0) and value < 1)
+_BELOW_ONE = _Rule("0 or more and less than 1", lambda value: _is_number(value, 0) and value < 1)
 
 _Channels = Annotated[int, _whole(1, _MOST_CHANNELS)]
 _Count = Annotated[int, _whole(1, 1_000_000)]
@@ -193,6 +193,7 @@ class TrainingRecipe:
         learning_rate, schedule, warmup_fraction: the highest, how it falls, and the share of steps in which it rises.
         weight_decay: of the optimiser.
         max_grad_norm: gradients were clipped to.
+        ema_decay: of the average of the weights that was saved.
         calibrate: whether a temperature was chosen with the threshold.
 
     Raises:
@@ -224,6 +225,7 @@ class TrainingRecipe:
     schedule: Schedule | None = None
     warmup_fraction: _Share | None = None
     max_grad_norm: _Positive | None = None
+    ema_decay: Annotated[float, _BELOW_ONE] | None = None
     calibrate: bool | None = None
 
     def __post_init__(self) -> None:
@@ -321,7 +323,7 @@ class ModelSpec:
     format: Annotated[int, _whole(MODEL_FORMAT, MODEL_FORMAT)] = MODEL_FORMAT
     image_size: Annotated[int, _SIDE] = 1024
     crop_size: Annotated[int, _CROP_SIDE] = 0
-    overlap: Annotated[float, _OVERLAP] = 0.5
+    overlap: Annotated[float, _BELOW_ONE] = 0.5
     in_channels: _Channels = 3
     out_channels: _Channels = 1
     fit: Fit = "pad"

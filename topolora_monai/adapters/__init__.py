@@ -17,6 +17,7 @@ from topolora_monai.adapters.config import (
     preset_config,
 )
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
+from topolora_monai.adapters.detail_branch import DetailBranch
 from topolora_monai.adapters.files import adapter_state, load_adapter, read_spec, save_adapter
 from topolora_monai.adapters.inspection import (
     AdapterComparison,
@@ -39,6 +40,7 @@ __all__ = [
     "AdapterSummary",
     "ConvLoraConfig",
     "ConvLoraLinear",
+    "DetailBranch",
     "LowRank",
     "Preset",
     "SpatialConvAdapter",

@@ -184,6 +184,7 @@ def _obstacle(config: AdaptationConfig, several_classes: bool = False) -> str | 
         and decoder
         and dataclasses.replace(decoder, r=lora.r, lora_alpha=lora.lora_alpha) != lora,
         "the spatial convolution adapter, a module that the base does not have": config.conv_adapter,
+        "the detail branch, a module that the base does not have": config.detail_branch,
         "the whole image encoder, which the low-rank updates lie in": config.train_encoder,
         "class tokens of a mask decoder that does not train whole": several_classes and not config.train_decoder,
     }

@@ -9,6 +9,7 @@ from topolora_monai.engines.batches import (
     probabilities_and_targets,
 )
 from topolora_monai.engines.checkpoint import RunCheckpoint
+from topolora_monai.engines.ema import AdapterEMA
 from topolora_monai.engines.handlers import (
     BalanceLoss,
     EarlyStopping,
@@ -33,6 +34,7 @@ from topolora_monai.model.writing import write_classes
 from topolora_monai.parsing import parse_bool
 
 __all__ = [
+    "AdapterEMA",
     "AutocastInferer",
     "BalanceLoss",
     "EarlyStopping",

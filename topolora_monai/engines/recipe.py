@@ -53,6 +53,7 @@ _IDS = {
     "schedule": "lr_scheduler#schedule",
     "warmup_fraction": "lr_scheduler#warmup_fraction",
     "max_grad_norm": "max_grad_norm",
+    "ema_decay": "train#ema#decay",
     "calibrate": "validate#calibrate",
 }
 """Where the bundle's ``train.yaml`` has what a model remembers of its training."""
