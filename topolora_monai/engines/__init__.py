@@ -12,6 +12,7 @@ from topolora_monai.engines.checkpoint import RunCheckpoint
 from topolora_monai.engines.ema import AdapterEMA
 from topolora_monai.engines.handlers import (
     BalanceLoss,
+    BatchMixing,
     EarlyStopping,
     EpochSeed,
     GradientClipping,
@@ -37,6 +38,7 @@ __all__ = [
     "AdapterEMA",
     "AutocastInferer",
     "BalanceLoss",
+    "BatchMixing",
     "EarlyStopping",
     "EpochSeed",
     "FiniteAnswers",

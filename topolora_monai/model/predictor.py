@@ -74,6 +74,7 @@ class Predictor:
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
         overlap: of neighbouring tiles, in [0, 1), less is faster; None takes that of the model's validation.
         flip_axes: average over mirror images, along 0, 1 or 2 axes.
+        quarter_turns: average over these and each of them turned by a quarter.
         dropout_passes: average over answers with dropout in the adapters, for each mirror image.
         uncertainty: tell how unsure it is, from these answers and mirror images; by default if there are passes. Scenes
             are left to the mirror images alone.
@@ -105,6 +106,7 @@ class Predictor:
         precision: Precision | None = None,
         overlap: float | None = None,
         flip_axes: int = 0,
+        quarter_turns: bool = False,
         dropout_passes: int = 0,
         uncertainty: bool | None = None,
         tile_batch: int = 4,
@@ -117,14 +119,18 @@ class Predictor:
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = spec.overlap if overlap is None else overlap
         self.flip_axes = flip_axes
+        self.quarter_turns = quarter_turns
         self.load: Compose = spec.loading_transforms()
         """From an item to ``image``, ``fov`` and what :class:`~topolora_monai.transforms.LoadItem` gives besides."""
         once = AutocastInferer(SimpleInferer(), self.precision)
-        self.tiles = TileInferer(FlipInferer(once, flip_axes), spec.crop_size, self.overlap, tile_batch)
+        looks = FlipInferer(once, flip_axes, quarter_turns)
+        self.tiles = TileInferer(looks, spec.crop_size, self.overlap, tile_batch)
         self.uncertainty: UncertaintyInferer | None = None
         if dropout_passes > 0 if uncertainty is None else uncertainty:
             plain = TileInferer(once, spec.crop_size, self.overlap, tile_batch)
-            self.uncertainty = UncertaintyInferer(plain, dropout_passes, flip_axes, spec.activation, seed)
+            self.uncertainty = UncertaintyInferer(
+                plain, dropout_passes, flip_axes, spec.activation, seed, quarter_turns
+            )
         self.inferer: Inferer = TemperatureInferer(self.uncertainty or self.tiles, spec.temperature)
         """From a batch of images to logits."""
 
@@ -252,7 +258,8 @@ class Predictor:
         """What segments scenes of any size with this model; see there for what is written, and for the margin."""
         filters = self.load.transforms[1:]
         spec = self.spec
-        settings = (self.precision, spec.temperature, self.flip_axes, spec.clahe, spec.despeckle_looks)
+        looks = (self.flip_axes, self.quarter_turns)
+        settings = (self.precision, spec.temperature, *looks, spec.clahe, spec.despeckle_looks)
         return SceneSegmenter(
             self.network,
             self.tiles,
