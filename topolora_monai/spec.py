@@ -180,6 +180,8 @@ class TrainingRecipe:
         name: of the bundle's configurations; their augmentation is a part of it.
         modality: chooses the augmentation.
         elastic_magnitude: largest shift in pixels by which images were bent.
+        elastic_scale: smallest and largest factor by which they grew.
+        colour_share, blur_share: of crops whose colours changed, and that were blurred.
         speckle_looks: of the speckle added to SAR images, one number or the lowest and highest.
         loss_weights, loss_ramps, skeleton, skeleton_iterations, loss_smooth: of
             :class:`~topolora_monai.losses.TopologyLoss`.
@@ -207,6 +209,11 @@ class TrainingRecipe:
     name: RecipeName = "topolora"
     modality: Modality | None = None
     elastic_magnitude: _NotNegative | None = None
+    elastic_scale: Annotated[tuple[float, float], _rising("two numbers above 0, the lower first", 1e-3, 1e3)] | None = (
+        None
+    )
+    colour_share: _Share | None = None
+    blur_share: _Share | None = None
     speckle_looks: Annotated[float | tuple[float, float], _LOOKS] | None = None
     loss_weights: Annotated[Mapping[str, float], _terms(1e6)] | None = None
     loss_ramps: Annotated[Mapping[str, float], _terms(1)] | None = None

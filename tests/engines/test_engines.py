@@ -78,6 +78,18 @@ class TestInferers:
         inferer = FlipInferer(AutocastInferer(SlidingWindowInferer((16, 16), overlap=0.5, mode="gaussian"), "fp32"))
         torch.testing.assert_close(inferer(image, lambda window: 2 * window), 2 * image)
 
+    def test_with_quarter_turns_these_are_the_eight_ways_to_lay_a_square(self):
+        image, seen = torch.arange(20.0).view(1, 1, 4, 5), []
+        out = FlipInferer(SimpleInferer(), 2, quarter_turns=True)(image, lambda window: seen.append(window) or window)
+        torch.testing.assert_close(out, image)
+        assert len({(*window.shape, *window.flatten().tolist()) for window in seen}) == 8
+
+    def test_turned_copies_are_aligned(self):
+        image = torch.rand(1, 1, 6, 6)
+        out = FlipInferer(SimpleInferer(), 2, quarter_turns=True)(image, lambda window: window.roll(1, -1))
+        around = [image.roll(step, axis) for step in (1, -1) for axis in (-1, -2)]
+        torch.testing.assert_close(out, sum(around) / 4)
+
     def test_three_axes_are_refused(self):
         with pytest.raises(ConfigError):
             FlipInferer(SimpleInferer(), 3)
