@@ -1,4 +1,4 @@
-"""Inferers around MONAI's: reduced precision on any device, mirrored and turned copies at test time, calibrated logits."""
+"""Inferers around MONAI's: reduced precision on any device, copies seen otherwise at test time, calibrated logits."""
 
 from __future__ import annotations
 
