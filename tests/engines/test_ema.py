@@ -12,6 +12,7 @@ from topolora_monai.errors import ConfigError
 
 def averaged(folder, decay=0.9, val_interval=1, **settings):
     """A run of four epochs of two batches, validated after each."""
+    folder.mkdir(exist_ok=True)
     return Run(folder, epochs=4, val_interval=val_interval, ema_decay=decay, **settings)
 
 

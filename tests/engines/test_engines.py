@@ -98,14 +98,13 @@ class TestInferers:
 
 
 class TestBatchMixing:
-    KEYS = ("image", "label")
-
     def mixed(self, prob=1.0, iteration=1, seed=0):
         image = torch.arange(1.0, 5.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).clone()
         engine = Engine(lambda *_: None)
         engine.state.iteration = iteration
         engine.state.batch = {"image": image, "label": 10 * image, "name": list("abcd")}
-        BatchMixing(CutMixd(self.KEYS, batch_size=4), prob, batch_size=4, seed=seed)(engine)
+        cutmix = CutMixd("image", batch_size=4, label_keys="label")
+        BatchMixing(cutmix, prob, batch_size=4, seed=seed)(engine)
         return engine.state.batch
 
     def test_image_and_label_get_the_same_rectangle_and_a_step_always_mixes_alike(self):
