@@ -209,8 +209,6 @@ def probe(files: Sequence[str], options: Mapping[str, Any], path: str) -> None:
     from ignite.engine import Events
     from monai.bundle import ConfigWorkflow
 
-    from topolora_monai.engines import write_json
-
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     begun = clock() if torch.cuda.is_available() else 0.0
     short = {"epochs": 1, "val_interval": 1, "crops_per_image": MOST_STEPS * 8, "tracker#trackers": []}
@@ -247,7 +245,7 @@ def probe(files: Sequence[str], options: Mapping[str, Any], path: str) -> None:
             "images": images["training"],
         }
         flow.finalize()
-    write_json(measured, path)
+    _write_json(measured, Path(path))
 
 
 def fitted(measured: Mapping[str, Any], budget_minutes: float, validations: int = VALIDATIONS) -> dict[str, int]:
@@ -281,7 +279,7 @@ class Bench:
         self.output_dir: Path = arguments.output_dir or Path("runs") / matrix["name"]
         self.results: Path = arguments.results or Path("results") / matrix["name"]
         self.asked_budget: float | None = arguments.budget_minutes
-        self.given = dict(one.split("=", 1) for one in arguments.set)
+        self.given = {name: yaml.safe_load(value) for name, value in (one.split("=", 1) for one in arguments.set)}
         self.threads, self.retry = arguments.threads, arguments.retry
         self.deadline = time.monotonic() + 60 * arguments.minutes
 
@@ -349,20 +347,18 @@ class Bench:
         """The same for every seed of a row on a data set, and whenever the run is taken up."""
         from filelock import FileLock
 
-        from topolora_monai.engines import read_json, write_json
-
         path = self.output_dir / "probes" / f"{run.data}_{run.row}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.is_file():
                 self._process(self.output_dir / run.name, "probe", probe, files, dict(options), str(path))
-            measured = read_json(path, "remove it")
+            measured = json.loads(path.read_text())
             kept = measured.get("settings", {})
             budget = self.budget(run) or 0.0
             if kept.get("budget_minutes") != budget:
                 count = self.matrix.get("validations", VALIDATIONS)
                 kept = {"budget_minutes": budget, "options": fitted(measured, budget, count)}
-                write_json(measured | {"settings": kept}, path)
+                _write_json(measured | {"settings": kept}, path)
         return dict(kept["options"])
 
     def _process(self, folder: Path, what: str, target: Callable[..., None], *arguments: Any) -> None:
@@ -373,7 +369,8 @@ class Bench:
             FailedError: if it fails, with the last that it said.
         """
         log = folder / f"{what}.log"
-        process = context().Process(target=_child, args=(target, arguments, str(folder), what, self.threads))
+        place = str(Path.cwd()), str(folder)
+        process = context().Process(target=_child, args=(target, arguments, *place, what, self.threads))
         if time.monotonic() >= self.deadline:
             raise StoppedError
         process.start()
@@ -413,17 +410,15 @@ class Bench:
         return command.replace(f"{ROOT}/", "").replace(str(self.output_dir), f"runs/{self.matrix['name']}")
 
     def _write(self, run: Run, record: Mapping[str, Any]) -> None:
-        """One line a key, so that a file of many images stays readable and small."""
-        from topolora_monai.engines import provenance
-        from topolora_monai.io.atomic import atomic_write
-        from topolora_monai.io.json_files import json_text
+        """Put a run on file, and say so."""
+        origin = {}
+        if "test" not in record:
+            from topolora_monai.engines import provenance
 
-        origin = {key: provenance()[key] for key in ("commit", "hardware")} if "test" not in record else {}
+            origin = {key: provenance()[key] for key in ("commit", "hardware")}
         record = {**run._asdict(), **origin, **record}
-        lines = [f"  {json_text(key)}: {json_text(value)}" for key, value in record.items()]
         self.results.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.results / f"{run.name}.json") as beside:
-            beside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        _write_json(record, self.results / f"{run.name}.json")
         said = next((f"{key}: {record[key]}" for key in ("missing", "failed") if key in record), None)
         print(f"{run.name}: {said or 'Dice {dice:.4f}'.format(**record['test'])}", flush=True)
 
@@ -438,8 +433,11 @@ def context() -> Any:
     return found
 
 
-def _child(target: Callable[..., None], arguments: Sequence[Any], folder: str, what: str, threads: int) -> None:
+def _child(
+    target: Callable[..., None], arguments: Sequence[Any], cwd: str, folder: str, what: str, threads: int
+) -> None:
     """Do something here, with a log of its own; end when the process that asked for it is gone."""
+    os.chdir(cwd)  # the server's may be another
     with Path(folder, f"{what}.log").open("a") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
@@ -464,8 +462,6 @@ def _child(target: Callable[..., None], arguments: Sequence[Any], folder: str, w
 
 def _watch(folder: Path, what: str, over: Connection) -> None:
     """Note every second what the processor has taken, which also a killed process has then told."""
-    from topolora_monai.engines import write_json
-
     path = folder / "processor_seconds.json"
     noted: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     before, parent = noted.get(what, 0.0), multiprocessing.parent_process()
@@ -476,7 +472,15 @@ def _watch(folder: Path, what: str, over: Connection) -> None:
             os._exit(1)
         used = os.times()
         noted[what] = round(before + used.user + used.system + used.children_user + used.children_system, 1)
-        write_json(noted, path)
+        _write_json(noted, path)
+
+
+def _write_json(record: Mapping[str, Any], path: Path) -> None:
+    """Beside and renamed, by this alone since the package's own takes seconds to import; one line a key."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items()]
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def _last_words(log: Path) -> str:
@@ -500,8 +504,13 @@ def _per_image(path: Path, scores: Sequence[str]) -> dict[str, list[Any]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["name"])
     texts = [key for key in ("name", "group") if key in rows[0]]
-    numbers = {score: [round(float(row[score] or "nan"), 4) for row in rows] for score in scores if score in rows[0]}
+    numbers = {score: [_number(row[score]) for row in rows] for score in scores if score in rows[0]}
     return {key: [row[key] for row in rows] for key in texts} | numbers
+
+
+def _number(text: str) -> float | None:
+    value = float(text or "nan")
+    return round(value, 4) if math.isfinite(value) else None  # which JSON lacks
 
 
 # ---- tables
