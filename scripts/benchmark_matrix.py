@@ -6,8 +6,8 @@
 A matrix is a YAML file, and every run one of its data sets by one of its rows by one seed.
 
 - ``data``: by name ``title``, ``note``, ``training`` and ``evaluating`` (options of the bundle), ``parts`` (a table of
-  its own for some groups of test images), ``pooled`` (whether the short table has Dice pooled over pixels) and
-  ``speckle_of`` (a folder of SL-SSDD's masks, to which images are simulated).
+  its own for some groups of test images), ``by_group`` (one of all groups), ``pooled`` (whether the short table has
+  Dice pooled over pixels) and ``speckle_of`` (a folder of SL-SSDD's masks, to which images are simulated).
 - ``rows``: by name options of training, and beside them ``title``, ``recipe`` (of the packaged bundle), ``on`` (further
   options on single data sets), ``only_on`` (those that it is for; all without it) and a ``budget_minutes`` of its own.
 - ``training`` and ``evaluating``: options that all runs share; a row's go before a data set's, and those before these.
@@ -308,8 +308,11 @@ class Bench:
                 return
             try:
                 self._write(run, self._completed(run, folder))
-            except FailedError as error:
-                self._write(run, {"failed": str(error)})
+            except StoppedError:
+                raise
+            except Exception as error:  # the others are run all the same
+                what = "" if isinstance(error, FailedError) else f"{type(error).__name__}: "
+                self._write(run, {"failed": run_path(f"{what}{error}")})
 
     def _completed(self, run: Run, folder: Path) -> dict[str, Any]:
         from topolora_monai.packaged import recipe_files
@@ -484,7 +487,8 @@ def _write_json(record: Mapping[str, Any], path: Path) -> None:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line.strip() for line in re.split(r"[\r\n]", log.read_text(errors="replace")) if line.strip()]
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines or ["nothing"]
     return run_path(said[-1])[:300]
 
@@ -634,6 +638,7 @@ class Results:
                 yield self._table(data, None, title, note, results_at)
             for part, groups in about.get("parts", {}).items():
                 yield self._table(data, groups, f"{title}, {part}", note, results_at)
+            yield from self._by_group(data, title)
 
     def _table(self, data: str, groups: Sequence[str] | None, title: str, note: str, results_at: str) -> Table:
         from topolora_monai.reports.html.scores import lower_is_better, score_title
@@ -662,35 +667,38 @@ class Results:
         return Table(title, note, [*head, "trained", "s an image", "minutes", "best epoch"], rows)
 
     def short(self) -> Table | None:
-        """Dice and clDice of every row that has any, one column a data set or part; None where there is none."""
+        """Dice and clDice of every row that has any, a column for each data set or part; None where there is none."""
         columns = [
-            (data, part, groups)
+            (about.get("title", data) + (f", {part}" if part else ""), data, groups)
             for data, about in self.matrix["data"].items()
             for part, groups in (about.get("parts") or {"": None}).items()
             if any(self.of(data, row) for row in self.rows(data))
         ]
-        if not columns:
-            return None
-        head, cells = ["network", "trained"], {row: [] for row in self.matrix["rows"]}
-        for data, part, groups in columns:
-            about = self.matrix["data"][data]
-            head.append(about.get("title", data) + (f", {part}" if part else ""))
-            dice = "pooled dice" if about.get("pooled") else "dice"
+        return self._pairs("", columns) if columns else None
+
+    def _by_group(self, data: str, title: str) -> Iterator[Table]:
+        found = [record for row in self.rows(data) for record in self.of(data, row)]
+        groups = dict.fromkeys(group for record in found for group in record["per_image"].get("group", ()))
+        if self.matrix["data"][data].get("by_group") and groups:
+            yield self._pairs(f"{title}, by group", [(group, data, [group]) for group in groups])
+
+    def _pairs(self, title: str, columns: Sequence[tuple[str, str, Sequence[str] | None]]) -> Table:
+        """Dice and clDice in one cell; the best Dice of a column is marked."""
+        cells: dict[str, list[Cell]] = {row: [] for row in self.matrix["rows"]}
+        for _, data, groups in columns:
+            dice = "pooled dice" if self.matrix["data"][data].get("pooled") else "dice"
             measured = {row: Measured(self.of(data, row), groups) for row in self.rows(data) if self.of(data, row)}
             best = max((one.value(dice)[0] for one in measured.values()), default=math.nan)
             for row, of_row in cells.items():
-                if row not in measured:
-                    of_row.append(Cell("-"))
-                    continue
-                value = measured[row].value(dice)[0]
-                text = f"{value:.3f} / {measured[row].value('cldice')[0]:.3f}"
-                of_row.append(Cell(text, "best" if value == best else ""))
+                values = [measured[row].value(score)[0] for score in (dice, "cldice")] if row in measured else []
+                text = " / ".join(f"{value:.3f}" for value in values)
+                of_row.append(Cell(text or "-", "best" if values and values[0] == best else ""))
         rows = []
         for row, of_row in cells.items():
-            known = [record for data in self.matrix["data"] for record in self.of(data, row)]
+            known = [record for _, data, _ in columns for record in self.of(data, row)]
             if known:
                 rows.append([Cell(self.title(row)), Cell(f"{known[0]['trainable']:,}"), *of_row])
-        return Table("", "", head, rows)
+        return Table(title, "Dice / clDice.", ["network", "trained", *(head for head, *_ in columns)], rows)
 
 
 def marked(measured: Mapping[str, Measured], score: str, low: bool) -> dict[str, str]:
