@@ -37,6 +37,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -703,8 +704,6 @@ class Results:
 
 def marked(measured: Mapping[str, Measured], score: str, low: bool) -> dict[str, str]:
     """The best row of a column, and those that the paired test over images does not tell apart from it."""
-    from topolora_monai.metrics import paired_test
-
     values = {row: one.value(score)[0] for row, one in measured.items()}
     values = {row: value for row, value in values.items() if not math.isnan(value)}
     if len(values) < 2:
@@ -713,6 +712,8 @@ def marked(measured: Mapping[str, Measured], score: str, low: bool) -> dict[str,
     marks = {best: "best"}
     if score == "pooled dice":
         return marks
+    from topolora_monai.metrics import paired_test
+
     of_best = measured[best].of_images(score)
     for row in values.keys() - {best}:
         other = measured[row].of_images(score)
@@ -754,7 +755,7 @@ def page(results: Results, matrix_path: str, results_at: str) -> str:
     matrix = results.matrix
     done = [record for record in results.records.values() if record and "test" in record]
     budget = sorted({record["budget_minutes"] for record in done if record["budget_minutes"]})
-    parts = [f"# {matrix.get('title', matrix['name'])}\n", matrix.get("note", "").strip() + "\n"]
+    parts = [f"# {matrix.get('title', matrix['name'])}\n", _wrapped(matrix.get("note", ""))]
     parts.append(
         f"{len(done)} of {len(results.records)} runs are on file"
         + (f", trained for {' or '.join(f'{one:g}' for one in budget)} minutes each" if budget else "")
@@ -764,9 +765,13 @@ def page(results: Results, matrix_path: str, results_at: str) -> str:
     )
     parts.append(LEGEND)
     for table in results.tables(results_at):
-        parts += [f"## {table.title}\n", f"{table.note.strip()}\n" if table.note else "", markdown(table)]
+        parts += [f"## {table.title}\n", _wrapped(table.note), markdown(table)]
     parts += ["## Hardware and commands\n", *_origins(done)]
     return "\n".join(part for part in parts if part)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 118, break_on_hyphens=False) + "\n" if text else ""
 
 
 LEGEND = """\
