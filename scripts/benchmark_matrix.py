@@ -58,6 +58,7 @@ SCORES = ("dice", "iou", "cldice", "betti_0_error", "betti_1_error")
 WITH_INTERVAL = ("dice", "cldice")
 VALIDATIONS, VALIDATION_SHARE = 10, 0.25
 WARM_UP, LEAST_STEPS, MOST_STEPS, PROBE_SECONDS = 2, 3, 10, 20.0
+PROBE_CROPS = 64
 LEVEL, RESAMPLES = 0.05, 2000
 START, END = "<!-- table by scripts/benchmark_matrix.py -->\n", "<!-- end of table -->\n"
 OF_ROW = ("title", "recipe", "on", "only_on", "budget_minutes")
@@ -212,7 +213,8 @@ def probe(files: Sequence[str], options: Mapping[str, Any], path: str) -> None:
 
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     begun = clock() if torch.cuda.is_available() else 0.0
-    short = {"epochs": 1, "val_interval": 1, "crops_per_image": MOST_STEPS * 8, "tracker#trackers": []}
+    crops = f"$-(-{PROBE_CROPS} // len(@training_items))"  # of each image, in batches of up to five
+    short = {"epochs": 1, "val_interval": 1, "crops_per_image": crops, "tracker#trackers": []}
     with tempfile.TemporaryDirectory() as scratch:
         settings = {**options, **short, "output_dir": scratch}
         flow = ConfigWorkflow(config_file=list(files), workflow_type="train", logging_file=False, **settings)

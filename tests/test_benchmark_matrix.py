@@ -2,7 +2,7 @@
 
 import json
 import math
-import os
+import multiprocessing
 import time
 
 import benchmark_matrix as suite
@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from tests.conftest import ROOT
 from tests.data.fakes import draw
-from tests.processes import start
+from tests.processes import FORKS, start
 
 TINY = {"network_name": "vit_tiny_test"}
 TOY = {
@@ -35,14 +35,17 @@ TOY = {
 KILLED = "drive_conv_lora_seed0"
 
 
-def _suite(folder, words):
-    os.chdir(folder)
+def _suite(words):
+    """In a process that has the heavy libraries loaded, so that its own need no server to begin from."""
+    suite.context = lambda: multiprocessing.get_context("fork")
     suite.main(words)
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """Two drawn data sets and a matrix; the suite was killed while it trained, and then finished."""
+    if not FORKS:
+        pytest.skip("this system cannot fork")
     folder = tmp_path_factory.mktemp("toy")
     data = {
         "drive": {"title": "Vessels", "training": {"dataset_name": "drive"}},
@@ -56,7 +59,7 @@ def toy(tmp_path_factory):
         about["training"]["dataset_dir"] = str(draw(name, folder / name, every))
     (folder / "toy.yaml").write_text(yaml.safe_dump({**TOY, "data": data}, sort_keys=False))
     words = [str(folder / "toy.yaml"), "--output_dir", str(folder / "runs"), "--results", str(folder / "results")]
-    process = start(_suite, str(folder), words)
+    process = start(_suite, words)
     run = folder / "runs" / KILLED
     while not (run / "last.pt").exists():
         assert process.is_alive(), "it ended without training what was to be killed"
@@ -89,11 +92,10 @@ def test_killed_suite_goes_on_to_the_end(toy):
     assert records["mortar_elsewhere_seed0"]["missing"] == "weights not to be had: no file nowhere/base.pt"
 
 
-def test_killed_run_gives_what_one_without_interruption_gives(toy, monkeypatch):
+def test_killed_run_gives_what_one_without_interruption_gives(toy):
     folder, words, _ = toy
-    monkeypatch.chdir(folder)
-    again = ["--output_dir", "again", "--results", "again", "--only", "drive/conv_lora"]
-    suite.main([words[0], *again])
+    again = str(folder / "again")
+    suite.main([words[0], "--output_dir", again, "--results", again, "--only", "drive/conv_lora"])
     fresh, resumed = json.loads((folder / f"again/{KILLED}.json").read_text()), _records(folder)[KILLED]
     for told in ("test", "validation", "per_image", "best_epoch", "trainable"):
         assert fresh[told] == resumed[told]
