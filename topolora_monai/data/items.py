@@ -45,8 +45,8 @@ MASKS: tuple[Literal["label", "second_label", "fov"], ...] = ("label", "second_l
 class Item(TypedDict, total=False):
     """One annotated image. ``name`` and ``image`` are always there; paths are absolute strings.
 
-    ``group`` names what must not be divided between splits, such as a patient; ``axis`` and ``slice`` choose
-    one slice of a volume, for the image and its masks alike.
+    ``group`` names what must not be divided between splits, such as a patient, and stands in tables of scores; ``axis``
+    and ``slice`` choose one slice of a volume, for the image and its masks alike.
     """
 
     name: str

@@ -26,6 +26,7 @@ __all__ = [
     "FiniteAnswers",
     "PredictionWriter",
     "TargetLoss",
+    "batch_items",
     "image_names",
     "prepare_batch",
     "probabilities_and_targets",

@@ -80,7 +80,7 @@ class LoadItem(Transform):
             "limits": torch.from_numpy(np.tile([0.0, 1.0], (len(values), 1)) if limits is None else limits),
             "name": data.get("name", Path(data["image"]).stem),
             "path": data["image"],
-            **{key: data[key] for key in ("axis", "slice") if key in data},
+            **{key: data[key] for key in ("axis", "slice", "group") if key in data},
         }
         if "label" in data:
             classes, known = read_labels(data["label"], self.label_values, axis, index, like=data["image"])

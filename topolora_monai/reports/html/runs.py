@@ -20,7 +20,7 @@ from topolora_monai.reports.layers import ImageLayers, find_layers
 __all__ = ["Run", "Scalars", "open_runs"]
 
 _CURVES_FORMAT = 1
-_NO_SCORE = ("name", "threshold")
+_NO_SCORE = ("name", "group", "threshold")
 _SCORE_TAGS = ("test/", "validation/")  # evaluation's, which are no curves
 _EVALUATE = "score it first: python -m monai.bundle run evaluating --config_file configs/evaluate.yaml --output_dir RUN"
 
