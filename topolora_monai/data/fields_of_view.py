@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_fill_holes, label, median_filter
+from scipy.ndimage import binary_erosion, binary_fill_holes, label, median_filter
 from skimage.filters import threshold_otsu
 
 from topolora_monai.data.items import Item
@@ -18,12 +18,18 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import is_whole_png, read_picture, write_png
 from topolora_monai.io.places import in_cache
 
-__all__ = ["field_of_view", "with_computed_fov"]
+__all__ = ["field_of_view", "view_diameter", "with_computed_fov"]
 
 _ABOVE_SURROUND = 0.15
 """Share of the way from the surround's level to the retina's; the rim of the retina is dim."""
 _VERSION = 2
 """Raise when the computation changes, so that what is cached is not taken for its result."""
+_COARSE = 384
+"""Longer side, at least, of the copy that a diameter is measured in."""
+_NEAR_CIRCLE = 0.02
+"""Share of the radius that edges may lie off; others, as of a notch or a label, are left out."""
+_LEAST_OVERLAP = 0.95
+"""Intersection over union of a field of view and its circle."""
 
 
 def field_of_view(image: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -49,6 +55,38 @@ def field_of_view(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
     return np.asarray(binary_fill_holes(regions == sizes.argmax()), bool)
+
+
+def view_diameter(image: NDArray[np.float32]) -> float | None:
+    """Diameter in pixels of the lit disc of a photograph, (C, H, W) in [0, 1]; None where there is no such disc.
+
+    A circle is fitted by least squares (Kasa, IEEE T-IM 25(1), 1976) to the edge of :func:`field_of_view` inside the
+    image, so that a disc counts whole where the image cuts it off. It is none where the edge goes round less than half
+    of it, or the circle does not cover what is lit.
+
+    Example:
+        >>> rows, columns = np.ogrid[:80, :120]
+        >>> disc = (rows - 40) ** 2 + (columns - 60) ** 2 < 50**2  # cut off above and below
+        >>> round(view_diameter(np.float32(0.6 * disc[None])))
+        100
+        >>> view_diameter(np.full((1, 80, 120), 0.6, np.float32))
+    """
+    step = max(1, max(image.shape[1:]) // _COARSE)
+    inside = field_of_view(image[:, ::step, ::step])
+    rows, columns = np.nonzero(inside & ~binary_erosion(inside, border_value=1))
+    near = np.ones(len(rows), bool)
+    for _ in range(3):
+        if near.sum() < max(16, len(rows) / 2):
+            return None
+        equations = np.stack([2 * rows, 2 * columns, np.ones_like(rows)], axis=1)[near]
+        (row, column, rest), *_ = np.linalg.lstsq(equations, (rows**2 + columns**2)[near], rcond=None)
+        radius = float(np.sqrt(max(rest + row**2 + column**2, 0)))
+        near = abs(np.hypot(rows - row, columns - column) - radius) <= max(_NEAR_CIRCLE * radius, 1)
+    quarters = {*zip(rows[near] > row, columns[near] > column, strict=True)}
+    height, width = inside.shape
+    disc = np.hypot(np.arange(height)[:, None] - row, np.arange(width) - column) <= radius
+    overlap = (disc & inside).sum() / (disc | inside).sum()
+    return 2 * radius * step if len(quarters) > 2 and overlap >= _LEAST_OVERLAP else None
 
 
 def with_computed_fov(items: Iterable[Item]) -> list[Item]:
