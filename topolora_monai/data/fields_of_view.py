@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, binary_fill_holes, label, median_filter
 from skimage.filters import threshold_otsu
+from skimage.measure import CircleModel, ransac
 
 from topolora_monai.data.items import Item
 from topolora_monai.errors import DataError
@@ -26,9 +28,12 @@ _VERSION = 2
 """Raise when the computation changes, so that what is cached is not taken for its result."""
 _COARSE = 384
 """Longer side, at least, of the copy that a diameter is measured in."""
-_NEAR_CIRCLE = 0.02
-"""Share of the radius that edges may lie off; others, as of a notch or a label, are left out."""
-_LEAST_OVERLAP = 0.95
+_OFF_CIRCLE = 2.0
+"""Pixels of that copy that an edge of the circle may lie off; others are a notch, a label, or a film's straight cut."""
+_TRIALS = 300
+_LEAST_ARC = 0.5
+"""Share of the circle's directions in which the edge is seen; of 36."""
+_LEAST_OVERLAP = 0.85
 """Intersection over union of a field of view and its circle."""
 
 
@@ -60,8 +65,8 @@ def field_of_view(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 def view_diameter(image: NDArray[np.float32]) -> float | None:
     """Diameter in pixels of the lit disc of a photograph, (C, H, W) in [0, 1]; None where there is no such disc.
 
-    A circle is fitted by least squares (Kasa, IEEE T-IM 25(1), 1976) to the edge of :func:`field_of_view` inside the
-    image, so that a disc counts whole where the image cuts it off. It is none where the edge goes round less than half
+    A circle is fitted to the edge of :func:`field_of_view` inside the image, by RANSAC (Fischler and Bolles, 1981), so
+    that a disc counts whole where the image or a film cuts it off. It is none where the edge goes round less than half
     of it, or the circle does not cover what is lit.
 
     Example:
@@ -73,20 +78,22 @@ def view_diameter(image: NDArray[np.float32]) -> float | None:
     """
     step = max(1, max(image.shape[1:]) // _COARSE)
     inside = field_of_view(image[:, ::step, ::step])
-    rows, columns = np.nonzero(inside & ~binary_erosion(inside, border_value=1))
-    near = np.ones(len(rows), bool)
-    for _ in range(3):
-        if near.sum() < max(16, len(rows) / 2):
-            return None
-        equations = np.stack([2 * rows, 2 * columns, np.ones_like(rows)], axis=1)[near]
-        (row, column, rest), *_ = np.linalg.lstsq(equations, (rows**2 + columns**2)[near], rcond=None)
-        radius = float(np.sqrt(max(rest + row**2 + column**2, 0)))
-        near = abs(np.hypot(rows - row, columns - column) - radius) <= max(_NEAR_CIRCLE * radius, 1)
-    quarters = {*zip(rows[near] > row, columns[near] > column, strict=True)}
+    edge = np.argwhere(inside & ~binary_erosion(inside, border_value=1))
+    if len(edge) < 36:
+        return None
+    with warnings.catch_warnings():  # of not having found one
+        warnings.simplefilter("ignore")
+        near = ransac(edge, CircleModel, 3, _OFF_CIRCLE, max_trials=_TRIALS, rng=0)[1]
+    if near is None:
+        return None
+    edge = edge[near]
+    (row, column, rest), *_ = np.linalg.lstsq(np.c_[2 * edge, np.ones(len(edge))], (edge**2).sum(1), rcond=None)
+    radius, away = np.sqrt(rest + row**2 + column**2), edge - (row, column)
+    seen = np.unique(np.floor(np.arctan2(*away.T) / (2 * np.pi) * 36))
     height, width = inside.shape
     disc = np.hypot(np.arange(height)[:, None] - row, np.arange(width) - column) <= radius
     overlap = (disc & inside).sum() / (disc | inside).sum()
-    return 2 * radius * step if len(quarters) > 2 and overlap >= _LEAST_OVERLAP else None
+    return float(2 * radius * step) if len(seen) >= 36 * _LEAST_ARC and overlap >= _LEAST_OVERLAP else None
 
 
 def with_computed_fov(items: Iterable[Item]) -> list[Item]:
