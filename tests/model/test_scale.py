@@ -87,7 +87,7 @@ def test_tiles_by_each_way_of_saying_the_scale():
     ("spec", "match", "said"),
     [
         (BLIND, True, "view_diameter in the adapter file"),
-        (BLIND, "true", "such as 5.1px"),
+        (BLIND, "true", "give --view_diameter of its training images"),
         (SPEC.replace(thickness=None), "5px", "thickness in the adapter file"),
         (SPEC, PixelScale(), "nothing is known"),
         (SPEC, "wide", "wrong match_scale"),
@@ -214,9 +214,12 @@ def test_bundles_match_and_record(trained, tmp_path):
         match_scale="4px",
         **options,
     )
+    run("inference.yaml", "inferring", input=str(data / "images"), output_dir=str(tmp_path / "q"), match_scale=True,
+        view_diameter=20.0, **options)  # fmt: skip
     by_hand = Predictor.from_run(trained, match_scale=2.0, precision="fp32", device="cpu")(data / "images/000.png")
     mask = np.asarray(Image.open(tmp_path / "p/000_mask.png"))
     assert np.array_equal(mask > 0, by_hand.mask > 0)
+    assert not np.array_equal(mask, np.asarray(Image.open(tmp_path / "q/000_mask.png")))
 
 
 def test_real_cameras(real_data):

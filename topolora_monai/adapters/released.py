@@ -150,5 +150,6 @@ def halved(state: Mapping[str, Tensor], path: str | Path) -> tuple[dict[str, Ten
             found=", ".join(broken[:3]),
             hint="keep the file as it is",
         )
-    changes = ((state[name] - one.float()).norm() / state[name].norm() for name, one in small.items() if one.any())
+    rounded = ((state[name], one.float()) for name, one in small.items() if one.dtype == torch.float16)
+    changes = ((tensor.float() - one).norm() / tensor.float().norm() for tensor, one in rounded if tensor.any())
     return small, max(map(float, changes), default=0.0)

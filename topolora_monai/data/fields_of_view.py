@@ -86,14 +86,14 @@ def view_diameter(image: NDArray[np.float32]) -> float | None:
         near = ransac(edge, CircleModel, 3, _OFF_CIRCLE, max_trials=_TRIALS, rng=0)[1]
     if near is None:
         return None
-    edge = edge[near]
+    edge = edge[near]  # centres of pixels, half of one inside of the circle
     (row, column, rest), *_ = np.linalg.lstsq(np.c_[2 * edge, np.ones(len(edge))], (edge**2).sum(1), rcond=None)
     radius, away = np.sqrt(rest + row**2 + column**2), edge - (row, column)
     seen = np.unique(np.floor(np.arctan2(*away.T) / (2 * np.pi) * 36))
     height, width = inside.shape
     disc = np.hypot(np.arange(height)[:, None] - row, np.arange(width) - column) <= radius
     overlap = (disc & inside).sum() / (disc | inside).sum()
-    return float(2 * radius * step) if len(seen) >= 36 * _LEAST_ARC and overlap >= _LEAST_OVERLAP else None
+    return float((2 * radius + 1) * step) if len(seen) >= 36 * _LEAST_ARC and overlap >= _LEAST_OVERLAP else None
 
 
 def with_computed_fov(items: Iterable[Item]) -> list[Item]:

@@ -181,13 +181,11 @@ class ScaleMatch:
     def _trained(self, name: str) -> float:
         value: float | None = getattr(self._spec, name)
         if value is None:
-            other = self._spec.thickness if name == "view_diameter" else self._spec.view_diameter
-            rest = {"view_diameter": ", or their thickness, such as 5.1px", "thickness": ", or true"}[name]
             raise ConfigError(
                 "the model does not know the pixel scale that it was trained at",
                 expected=f"{name} in the adapter file",
-                found="none: its training images show no field of view, or it was trained by an older version",
-                hint=_BY_HAND + rest * (other is not None),
+                found="none: its training images show none, or it was trained by an older version",
+                hint=f"give --{name} of its training images, in pixels; or {_BY_HAND.removeprefix('give ')}",
             )
         return value
 
