@@ -165,7 +165,7 @@ def _filters(spec: ModelSpec) -> str:
 
 def _output(spec: ModelSpec) -> str:
     maps = ", ".join(_verbatim(label) for label in spec.labels[1:])
-    return f"Of the network, logits at the image's size, a map for each of: {maps}. Of `inferring` and `topolora predict`, masks."
+    return f"Of the network, logits at the image's size, a map for each of: {maps}. Of inference, masks."
 
 
 def _references(spec: ModelSpec, references: Iterable[str]) -> str:
