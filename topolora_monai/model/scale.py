@@ -147,11 +147,12 @@ class ScaleMatch:
         """What was used, for a summary: by what it was found, and the ratios; None where nothing is matched."""
         if not self._ratios:
             return None
-        ratios = {name: float(of(self._ratios)) for name, of in (("ratio", np.median), ("least", min), ("most", max))}
+        least, most = min(self._ratios), max(self._ratios)
+        ratios = {"ratio": float(np.median(self._ratios)), "least": least, "most": most}
         return {"by": self._by, **ratios, "without_field_of_view": list(self._without)}
 
     def _said(self) -> str:
-        least, most = (self._crop(of(self._ratios)) for of in (min, max))
+        least, most = self._crop(min(self._ratios)), self._crop(max(self._ratios))
         sides = f"{least} px" if least == most else f"{least} to {most} px"
         share = f"{np.median(self._ratios):.2f}"
         return f"scale matched by {self._by}, ratio {share}: tiles of {sides}, in training {self._spec.crop_size}"

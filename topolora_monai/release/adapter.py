@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -61,12 +62,11 @@ def release_adapter(
             found=f"{taken / 1e6:.2f} MB, and {size / 1e6:.2f} MB more",
             hint="train fewer parameters (`topolora params --list`), or take another adapter out",
         )
-    settings = {"network_name": spec.network_name, "checkpoint": _base(spec), "licence": licence}
-    added = ReleasedAdapter(name, "", data=data or _terms(spec), folder=folder, **settings)
+    added = ReleasedAdapter(name, "", spec.network_name, _base(spec), licence, data or _terms(spec), folder)
     with writing(folder, "the adapter", "give --folder one where you may write"):
         folder.mkdir(parents=True, exist_ok=True)
         write_adapter(state, spec, added.path)
-        added = ReleasedAdapter(name, file_sha256(added.path), data=added.data, folder=folder, **settings)
+        added = dataclasses.replace(added, sha256=file_sha256(added.path))
         added.card.write_text(adapter_card(added, spec, record, change), encoding="utf-8")
         write_json({one.name: one.entry() for one in (*known.values(), added)}, folder / INDEX_FILE)
     return added
