@@ -15,7 +15,7 @@ EVERYTHING = {
     "multiclass_head": "token_set", "mask_tokens": 20, "labels": ["background", "$100 notes", "@home"],
     "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
     "bits": 12, "ignore": 255, "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25,
-    "threshold_by": "cldice", "temperature": 1.5,
+    "view_diameter": 540.0, "thickness": 3.0, "threshold_by": "cldice", "temperature": 1.5,
     "protocol": "published", "checkpoint": "mobile_sam", "seed": 7,
     "pretrained": True, "dataset": "drive", "split_scheme": "official", "annotator": "first",
     "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "partial": "3 of 40 images",

@@ -291,6 +291,8 @@ class ModelSpec:
         bits: that pictures of 16 bit fill.
         clahe: whether the green channel is equalised.
         despeckle_looks: of SAR images that the refined Lee filter smooths; None for no filter.
+        view_diameter: of the fields of view of its training images, the median in pixels; None where they have none.
+        thickness: along the skeletons of its training masks, the median width in pixels, of the thinnest class.
         threshold: foreground is ``probability >= threshold``.
         threshold_by: what the threshold was chosen by.
         temperature: that logits are divided by.
@@ -347,6 +349,8 @@ class ModelSpec:
     bits: Annotated[int, _whole(8, 16)] = 16
     clahe: bool = False
     despeckle_looks: _Positive | None = None
+    view_diameter: _Positive | None = None
+    thickness: _Positive | None = None
     threshold: _Share = 0.5
     threshold_by: ThresholdBy = "dice"
     temperature: _Positive = 1.0

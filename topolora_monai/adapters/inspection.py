@@ -25,6 +25,7 @@ from topolora_monai.adapters.files import (
     read_spec,
     settings_as_stored,
 )
+from topolora_monai.adapters.released import find_adapter
 from topolora_monai.adapters.tensor_files import count_tensors
 from topolora_monai.networks import build_network
 from topolora_monai.spec import ModelSpec
@@ -70,7 +71,7 @@ def describe_adapter(path: str | Path) -> AdapterSummary:
     """
     from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - image readers take seconds to import
 
-    path = Path(path)
+    path = find_adapter(path)
     spec = read_spec(path)
     tensors, parameters = count_tensors(path, "adapter")
     return AdapterSummary(path, file_sha256(path), path.stat().st_size, tensors, parameters, spec)

@@ -56,11 +56,11 @@ def add_commands(commands: Any) -> None:
         "predict",
         _predict,
         "inference.yaml",
-        "INPUT --adapter RUN_OR_FILE [--weights CHECKPOINT] [--out DIR] [--verbose] [--ID VALUE ...]",
+        "INPUT --adapter RUN_FILE_OR_NAME [--weights CHECKPOINT] [--out DIR] [--verbose] [--ID VALUE ...]",
         "segment images with a trained adapter",
-        "INPUT is a picture, a volume or a scene, a folder of them, or a glob in quotes. --adapter is a run's folder\n"
-        "or an adapter file, --out the folder for masks (predictions). The base checkpoint is found by what the\n"
-        "adapter says of it; else give --weights.",
+        "INPUT is a picture, a volume or a scene, a folder of them, or a glob in quotes. --adapter is a run's folder,\n"
+        "an adapter file, or a name that `topolora adapter list` shows; --out the folder for masks (predictions). The\n"
+        "base checkpoint is found by what the adapter says of it; else give --weights.",
     )
     bundle = commands.add_parser("bundle", help="write the MONAI bundle behind these commands, to change it")
     bundle.add_argument("out", type=Path, metavar="OUT", help="folder of the new bundle")

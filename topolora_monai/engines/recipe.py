@@ -62,7 +62,7 @@ _IDS = {
 """Where the bundle's ``train.yaml`` has what a model remembers of its training."""
 _MODEL_IDS = {
     **{name: name for name in ("image_size", "crop_size", "activation", "multiclass_head", "clahe", "despeckle_looks")},
-    **{name: f"model#{name}" for name in ("fit", "mask_tokens")},
+    **{name: f"model#{name}" for name in ("fit", "mask_tokens", "view_diameter", "thickness")},
     **{name: f"scaling#{name}" for name in ("percentiles", "value_range", "bits")},
     "threshold_by": "threshold_by",
     "overlap": "model#overlap",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from topolora_monai.model.inferers import (
     default_precision,
 )
 from topolora_monai.model.network import WEIGHTS_FILE, adapted_network, bundle_spec, load_model, merged_network
+from topolora_monai.model.scale import MatchScale, ScaleMatch
 from topolora_monai.model.scenes import SceneSegmenter
 from topolora_monai.model.tiling import TileInferer
 from topolora_monai.model.uncertainty import UncertaintyInferer
@@ -80,9 +81,11 @@ class Predictor:
             are left to the mirror images alone.
         tile_batch: most tiles at once.
         seed: of the dropout.
+        match_scale: cut tiles so that structures have the size that they had in training, see
+            :class:`~topolora_monai.model.scale.ScaleMatch`.
 
     Raises:
-        ConfigError: for a setting that is not possible.
+        ConfigError: for a setting that is not possible, or if the model does not know its own pixel scale.
 
     Example:
         >>> import tempfile
@@ -111,6 +114,7 @@ class Predictor:
         uncertainty: bool | None = None,
         tile_batch: int = 4,
         seed: int = 0,
+        match_scale: MatchScale = False,
     ) -> None:
         self.spec = spec
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -123,13 +127,13 @@ class Predictor:
         self.load: Compose = spec.loading_transforms()
         """From an item to ``image``, ``fov`` and what :class:`~topolora_monai.transforms.LoadItem` gives besides."""
         once = AutocastInferer(SimpleInferer(), self.precision)
-        looks = FlipInferer(once, flip_axes, quarter_turns)
-        self.tiles = TileInferer(looks, spec.crop_size, self.overlap, tile_batch)
+        self.scale = ScaleMatch(spec, match_scale)
+        tiled = (self.scale.crop_size, self.overlap, tile_batch, self.scale.crop_of if self.scale.by_view else None)
+        self.tiles = TileInferer(FlipInferer(once, flip_axes, quarter_turns), *tiled)
         self.uncertainty: UncertaintyInferer | None = None
         if dropout_passes > 0 if uncertainty is None else uncertainty:
-            plain = TileInferer(once, spec.crop_size, self.overlap, tile_batch)
             self.uncertainty = UncertaintyInferer(
-                plain, dropout_passes, flip_axes, spec.activation, seed, quarter_turns
+                TileInferer(once, *tiled), dropout_passes, flip_axes, spec.activation, seed, quarter_turns
             )
         self.inferer: Inferer = TemperatureInferer(self.uncertainty or self.tiles, spec.temperature)
         """From a batch of images to logits."""
@@ -190,9 +194,19 @@ class Predictor:
             return self._predicted([self._prepared(source)])
         items = find_images(source)
         check_items(items)
+        self.find_scale(items)
         files = itertools.groupby(items, key=_file_name)  # in which the slices of a volume follow one another
         found = {name: self._predicted([self.load(item) for item in of]) for name, of in files}
         return next(iter(found.values())) if path_kind(source) == FILE or is_volume(source) else found
+
+    def find_scale(self, items: Sequence[Item]) -> None:
+        """Find the scale of images that are to be segmented, and say it; without ``match_scale`` nothing is done.
+
+        Raises:
+            DataError: if it is found in none of them; or one cannot be read.
+            ConfigError: for a scene, whose scale has to be given.
+        """
+        self.scale.survey(items, self.load)
 
     def predict_item(self, item: Mapping[str, Any]) -> Prediction:
         """Segment the ``image`` of an item: a picture, the ``slice`` along ``axis`` of a volume, or a scene in memory.
@@ -235,6 +249,7 @@ class Predictor:
         prepare_output(output_dir)
         write_classes(output_dir, self.spec.labels)
         check_items(items)
+        self.find_scale(items)
         writer = MaskWriter(output_dir, self.spec.threshold, self.spec.activation)
         written: list[Path] = []
         scenes: list[Item] = []

@@ -249,6 +249,7 @@ def write_summary(
     validation: SplitScores,
     data: Mapping[str, Any],
     temperature: float = 1.0,
+    scale: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``summary.json``: the run's own description, and its scores on validation and test.
 
@@ -258,12 +259,14 @@ def write_summary(
         validation: likewise.
         data: what was scored, as the data set describes itself; a part of one is said to be one.
         temperature: what the logits were divided by.
+        scale: how the pixel scale was matched, where it was.
     """
     record = run_record(output_dir)
     record.pop("split", None)  # which stays with the run
     record |= {"evaluation_command": provenance()["command"]} if record else provenance()
     record |= {"evaluated_on": dict(data), "temperature": temperature, "threshold_by": validation.threshold_by}
     record |= {"seconds_per_image": report.seconds_per_image()}
+    record |= {"scale": dict(scale)} if scale else {}
     record |= {"validation": validation.summary(), "test": report.summary()}
     write_json(record, Path(output_dir) / "evaluation" / "summary.json")
     test = {name: value for name, value in record["test"].items() if name != "classes"}
