@@ -9,8 +9,6 @@ from typing import Any
 
 from topolora_monai.errors import ConfigError, first_line
 
-__all__ = ["check_torchvision", "import_extra"]
-
 
 def import_extra(module: str, extra: str, user: str, path: str | Path | None = None, since: str = "") -> Any:
     """Import a module of one of the package's extras.

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = ["RECIPES", "bundle_folder", "recipe_files"]
-
 _PACKAGE = Path(__file__).parent
 
 RECIPES: dict[str, tuple[str, ...]] = {

@@ -6,8 +6,6 @@ from typing import Any
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["parse_bool"]
-
 
 def parse_bool(value: Any) -> bool:
     """A switch as YAML or MONAI's command line gives it, which passes ``true`` and ``false`` on as words.

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-__all__ = ["add_command", "show_table"]
-
 
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], about: str, **defaults: Any

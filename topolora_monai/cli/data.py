@@ -12,8 +12,6 @@ from topolora_monai.errors import ConfigError, unknown_choice
 if TYPE_CHECKING:
     from topolora_monai.data import Benchmark, Item, SegmentationData, Verification
 
-__all__ = ["add_commands", "open_named", "with_dataset"]
-
 _SHOWN_NOTES = 20
 
 

@@ -9,8 +9,6 @@ from typing import Any
 from topolora_monai.cli.common import add_command, show_table
 from topolora_monai.errors import ConfigError
 
-__all__ = ["add_commands"]
-
 
 def add_commands(commands: Any) -> None:
     """Add the subcommand to a parser."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from topolora_monai.cli.data import open_named, with_dataset
 
-__all__ = ["add_commands"]
-
 
 def add_commands(commands: Any) -> None:
     """Add the subcommand to a parser."""

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import yaml
 
-__all__ = ["Setting", "settings_help", "settings_of", "split_words"]
-
 _GRAPH = "the graph"
 """Title of the part of a configuration that holds no settings of a run."""
 _MEASURED, _BY_THE_DATA = "$@plan.", "by the data"

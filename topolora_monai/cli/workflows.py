@@ -16,8 +16,6 @@ from topolora_monai.cli.settings import settings_help, split_words
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.packaged import RECIPES, bundle_folder, recipe_files
 
-__all__ = ["add_commands"]
-
 _INTERRUPTED = 130
 _ADAPTER = "adapter.safetensors"
 _LOUD = ("monai", "ignite", "topolora_monai.weights")

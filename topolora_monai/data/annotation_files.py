@@ -21,8 +21,6 @@ from topolora_monai.io.atomic import remove_leftovers, writing
 from topolora_monai.io.places import in_cache
 from topolora_monai.io.regular import FILE, path_kind, require_list, shortened
 
-__all__ = ["Annotated", "Place", "category_values", "draw_masks", "json_files", "load_json"]
-
 _VERSION = 2
 """Raise when the drawing changes, so that masks drawn before are drawn again."""
 

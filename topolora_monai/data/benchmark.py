@@ -22,8 +22,6 @@ from topolora_monai.io import LabelValues
 from topolora_monai.transforms import IntensityScaling, LoadItem
 from topolora_monai.transforms.intensity import PixelValues
 
-__all__ = ["Benchmark", "Facts", "Files", "Modality", "Parts", "Splits", "Where", "hold_out", "split_list"]
-
 Modality = Literal["optical", "sar"]
 Splits = dict[Split, list[Item]]
 

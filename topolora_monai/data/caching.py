@@ -29,8 +29,6 @@ from topolora_monai.io import volume_state
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import path_kind
 
-__all__ = ["cached", "content_key"]
-
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "scikit-image", "pillow", "nibabel", "rasterio", "itk-io")
 _PACKAGE = Path(__file__).parents[1]
 _DEFAULT_MAKE = object().__reduce_ex__(2)[0]

@@ -14,8 +14,6 @@ from topolora_monai.data.items import Item, plain_stem
 from topolora_monai.data.shapes import Mask, decode_rle, fill_polygon
 from topolora_monai.errors import DataError
 
-__all__ = ["is_coco", "read_coco"]
-
 
 def is_coco(content: object) -> bool:
     """Whether the content of a JSON file is a COCO data set: it has ``images`` and ``annotations``."""

@@ -12,8 +12,6 @@ from topolora_monai.data.items import SPLITS, Item, Split, plain_stem
 from topolora_monai.errors import DataError
 from topolora_monai.io.regular import require_list, shortened, unusable_name
 
-__all__ = ["SPLIT_NAMES", "Listing", "read_csv_list", "read_json_list"]
-
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "training": ("training", "train"),
     "validation": ("validation", "val"),

@@ -10,8 +10,6 @@ from topolora_monai.data.items import Item
 from topolora_monai.io import deep_maximum, image_kind
 from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["bits_for", "fitted_scaling", "item_maximum"]
-
 _logger = logging.getLogger(__name__)
 
 _DEPTHS = (8, 10, 12, 14, 16)

@@ -23,8 +23,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
 from topolora_monai.io.download import download_file, file_sha256
 
-__all__ = ["MOST_MEMBERS", "Archive", "download_archives", "unpack_archives"]
-
 MOST_MEMBERS = 1_000_000
 """Files and folders that an archive may hold."""
 _LARGEST_ARCHIVE = 100_000_000_000  # bytes that it may unpack to

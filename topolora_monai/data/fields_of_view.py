@@ -18,8 +18,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import is_whole_png, read_picture, write_png
 from topolora_monai.io.places import in_cache
 
-__all__ = ["field_of_view", "with_computed_fov"]
-
 _ABOVE_SURROUND = 0.15
 """Share of the way from the surround's level to the retina's; the rim of the retina is dim."""
 _VERSION = 2

@@ -22,8 +22,6 @@ from topolora_monai.io import numbered
 from topolora_monai.io.regular import require_file
 from topolora_monai.transforms.intensity import PixelValues
 
-__all__ = ["Folder"]
-
 _logger = logging.getLogger(__name__)
 
 

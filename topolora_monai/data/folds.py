@@ -12,8 +12,6 @@ import numpy as np
 from topolora_monai.data.items import SPLITS, Item, Split
 from topolora_monai.errors import ConfigError, DataError
 
-__all__ = ["cross_validation", "fold_parts", "groups_from_names", "random_splits"]
-
 
 def fold_parts(items: Sequence[Item], folds: int, seed: int = 0) -> list[list[Item]]:
     """Divide items into folds of balanced size, each group in one of them.

@@ -11,8 +11,6 @@ from topolora_monai.data.download import Archive
 from topolora_monai.data.items import Item, Split
 from topolora_monai.errors import ConfigError
 
-__all__ = ["ChaseDb1", "Drive", "Hrf", "Stare"]
-
 
 def _number(stem: str) -> str:
     """21 from 21_training, 21_manual1 and 21_training_mask."""

@@ -11,8 +11,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES, is_volume
 from topolora_monai.io.regular import FILE, FOLDER, path_kind, require_file, shortened
 
-__all__ = ["find_images"]
-
 
 def find_images(source: str | Path, axis: int | None = None) -> list[Item]:
     """List the images behind a path by stem, or by file name where stems collide; volumes slice by slice.

@@ -22,20 +22,6 @@ from topolora_monai.io import (
 )
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
 
-__all__ = [
-    "MASKS",
-    "SPLITS",
-    "Item",
-    "Split",
-    "check_item",
-    "check_items",
-    "expand_slices",
-    "image_files",
-    "plain_stem",
-    "scans_in",
-    "without_fov",
-]
-
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 MASKS: tuple[Literal["label", "second_label", "fov"], ...] = ("label", "second_label", "fov")

@@ -18,8 +18,6 @@ from topolora_monai.data.items import Item, image_files
 from topolora_monai.data.shapes import Mask, draw_disc, draw_line, fill_polygon
 from topolora_monai.errors import DataError
 
-__all__ = ["is_labelme", "read_labelme"]
-
 _BACKGROUND_LABEL = "_background_"  # labelme's own name for what no class is
 
 

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from topolora_monai.data.items import Item, plain_stem, scans_in
 from topolora_monai.errors import DataError
 
-__all__ = ["Key", "Part", "by_key", "content", "find_folder", "pairs", "require_unique", "unwrap"]
-
 Key = Callable[[str], str | set[str] | None]
 """From a file's stem to what images and masks share, of which there may be several; None passes a file over."""
 

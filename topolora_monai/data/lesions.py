@@ -11,8 +11,6 @@ from topolora_monai.data.items import Item, Split
 from topolora_monai.data.layout import unwrap
 from topolora_monai.errors import ConfigError
 
-__all__ = ["CvcClinicDb", "Isic2017", "KvasirSeg"]
-
 
 class KvasirSeg(Benchmark):
     """1000 colonoscopy images with polyp masks.

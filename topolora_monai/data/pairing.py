@@ -12,8 +12,6 @@ from topolora_monai.data.layout import Part, by_key, content, find_folder, pairs
 from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES
 
-__all__ = ["read_part"]
-
 _MASK_ENDINGS = ("_mask", "_label", "_seg", "_segmentation", "_gt", "_manual1", "_1stho")
 _MASK_BEGINNINGS = ("mask_", "label_", "seg_", "gt_")
 

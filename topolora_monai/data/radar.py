@@ -10,8 +10,6 @@ from topolora_monai.data.layout import Part, find_folder, pairs
 from topolora_monai.errors import DataError
 from topolora_monai.io import UNLABELLED
 
-__all__ = ["Sen1Floods11", "SlSsdd", "Sos"]
-
 
 class SlSsdd(Benchmark):
     """1160 SAR images of SSDD with masks of sea and land; official split 928/232.

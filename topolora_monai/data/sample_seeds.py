@@ -10,8 +10,6 @@ import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
 
-__all__ = ["SampleSeeds", "WholeBatches"]
-
 
 class SampleSeeds(Dataset[Any]):
     """A data set whose random transforms draw the same for an item in an epoch, in whatever process and order.

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.draw import disk
 
-__all__ = ["decode_rle", "draw_disc", "draw_line", "fill_polygon"]
-
 Mask = NDArray[np.bool_]
 
 

@@ -16,8 +16,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import volume_state
 from topolora_monai.io.download import file_sha256
 
-__all__ = ["SPLIT_FILE", "SplitRecord", "check_unseen", "record_split", "some", "split_changes", "trained_on"]
-
 SPLIT_FILE = "split.json"
 """Name of the record in a run's folder."""
 

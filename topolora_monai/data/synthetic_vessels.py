@@ -16,8 +16,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import is_whole_png, write_png
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
 
-__all__ = ["SyntheticVessels", "draw_sample"]
-
 _SIZE = 512
 _FOV_RADIUS = 246
 _COUNTS: dict[Split, int] = {"training": 16, "validation": 4, "test": 4}

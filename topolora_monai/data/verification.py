@@ -29,8 +29,6 @@ from topolora_monai.io import (
     read_mask,
 )
 
-__all__ = ["Finding", "SplitFacts", "Verification", "verify"]
-
 _NEARLY_ALL = 0.995
 """A mask with a larger share of one class is worth a look, as is one that may be inverted."""
 

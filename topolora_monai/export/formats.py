@@ -16,16 +16,6 @@ from torch import Tensor, nn
 from topolora_monai.errors import ConfigError
 from topolora_monai.extras import import_extra
 
-__all__ = [
-    "EXPORT_FORMATS",
-    "ExportFormat",
-    "Runner",
-    "onnx_runner",
-    "quantize",
-    "run_written",
-    "write",
-]
-
 ExportFormat = Literal["pt2", "onnx", "torchscript"]
 
 EXPORT_FORMATS: dict[str, str] = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}

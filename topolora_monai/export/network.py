@@ -18,8 +18,6 @@ from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.model.network import adapted_network
 from topolora_monai.networks.activation import Activation, activated
 
-__all__ = ["PARITY", "Exported", "export_adapter", "export_network"]
-
 PARITY = 1e-4
 """Largest difference from the network that a file in float32 may have, as a part of the range of the logits."""
 

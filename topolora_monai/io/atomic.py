@@ -17,8 +17,6 @@ from pathlib import Path
 
 from topolora_monai.errors import OutputError
 
-__all__ = ["atomic_write", "folder_beside", "remove_leftovers", "writing"]
-
 _ABANDONED = 24 * 3600.0
 """Seconds after which what an unknown process left is taken for remains."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["cell_of", "text_of"]
-
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 

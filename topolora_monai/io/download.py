@@ -17,8 +17,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import writing
 from topolora_monai.io.regular import FILE, path_kind
 
-__all__ = ["download_file", "file_sha256"]
-
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0
 

@@ -16,17 +16,6 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.regular import FILE, path_kind, require_file
 from topolora_monai.io.volume_header import Header, not_grey, require_itk, three_axes, volume_state
 
-__all__ = [
-    "has_dicom_magic",
-    "is_photograph",
-    "itk_header",
-    "itk_values",
-    "looks_like_dicom",
-    "nifti_like_itk",
-    "photograph",
-    "series_files",
-]
-
 _COLOUR_HINT = "save each frame that you want segmented to a PNG or TIFF of its own, or take one photograph a file"
 _UNEVEN = 0.1
 """Largest deviation of a DICOM slice from even spacing, as a fraction of it; positions are rounded in files."""

@@ -11,8 +11,6 @@ from typing import Any
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
 
-__all__ = ["json_text", "read_json", "write_json"]
-
 
 def json_text(content: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """JSON of mappings, lists, texts and numbers; numbers that are not finite become ``null``.

@@ -17,8 +17,6 @@ from topolora_monai.io.rasters import is_raster, read_band_values
 from topolora_monai.io.tiff_pages import page_palette
 from topolora_monai.io.volumes import is_volume, read_slice
 
-__all__ = ["UNLABELLED", "LabelValues", "Labels", "numbered", "read_labels", "read_mask"]
-
 LabelValues = Mapping[int, int] | Literal["cut"]
 """Class number of each stored value, or ``"cut"`` for two classes with interpolated borders, divided at 127.
 

@@ -12,8 +12,6 @@ from typing import IO
 
 from topolora_monai.errors import DataError
 
-__all__ = ["CUT_HINT", "SCENE_HINT", "inflated", "require_memory"]
-
 SCENE_HINT = (
     "to segment it, make it a scene, which is read piece by piece: "
     "gdal_translate -a_ullr 0 0 WIDTH -HEIGHT -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=IF_SAFER IMAGE scene.tif"

@@ -22,21 +22,6 @@ from topolora_monai.io.itk_formats import is_photograph, photograph
 from topolora_monai.io.memory import SCENE_HINT, inflated, require_memory
 from topolora_monai.io.regular import require_file
 
-__all__ = [
-    "PICTURE_SUFFIXES",
-    "TiffHeader",
-    "deep_maximum",
-    "is_whole_png",
-    "open_picture",
-    "orientation_tag",
-    "page_size",
-    "palette_colours",
-    "picture_size",
-    "read_picture",
-    "shows_zero_as_white",
-    "write_png",
-]
-
 _logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".bmp")

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
-__all__ = ["check_apart", "in_cache", "prepare_output", "user_cache"]
-
 _Made = TypeVar("_Made")
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from topolora_monai.errors import DataError, TopoLoRAError
 
-__all__ = ["FILE", "FOLDER", "path_kind", "require_file", "require_list", "shortened", "unusable_name"]
-
 FILE, FOLDER = "a file", "a folder"
 
 _KINDS = {

@@ -18,8 +18,6 @@ from topolora_monai.io.pictures import TiffHeader, open_picture, page_size, pale
 from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.io.volume_header import DAMAGE, Header, not_grey
 
-__all__ = ["TIFF_SUFFIXES", "has_several_pages", "page_palette", "tiff_header", "tiff_values", "write_tiff"]
-
 TIFF_SUFFIXES = (".tif", ".tiff")
 """File name endings, in lower case."""
 

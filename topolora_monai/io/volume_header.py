@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError, DataError
 
-__all__ = ["DAMAGE", "Header", "decoding", "not_grey", "require_itk", "three_axes", "volume_state"]
-
 
 class Header(NamedTuple):
     """Shape and voxel size along (slice, row, column); the size is in mm, or 1 where a file has none.

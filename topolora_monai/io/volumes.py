@@ -27,19 +27,6 @@ from topolora_monai.io.regular import FOLDER, path_kind, require_file
 from topolora_monai.io.tiff_pages import TIFF_SUFFIXES, has_several_pages, tiff_header, tiff_values, write_tiff
 from topolora_monai.io.volume_header import Header, decoding, volume_state
 
-__all__ = [
-    "VOLUME_SUFFIXES",
-    "default_axis",
-    "is_volume",
-    "read_slice",
-    "read_volume",
-    "slice_count",
-    "volume_affine",
-    "volume_output_name",
-    "volume_shape",
-    "write_volume",
-]
-
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha", ".dcm")
 """File name endings, in lower case, of files that are volumes by name alone."""
 

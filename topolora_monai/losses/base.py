@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = ["ClassScores", "Pixels", "RatioLoss", "Reduction", "SegmentationLoss"]
-
 Reduction = Literal["none", "mean", "sum"]
 
 

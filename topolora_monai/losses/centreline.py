@@ -15,15 +15,6 @@ from topolora_monai.losses.base import ClassScores, Pixels, RatioLoss, Segmentat
 from topolora_monai.losses.soft_skeleton import soft_skeleton
 from topolora_monai.losses.topology_skeleton import exact_skeleton, topology_skeleton
 
-__all__ = [
-    "CbDiceLoss",
-    "CentrelineLoss",
-    "ClCrossEntropyLoss",
-    "SkeletonMethod",
-    "SkeletonRecallLoss",
-    "SoftClDiceLoss",
-]
-
 SkeletonMethod = Literal["soft", "topology_preserving"]
 
 _NOISE = 0.33  # of the sampled masks in training, as the paper has it

@@ -9,8 +9,6 @@ from scipy.ndimage import generate_binary_structure, label
 
 from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss
 
-__all__ = ["ComponentGraphLoss", "critical_regions"]
-
 Mask = NDArray[np.bool_]
 
 

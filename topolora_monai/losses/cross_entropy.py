@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from topolora_monai.errors import ConfigError
 from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss
 
-__all__ = ["BalancedCrossEntropyLoss", "BinaryCrossEntropyLoss", "CrossEntropyLoss"]
-
 
 class BinaryCrossEntropyLoss(SegmentationLoss):
     """Cross entropy of each class against the rest, averaged over the pixels that count.

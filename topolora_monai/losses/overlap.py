@@ -10,8 +10,6 @@ from torch import Tensor
 
 from topolora_monai.losses.base import ClassScores, Pixels, RatioLoss, SegmentationLoss
 
-__all__ = ["BoundaryDiceLoss", "SoftDiceLoss", "StructureLoss"]
-
 _WINDOW = 31
 _EDGE_WEIGHT = 5.0
 

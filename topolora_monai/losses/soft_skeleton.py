@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["soft_skeleton"]
-
 _FIRST_SPATIAL_AXIS = 2
 
 

@@ -23,8 +23,6 @@ from topolora_monai.losses.component_graph import ComponentGraphLoss
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
 from topolora_monai.losses.overlap import BoundaryDiceLoss, SoftDiceLoss, StructureLoss
 
-__all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss", "topology_loss"]
-
 LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
     {
         "bce": BinaryCrossEntropyLoss,

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from skimage.morphology import skeletonize
 from torch import Tensor
 
-__all__ = ["exact_skeleton", "topology_skeleton"]
-
 _AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))  # anticlockwise from the right
 _CLOSEST = 1e-6  # of a probability to 0 and 1 where its log-odds are taken
 

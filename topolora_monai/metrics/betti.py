@@ -12,8 +12,6 @@ from skimage.measure import euler_number
 
 from topolora_monai.metrics.image_metric import ImageMetric, valid_masks
 
-__all__ = ["BettiErrorMetric", "betti_error", "betti_numbers"]
-
 
 def betti_numbers(mask: ArrayLike) -> tuple[int, ...]:
     """Numbers of connected components and of holes; in 3-D of components, tunnels and cavities.

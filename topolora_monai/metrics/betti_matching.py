@@ -10,8 +10,6 @@ from scipy import ndimage
 
 from topolora_monai.metrics.image_metric import ImageMetric, valid_masks
 
-__all__ = ["BettiMatching", "BettiMatchingErrorMetric", "betti_matching", "betti_matching_error"]
-
 _EIGHT = np.ones((3, 3), bool)
 
 

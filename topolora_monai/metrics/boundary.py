@@ -13,8 +13,6 @@ from scipy.spatial import KDTree
 
 from topolora_monai.metrics.image_metric import ImageMetric, harmonic_mean, valid_masks
 
-__all__ = ["ASSDMetric", "BoundaryF1Metric", "HD95Metric", "assd", "boundary_f1", "hd95"]
-
 Spacing = float | Sequence[float]
 """Size of a pixel, of each axis or of all: 1 for distances in pixels, millimetres for distances in millimetres."""
 

@@ -11,8 +11,6 @@ from skimage.morphology import skeletonize
 
 from topolora_monai.metrics.image_metric import valid_masks
 
-__all__ = ["SkeletonBreak", "false_components", "skeleton_breaks"]
-
 _EIGHT = np.ones((3, 3), bool)
 _NEAR = 6
 """Pixels around a gap within which a detour of the prediction still joins its ends."""

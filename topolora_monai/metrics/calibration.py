@@ -15,8 +15,6 @@ from torch import Tensor
 
 from topolora_monai.metrics.overlap import LEVELS, ThresholdCurve
 
-__all__ = ["ReliabilityDiagram", "apply_temperature", "fit_temperature", "reliability_diagram"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ReliabilityDiagram:

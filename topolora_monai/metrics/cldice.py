@@ -13,8 +13,6 @@ from torch import Tensor
 from topolora_monai.metrics.image_metric import ImageMetric, MaskedMetric, harmonic_mean, valid_masks
 from topolora_monai.metrics.overlap import threshold_bin, to_16_bit
 
-__all__ = ["BestClDice", "ClDiceCurveMetric", "ClDiceMetric", "cldice"]
-
 DEFAULT_THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 """Those clDice is taken at: 0.05, 0.10, ... 0.95."""
 

@@ -14,8 +14,6 @@ from topolora_monai.metrics.calibration import fit_temperature
 from topolora_monai.metrics.classes import class_counts, predicted_masks
 from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, best_common_threshold, mean_scores
 
-__all__ = ["BestDice", "PooledDice"]
-
 
 class BestDice(NamedTuple):
     """Dice, and its threshold; 0.5, which means nothing, where each pixel is of its most probable class."""

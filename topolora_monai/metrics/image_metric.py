@@ -13,8 +13,6 @@ from monai.metrics.utils import do_metric_reduction
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["ImageMetric", "harmonic_mean", "valid_masks"]
-
 
 def valid_masks(
     prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, dimensions: Sequence[int] = (2, 3)

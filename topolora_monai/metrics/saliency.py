@@ -15,20 +15,6 @@ from torch import Tensor
 
 from topolora_monai.metrics.image_metric import ImageMetric
 
-__all__ = [
-    "BalancedErrorRateMetric",
-    "EMeasureMetric",
-    "MeanAbsoluteErrorMetric",
-    "ProbabilityMetric",
-    "SMeasureMetric",
-    "WeightedFMeasureMetric",
-    "balanced_error_rate",
-    "e_measure",
-    "mean_absolute_error",
-    "s_measure",
-    "weighted_f_measure",
-]
-
 _EPS = float(np.spacing(1))
 _LEVELS = 256
 

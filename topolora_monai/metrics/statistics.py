@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-__all__ = ["Interval", "PairedTest", "bootstrap_interval", "paired_test"]
-
 Statistic = Callable[..., Any]
 
 

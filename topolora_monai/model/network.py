@@ -15,8 +15,6 @@ from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.networks import build_network
 from topolora_monai.spec import ModelSpec
 
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "adapted_network", "bundle_spec", "load_model", "merged_network"]
-
 MODEL_FILE = "models/model.json"
 """Where a released bundle keeps what its model is; its configuration reads it from there, text and all."""
 WEIGHTS_FILE = "models/model.pt"

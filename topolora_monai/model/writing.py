@@ -17,8 +17,6 @@ from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import check_threshold, class_indices, threshold_bin, to_16_bit
 from topolora_monai.networks.activation import Activation
 
-__all__ = ["MaskWriter", "decided", "mask_of", "write_classes"]
-
 
 def decided(stored: NDArray[np.uint16], threshold: float, activation: Activation) -> NDArray[np.uint8]:
     """The decision: masks of probabilities as they are stored, so that a mask follows from its probability images.

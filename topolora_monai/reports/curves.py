@@ -10,8 +10,6 @@ import numpy as np
 from topolora_monai.engines import RiskCoverage
 from topolora_monai.metrics import ThresholdCurve, average_precision, reliability_diagram
 
-__all__ = ["curve_points", "curves_record"]
-
 
 def curves_record(
     curves: Mapping[str, ThresholdCurve], threshold: float, risks: Mapping[str, RiskCoverage] | None = None

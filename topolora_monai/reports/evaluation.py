@@ -33,8 +33,6 @@ from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
 
-__all__ = ["EvaluationReport", "SplitScores", "run_record", "write_summary"]
-
 
 class EvaluationReport:
     """Write ``per_image.csv``, ``curves.json``, the pictures of each image, and keep the summary of a split.

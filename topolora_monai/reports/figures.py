@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["comparison_figure"]
-
 _COLOURS = {
     "true positive": (235, 235, 235),
     "false positive": (230, 97, 0),

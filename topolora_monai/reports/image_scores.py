@@ -12,8 +12,6 @@ from torch import Tensor
 from topolora_monai import metrics
 from topolora_monai.errors import unknown_choice
 
-__all__ = ["IMAGE_SCORES", "ImageScores", "check_scores"]
-
 PATCH_SIZE = 64
 """Side in pixels of the patches that Betti errors are averaged over, as in Hu et al., NeurIPS 2019."""
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from topolora_monai.io.pictures import write_png
 
-__all__ = ["ClassLayers", "ImageLayers", "find_layers", "write_layers"]
-
 
 class ClassLayers(NamedTuple):
     """Files of one class of one image; None where there is none."""

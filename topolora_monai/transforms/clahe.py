@@ -15,8 +15,6 @@ from skimage.exposure import equalize_adapthist
 
 from topolora_monai.errors import ConfigError, DataError
 
-__all__ = ["GreenClahed"]
-
 _BINS = 256
 
 

@@ -12,8 +12,6 @@ from monai.transforms import MapTransform, Randomizable, SpatialCrop
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["RandForegroundCropd"]
-
 
 class RandForegroundCropd(MapTransform, Randomizable):
     """Crop around a random pixel of the foreground, or anywhere.

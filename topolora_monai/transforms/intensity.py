@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
 
-__all__ = ["IntensityScaling", "PixelValues"]
-
 PixelValues = Literal["linear", "amplitude", "intensity", "db"]
 
 _DECIBELS = {"linear": None, "amplitude": 20.0, "intensity": 10.0, "db": None}  # per decade; None leaves values as is

@@ -28,8 +28,6 @@ from topolora_monai.io.rasters import open_raster, read_bands
 from topolora_monai.metrics import class_masks
 from topolora_monai.transforms.intensity import IntensityScaling
 
-__all__ = ["LoadItem", "raster_limits", "squash"]
-
 _LIMITS_PIXELS = 1_000_000
 
 

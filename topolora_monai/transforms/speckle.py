@@ -16,8 +16,6 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = ["RandSpeckled", "RefinedLeed"]
-
 _SCALES = ("amplitude", "intensity", "db")
 
 

@@ -21,8 +21,6 @@ from topolora_monai.model.scenes.files import DIGEST_TAG, written_whole
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["layer_digest", "require_polygon_packages", "scene_placing", "write_polygons"]
-
 Placing = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From (column, row) to (x, y), both (N, 2)."""
 

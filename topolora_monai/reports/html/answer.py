@@ -9,8 +9,6 @@ from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import COUNTS, lower_is_better, score_title, short_score, worst_score
 from topolora_monai.reports.html.statistics import Comparison, Difference, Interval
 
-__all__ = ["KEY_FIGURES", "comparison_sentence", "run_sentence", "telling_images"]
-
 KEY_FIGURES = {
     "dice": "how much of the areas agrees; 1 at best",
     "cldice": "how much of the centrelines agrees; 1 at best",

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-__all__ = ["DASHES", "Chart", "Series", "as_svg", "nice_ticks"]
-
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "12 4")
 """Lengths of strokes and gaps of a chart's lines, in turn."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ERROR_COLOURS", "MARK_COLOURS", "as_hex", "viridis"]
-
 ERROR_COLOURS = {
     "true negative": (18, 18, 18),
     "true positive": (225, 225, 225),

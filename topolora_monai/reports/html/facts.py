@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import best_value, score_title
 
-__all__ = ["Fact", "calibration_facts", "known_number", "run_facts"]
-
 _KNOWN_FACTS = {
     "dataset": "Data set",
     "evaluated_on": "Evaluated on",

@@ -33,8 +33,6 @@ from topolora_monai.reports.html.scores import (
 )
 from topolora_monai.reports.html.statistics import compare_runs, mean_interval
 
-__all__ = ["render_page"]
-
 _FIRST_SHOWN = 24
 
 

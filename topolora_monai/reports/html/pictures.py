@@ -21,8 +21,6 @@ from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import COUNTS
 from topolora_monai.reports.layers import ClassLayers
 
-__all__ = ["ClassPictures", "ImagePictures", "TopologyErrors", "make_pictures", "topology_errors"]
-
 Points = list[tuple[float, float]]
 
 _SMALL = 240  # longest side of a thumbnail

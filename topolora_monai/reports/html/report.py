@@ -15,8 +15,6 @@ from topolora_monai.reports.html.page import render_page
 from topolora_monai.reports.html.pictures import ImagePictures, make_pictures
 from topolora_monai.reports.html.runs import Run, open_runs
 
-__all__ = ["write_report"]
-
 _PAGE, _FILES = "report.html", "report_files"
 
 

@@ -14,8 +14,6 @@ from topolora_monai.reports.html.runs import Run, Scalars
 from topolora_monai.reports.html.scores import score_title, worst_score
 from topolora_monai.reports.html.statistics import Comparison
 
-__all__ = ["difference_charts", "quality_charts", "training_charts"]
-
 _MOST_POINTS = 300
 _FEW_POINTS = 40  # each is marked
 _QUALITY = {

@@ -17,8 +17,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.csv_cells import text_of
 from topolora_monai.reports.layers import ImageLayers, find_layers
 
-__all__ = ["Run", "Scalars", "open_runs"]
-
 _CURVES_FORMAT = 1
 _NO_SCORE = ("name", "threshold")
 _SCORE_TAGS = ("test/", "validation/")  # evaluation's, which are no curves

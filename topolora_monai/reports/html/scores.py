@@ -6,9 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["COUNTS", "best_value", "first_shown", "lower_is_better", "score_title", "short_score", "show_score",
-           "worst_score"]  # fmt: skip
-
 COUNTS = ("broken", "false_links", "false_parts")
 """Columns of the report's own counts: of broken and false connections, and of parts that touch nothing true."""
 

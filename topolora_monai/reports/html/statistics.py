@@ -12,8 +12,6 @@ from topolora_monai.metrics import bootstrap_interval, paired_test
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import lower_is_better
 
-__all__ = ["Comparison", "Difference", "Interval", "compare_runs", "mean_interval"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
