@@ -1,7 +1,5 @@
 """Where a prediction breaks a structure, and where it sees one that is not there."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether probabilities mean what they say, and one number that mends them."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

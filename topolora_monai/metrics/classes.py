@@ -1,7 +1,5 @@
 """Decisions over several classes, and how many pixels of each are right."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Pooled Dice in the field of view as a MONAI metric, to choose checkpoints by."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

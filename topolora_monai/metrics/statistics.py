@@ -1,7 +1,5 @@
 """How sure a mean over images is, and whether two runs differ."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
