@@ -1,7 +1,5 @@
 """What is installed with the package and read from disk: the bundle with its configurations."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from topolora_monai.errors import ConfigError, unknown_choice

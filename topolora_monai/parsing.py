@@ -1,7 +1,5 @@
 """Values as a configuration or MONAI's command line gives them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from topolora_monai.errors import ConfigError

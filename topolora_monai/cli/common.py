@@ -1,7 +1,5 @@
 """What the subcommands share."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """``topolora params``: count the parameters of an adapted network, or those of all presets on it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

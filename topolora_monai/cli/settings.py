@@ -1,7 +1,5 @@
 """Settings on the command line as MONAI takes them, and their list as the configuration itself has it."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -1,10 +1,9 @@
 """``topolora train``, ``evaluate``, ``predict`` and ``bundle``: the packaged bundle's workflows, with its own ids."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging
+import logging.config
 import shutil
 import sys
 import warnings
@@ -225,8 +224,6 @@ def _workflow(run_id: str, files: list[str], settings: dict[str, Any], kind: str
 
 def _hush(logging_conf: Path) -> None:
     """Log as the bundle does, without the news of the libraries, and around progress bars."""
-    import logging.config  # noqa: PLC0415
-
     from tqdm import tqdm  # noqa: PLC0415
 
     class AroundBars(logging.Handler):

@@ -1,7 +1,5 @@
 """Deterministic preprocessing done once, in memory or on disk, under a key that knows what it was done with."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

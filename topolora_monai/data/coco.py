@@ -1,7 +1,5 @@
 """COCO's annotation files as images with masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Archives that owners let anyone download: fetched, verified, and unpacked safely."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import lzma

@@ -1,7 +1,5 @@
 """The field of view of a fundus photograph, where the owners publish none."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A user's own images: folders paired by file name, a CSV or JSON datalist, or annotation files."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """Seeded splits: by fraction or by folds, and never through a patient."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

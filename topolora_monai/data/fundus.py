@@ -1,7 +1,5 @@
 """Vessels in photographs of the retina."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images to segment: a file, a folder or a glob."""
 
-from __future__ import annotations
-
 import glob
 from collections import Counter
 from pathlib import Path

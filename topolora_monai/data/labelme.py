@@ -1,7 +1,5 @@
 """labelme's annotation files as images with masks."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence

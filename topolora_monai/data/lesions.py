@@ -1,7 +1,5 @@
 """Polyps in colonoscopy and lesions of the skin."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Pictures of samples, to look at before anything is trained on them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Sea, oil and floods in radar images."""
 
-from __future__ import annotations
-
 import re
 
 from topolora_monai.data.benchmark import Benchmark, Facts, Files, Parts, Splits, Where, hold_out, split_list

@@ -1,7 +1,5 @@
 """Randomness that belongs to an item, and order that belongs to an epoch, and not to whoever loads them."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -7,8 +7,6 @@ pixels. A centre right on a polygon's left or upper edge counts, one on its righ
 share an edge share no pixel and leave no gap. What lies outside the image is cut off.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Which images a run learns from and is judged by, by name and content: written down, and held against later."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

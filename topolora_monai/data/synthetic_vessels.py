@@ -1,7 +1,5 @@
 """Fundus-like images with a known vessel tree: made on first use, the same for everyone."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Opening every file of a data set and naming everything that would spoil training or scores."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Writing a network as a graph in one of three formats, and running what was written."""
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings
@@ -64,8 +62,7 @@ def run_written(path: Path, format_name: str) -> Runner:
 def onnx_runner(path: str | Path) -> Runner:
     """Run an ONNX file with one input and one output on the CPU, with as many threads as PyTorch uses.
 
-    Raises:
-        ConfigError: if ONNX Runtime is not installed.
+    A ``ConfigError`` if ONNX Runtime is not installed.
     """
     runtime = import_extra("onnxruntime", "export", "ONNX")
     options = runtime.SessionOptions()

@@ -1,7 +1,5 @@
 """A network as a graph in a file, compared with the network before the file is put in place."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Texts in CSV that spreadsheets take for texts: none begins as a formula does, and each is read back as it was."""
 
-from __future__ import annotations
-
 import re
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -1,7 +1,5 @@
 """Fetching a file that its owners let anyone download: pinned by its checksum, resumable, with progress."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import http.client

@@ -1,7 +1,5 @@
 """Where the grid of an image lies in the world, and whether its mask's lies there too, by their headers alone."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Hashable

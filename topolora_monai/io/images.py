@@ -1,7 +1,5 @@
 """One way to read an image, whatever kind of file it is in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple

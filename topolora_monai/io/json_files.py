@@ -1,7 +1,5 @@
 """JSON as everyone reads it: without NaN and infinity, which the standard lacks; files are written whole."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Masks as class numbers, refusing what is ambiguous; :func:`read_labels` has the whole rule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple

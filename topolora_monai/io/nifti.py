@@ -1,7 +1,5 @@
 """NIfTI, by nibabel."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pictures of everyday formats: 8 and 16 bit, by Pillow, always upright and as they show; and photographs in DICOM."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
@@ -211,8 +209,7 @@ def page_size(page: Image.Image) -> tuple[int, int]:
 def orientation_tag(path: str | Path) -> int:
     """What the file of a picture says of how it lies, 1 to 8, as EXIF numbers it; 1 is upright, and no tag is 1.
 
-    Raises:
-        DataError: as :func:`open_picture`.
+    A ``DataError``, as :func:`open_picture`.
     """
     return _tag_in_header(open_picture(path, decode=False), path)
 

@@ -1,7 +1,5 @@
 """Folders: of what the package can make again, and of results, checked before a run starts."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil
@@ -20,8 +18,7 @@ _Made = TypeVar("_Made")
 def user_cache() -> Path:
     """``$XDG_CACHE_HOME/topolora_monai``, by default below ``~/.cache``.
 
-    Raises:
-        ConfigError: if the user has no home, as in containers with a user of no name.
+    A ``ConfigError`` if the user has no home, as in containers with a user of no name.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     try:

@@ -1,7 +1,5 @@
 """Pages of a TIFF, by Pillow."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Iterator

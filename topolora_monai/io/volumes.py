@@ -1,7 +1,5 @@
 """Volumes of any format: what one is, its header, its values, single slices, and results in its geometry."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable
@@ -116,7 +114,7 @@ def volume_shape(path: str | Path) -> tuple[int, int, int]:
     """(slices, rows, columns) of a volume, from its header.
 
     Raises:
-        ConfigError, DataError: as :func:`read_volume`, but for damage behind the header; also from the next three.
+        DataError: as :func:`read_volume`, but for damage behind the header; also from the next three.
     """
     return _header(Path(path)).shape
 
@@ -160,7 +158,6 @@ def read_volume(path: str | Path) -> NDArray[np.float32]:
         Values in the units of the file, by its rescale slope and intercept, shape (slices, rows, columns). NaN is kept.
 
     Raises:
-        ConfigError: if ITK is needed and not installed.
         DataError: if it is missing, empty, damaged or too large, is no volume, is in colour, has more than three
             axes, or is a folder of several DICOM series or of one that has gaps.
 
@@ -256,7 +253,7 @@ def write_volume(array: NDArray[np.uint8] | NDArray[np.uint16], like: str | Path
         path: where to, of the ending that :func:`volume_output_name` gives.
 
     Raises:
-        ConfigError, DataError: if the source cannot be read, as :func:`volume_shape`.
+        DataError: if the source cannot be read, as :func:`volume_shape`.
         OutputError: for another shape or ending, or if the file cannot be written.
     """
     like, path = Path(like), Path(path)

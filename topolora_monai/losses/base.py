@@ -1,7 +1,5 @@
 """What all losses share: probabilities, pixels that count, and the reduction to a number."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import functools

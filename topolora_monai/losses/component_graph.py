@@ -1,7 +1,5 @@
 """Penalty on the regions whose error joins, breaks, adds or removes components and holes."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Cross entropies: plain, balanced between the kinds of pixels, and over classes that exclude each other."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

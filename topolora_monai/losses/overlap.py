@@ -1,7 +1,5 @@
 """Overlap for each class of each image: Dice of masks and of their edges, and an IoU that stresses edges."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn.functional as F

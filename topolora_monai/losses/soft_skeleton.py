@@ -1,7 +1,5 @@
 """Differentiable skeleton by morphological thinning, lean in time and memory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """A weighted sum of terms by name, some of which grow in during training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType

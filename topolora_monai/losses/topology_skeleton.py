@@ -1,7 +1,5 @@
 """Skeletons that have the topology of the mask: differentiable by deleting simple points, exact by scikit-image."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

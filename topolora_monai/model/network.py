@@ -1,7 +1,5 @@
 """The network of a trained model: a base with its adapter, or merged from a released bundle."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,8 +42,7 @@ def adapted_network(
 def bundle_spec(folder: str | Path) -> ModelSpec:
     """What a released bundle says of its model.
 
-    Raises:
-        ConfigError, AdapterFileError: if the folder holds no released bundle, or a damaged one.
+    A ``ConfigError`` or ``AdapterFileError`` if the folder holds no released bundle, or a damaged one.
     """
     path = Path(folder) / MODEL_FILE
     if not path.is_file():

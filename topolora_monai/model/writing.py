@@ -1,7 +1,5 @@
 """Masks and probabilities as files: pictures one by one, volumes put back together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from topolora_monai.data.items import Item
@@ -172,10 +172,8 @@ def check_sampling(name: str) -> None:
 
 def _config_files() -> list[str]:
     """MONAI hands the names of a configuration's files to nobody, so they are looked for among the callers."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         files = frame.f_locals.get("config_file")
         if files and str(frame.f_globals.get("__name__", "")).startswith("monai.bundle"):
             return [str(file) for file in ([files] if isinstance(files, str | Path) else files)]
-        frame = frame.f_back
     return []

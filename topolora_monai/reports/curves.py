@@ -1,7 +1,5 @@
 """Precision-recall and reliability curves of a split, as ``evaluation/curves.json`` holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

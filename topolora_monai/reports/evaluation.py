@@ -1,7 +1,5 @@
 """Scores of a split: pooled ones to choose a threshold from; a table per image, a summary, and pictures to look at."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

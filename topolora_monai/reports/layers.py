@@ -1,7 +1,5 @@
 """The files an image's answer is looked at with: input, truth, prediction, probability, each a picture of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

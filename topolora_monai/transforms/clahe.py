@@ -1,7 +1,5 @@
 """Local contrast of fundus photographs."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Crops where there is something to learn."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 

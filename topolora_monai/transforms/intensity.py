@@ -1,7 +1,5 @@
 """From raw pixel values to what the network takes: the logarithm of radar values, limits per scene, [0, 1]."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Speckle of coherent imaging, added as augmentation or filtered out (synthetic aperture radar, ultrasound)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal

@@ -118,13 +118,11 @@ def _regions(mask: DatasetReader, value: int = 1) -> Iterator[Any]:
 def scene_placing(source: DatasetReader) -> tuple[Any, Placing]:
     """The CRS of a scene, None where it has none, and what leads from its pixels there.
 
-    Without an affine transform, the ground control points are met by a thin plate spline, as ``gdalwarp -tps`` does.
-    On points as Sentinel-1 has them it is off by a thirtieth of a pixel, a polynomial by a whole one and an affine
-    transform by 40. In degrees, longitudes of a scene across the 180th meridian go on beyond 180.
-
-    Raises:
-        DataError: if rational polynomials alone say where it is, since that depends on the height of the ground; or
-            if the control points do not span an area.
+    Without an affine transform, the ground control points are met by a thin plate spline, as ``gdalwarp -tps`` does. On
+    points as Sentinel-1 has them it is off by a thirtieth of a pixel, a polynomial by a whole one and an affine
+    transform by 40. In degrees, longitudes of a scene across the 180th meridian go on beyond 180. A ``DataError`` if
+    rational polynomials alone say where it is, since that depends on the height of the ground; or if the control points
+    do not span an area.
     """
     points, crs_of_points = source.gcps
     if not source.transform.is_identity or not (points or source.rpcs):

@@ -1,7 +1,5 @@
 """What a report opens with: its answer in a sentence, and the images that show it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

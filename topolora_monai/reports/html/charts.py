@@ -1,7 +1,5 @@
 """Line and bar charts as data, drawn as SVG."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What was trained on what, and how the probabilities did, as lines that compare runs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

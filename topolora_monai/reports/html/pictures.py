@@ -1,7 +1,5 @@
 """The pictures a report shows of each image: its layers, a map of its errors with marks, and a small one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from skimage.measure import find_contours
 from topolora_monai.errors import DataError
 from topolora_monai.io.pictures import open_picture, picture_size
 from topolora_monai.metrics import SkeletonBreak, false_components, skeleton_breaks
-from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
+from topolora_monai.reports.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import COUNTS
 from topolora_monai.reports.layers import ClassLayers

@@ -1,7 +1,5 @@
 """Write the report of some runs: a page and its pictures, in one folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Charts of runs: how training went, how good the probabilities are, how two runs differ."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

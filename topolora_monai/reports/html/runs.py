@@ -1,7 +1,5 @@
 """What a run's folder says: its settings, its training curves, its scores and where its pictures are."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import math

@@ -1,7 +1,5 @@
 """What scores are called in a report, which way is better, and how their values are written."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

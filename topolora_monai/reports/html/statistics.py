@@ -1,7 +1,5 @@
 """How sure a mean over images is, and whether two runs differ on the same images."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

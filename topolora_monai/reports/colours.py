@@ -1,7 +1,5 @@
 """Colours that people with any colour vision can tell apart (Okabe and Ito; viridis)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
