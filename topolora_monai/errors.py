@@ -1,7 +1,5 @@
 """Errors a person can act on: what was found, what was expected, where, and the way out."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from pathlib import Path

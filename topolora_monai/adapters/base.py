@@ -1,15 +1,11 @@
 """Which checkpoint an adapter was trained on, from what is written beside and in its file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from topolora_monai.adapters.files import read_spec
 from topolora_monai.errors import CheckpointError, ConfigError
 from topolora_monai.io.json_files import read_json
 from topolora_monai.weights import KNOWN_CHECKPOINTS, find_checkpoint
-
-__all__ = ["base_weights"]
 
 _RUN_FILE = "training.json"
 

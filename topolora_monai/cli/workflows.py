@@ -160,7 +160,8 @@ def _predict(alone: list[str], settings: dict[str, Any]) -> int:
     (source,) = _words(alone, "INPUT")
     if "adapter" not in settings:
         raise _UsageError("--adapter is missing")
-    settings["adapter"] = _adapter_file(str(settings["adapter"]))
+    if Path(str(settings["adapter"])).is_dir():
+        settings["adapter"] = str(Path(_run_folder(str(settings["adapter"])), _ADAPTER))
     if "out" in settings:
         settings = {"output_dir": str(settings["out"])} | {k: v for k, v in settings.items() if k != "out"}
     files = [str(bundle_folder() / "configs" / "inference.yaml")]
@@ -190,10 +191,6 @@ def _run_folder(folder: str) -> str:
             "not the folder of a run", path=folder, expected=_ADAPTER, hint="give what `topolora train` has written"
         )
     return folder
-
-
-def _adapter_file(path: str) -> str:
-    return str(Path(_run_folder(path), _ADAPTER)) if Path(path).is_dir() else path
 
 
 def _joined(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

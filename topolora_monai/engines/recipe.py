@@ -3,8 +3,6 @@
 What a model remembers of it is put back there to train the model as before.
 """
 
-from __future__ import annotations
-
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +16,6 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
 from topolora_monai.packaged import recipe_files
 from topolora_monai.spec import ModelSpec, TrainingRecipe
-
-__all__ = ["Change", "Recipe", "caller", "training_workflow"]
 
 _Kind = TypeVar("_Kind")
 

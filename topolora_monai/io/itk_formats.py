@@ -178,7 +178,8 @@ def series_files(folder: Path) -> list[str]:
     """
     files = _only_series(folder)
     # GDCM passes over what it cannot read, which would leave slices out.
-    here = {file.name for file in folder.iterdir() if looks_like_dicom(file) or _is_empty(file)}
+    shown = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    here = {file.name for file in shown if looks_like_dicom(file) or file.stat().st_size == 0}
     unread = sorted(here - {Path(file).name for file in files})
     if unread or not files:
         raise DataError(
@@ -209,10 +210,6 @@ def _only_series(folder: Path) -> list[str]:
             hint="move each series into a folder of its own",
         )
     return next(iter(series.values()), [])
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.stat().st_size == 0
 
 
 def is_photograph(path: Path) -> bool:

@@ -129,7 +129,8 @@ def read_labels(
         unlabelled = encoding or {}
         return _two_valued(_stored(path, axis, index, like, numbers=bool(unlabelled)), unlabelled, path)
     if max(encoding) > _LARGEST_GREY:
-        return _encoded(path, _colours(path), encoding)
+        codes = np.asarray(open_picture(path).convert("RGB")) @ _CODE
+        return _encoded(path, _Stored(codes, np.ones(codes.shape, bool)), encoding)
     return _encoded(path, _stored(path, axis, index, like, numbers=True), encoding)
 
 
@@ -352,11 +353,6 @@ def _luminance(stored: _Stored, values: NDArray[Any]) -> NDArray[Any]:
         return values
     brightness: NDArray[np.float64] = (stored.shows @ _LUMINANCE) / 1000
     return brightness[values.astype(np.int64)]
-
-
-def _colours(path: str | Path) -> _Stored:
-    codes = np.asarray(open_picture(path).convert("RGB")) @ _CODE
-    return _Stored(codes, np.ones(codes.shape, bool))
 
 
 def _listed(distinct: NDArray[Any], in_hexadecimal: bool = False) -> str:

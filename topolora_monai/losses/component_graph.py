@@ -30,9 +30,6 @@ class ComponentGraphLoss(SegmentationLoss):
     and where pixels do not count, there is background. Labels are found on the CPU, in time linear in the pixels,
     for each class of each image.
 
-    Args:
-        **options: see :class:`SegmentationLoss`.
-
     Example:
         >>> target = torch.zeros(1, 1, 9, 12)
         >>> target[..., 3:6, 1:11] = 1

@@ -47,9 +47,6 @@ class BoundaryDiceLoss(RatioLoss):
     predicted edge costs: e pixels of edge cost 1 - smooth / (e + smooth); a flat prediction has edges at the
     border alone.
 
-    Args:
-        **options: see :class:`RatioLoss`.
-
     Example:
         >>> import torch
         >>> target = torch.zeros(1, 1, 9, 9)

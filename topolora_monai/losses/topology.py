@@ -105,14 +105,7 @@ class TopologyLoss(nn.Module):
     def forward(
         self, logits: Tensor, target: Tensor, *, mask: Tensor | None = None, skeleton: Tensor | None = None
     ) -> Tensor:
-        """Compute the sum; arguments as :meth:`SegmentationLoss.forward`.
-
-        Returns:
-            Scalar, float32, or float64 for such logits.
-
-        Raises:
-            ValueError: if the shapes do not fit, or the target has values outside [0, 1].
-        """
+        """The sum, a scalar, float32, or float64 for such logits; otherwise as :meth:`SegmentationLoss.forward`."""
         total = logits.flatten()[:0].sum().to(torch.promote_types(logits.dtype, torch.float32))  # 0 with a gradient
         for name, term in self.terms.items():
             weight = self.weight(name)

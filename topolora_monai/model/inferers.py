@@ -1,7 +1,5 @@
 """Inferers around MONAI's: reduced precision on any device, flipped copies at test time, calibrated logits."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Images of any size in overlapping tiles: where these lie, and what a network says of them put together."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """How unsure a network is of each pixel: dropout in its adapters, mirrored images, and what to expect of either."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator

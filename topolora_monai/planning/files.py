@@ -1,7 +1,5 @@
 """A plan as a file: settings of ``train.yaml`` with their reasons, for a person to read and edit."""
 
-from __future__ import annotations
-
 import difflib
 import textwrap
 from collections.abc import Iterator
@@ -14,8 +12,6 @@ from topolora_monai.errors import ConfigError, first_line
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import require_file
 from topolora_monai.planning.plan import PLAN_IDS, SAMPLINGS, Plan, network_stride
-
-__all__ = ["HEADING", "plan_text", "read_plan", "write_plan"]
 
 HEADING = "# topolora plan"
 """How the file of a plan begins."""

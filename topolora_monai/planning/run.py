@@ -1,7 +1,5 @@
 """The plan of a run: measured when it is first asked for, kept in the run's folder, and read there when it goes on."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import sys
@@ -20,8 +18,6 @@ from topolora_monai.parsing import parse_bool
 from topolora_monai.planning.files import HEADING, read_plan, write_plan
 from topolora_monai.planning.fingerprint import fingerprint
 from topolora_monai.planning.plan import OVERLAP, PLAN_IDS, SAMPLINGS, Plan, fit_plan
-
-__all__ = ["PLAN_FILE", "RunPlan", "check_plans", "check_sampling"]
 
 _logger = logging.getLogger(__name__)
 

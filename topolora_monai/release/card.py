@@ -1,15 +1,11 @@
 """The model card of a released bundle, filled from its run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from topolora_monai.release.configs import data_facts
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["NEEDED", "model_card"]
 
 NEEDED = ("trainable", "epochs", "seconds", "peak_memory_bytes", "hardware", "commit", "command", "seed", "test")
 """Entries of a run's ``evaluation/summary.json`` that the card tells."""
