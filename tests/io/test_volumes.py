@@ -612,15 +612,6 @@ class TestRefused:
         with pytest.raises(DataError, match=f"(?s)not grey.*{name}.*3 values"):
             read_volume(tmp_path / name)
 
-    def test_missing_itk_is_named(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "itk", None)
-        (tmp_path / "a.dcm").write_bytes(dicom(marked()[0], ORIGIN))
-        with pytest.raises(ConfigError, match="pip install itk-io"):
-            read_volume(tmp_path / "a.dcm")
-        with pytest.raises(ConfigError, match="pip install itk-io"):
-            read_volume(write_series(tmp_path / "series", marked()))
-        assert volume_shape(write_nifti(tmp_path / "a.nii", marked(), nifti_affine())) == SHAPE
-
 
 class TestWriting:
     @pytest.fixture(params=["a.nii", "a.tif"])
