@@ -32,12 +32,8 @@ def user_cache() -> Path:
 def in_cache(make: Callable[[Path], _Made], name: str) -> _Made:
     """Find or make something in the user's cache; where that cannot be written, in a folder that ends with the process.
 
-    Args:
-        make: given a folder, which need not be there, gives what is in it already, and makes what is not.
-        name: of the folder.
-
-    Raises:
-        OutputError: if neither can be written.
+    Given a folder of the name, which need not be there, ``make`` gives what is in it already, and makes what is not.
+    An ``OutputError`` if neither can be written.
     """
     try:
         return make(user_cache() / name)

@@ -182,19 +182,11 @@ def read_slice(
     index: int,
     turn: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> NDArray[np.float32]:
-    """Read one slice.
+    """Read one slice, from 0, across an axis, 0, 1 or 2: ``turn(read_volume(path)).take(index, axis)``, shape (H, W).
 
-    The two volumes read last are kept in memory for as long as their files do not change, so that an image and its
-    labels are decoded once when their slices are read in order.
-
-    Args:
-        path: a volume.
-        axis: 0, 1 or 2, the axis the slice lies across.
-        index: from 0.
-        turn: makes a view of all values with other axes, which the slice is taken from.
-
-    Returns:
-        ``turn(read_volume(path)).take(index, axis)``, shape (H, W).
+    ``turn`` makes a view of all values with other axes, which the slice is taken from. The two volumes read last are
+    kept in memory for as long as their files do not change, so that an image and its labels are decoded once when
+    their slices are read in order.
 
     Raises:
         ConfigError, DataError: as :func:`read_volume`, or for another axis, or if there is no such slice.

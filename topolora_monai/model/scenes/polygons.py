@@ -35,12 +35,9 @@ def require_polygon_packages() -> None:
 
 
 def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: str) -> None:
-    """Write the regions of masks, each as one layer of a GeoPackage, with what :func:`layer_digest` is to find.
+    """Write the regions of masks, each as one layer of a GeoPackage that is replaced.
 
-    Args:
-        layers: by name, a mask and the value in it that is the foreground.
-        path: the GeoPackage; replaced.
-        digest: of the settings.
+    Layers are, by name, a mask and the value in it that is the foreground; :func:`layer_digest` finds ``digest``.
     """
     import pyogrio  # noqa: PLC0415 - an optional dependency
 

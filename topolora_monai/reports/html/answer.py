@@ -21,9 +21,7 @@ _FEW = 6  # of fewer pairs the signed-rank test's p-value is above that, whateve
 def run_sentence(run: Run, means: Mapping[str, Interval]) -> str:
     """What was trained on what, how well it does, and what goes wrong most.
 
-    Args:
-        run: that was evaluated.
-        means: over its images, of its scores and of what :data:`COUNTS` names, as far as they are known.
+    The means over its images are of its scores and of what :data:`COUNTS` names, as far as they are known.
     """
     made, data = _made(run), _data(run.record.get("evaluated_on", {}))
     elsewhere = f" of {data}" if data and data != _data(run.record) else ""

@@ -54,12 +54,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def as_svg(chart: Chart, number: int) -> Markup:
-    """The chart as an SVG element whose colours are the page's.
-
-    Args:
-        chart: what to draw.
-        number: of the chart on its page, for the names that refer to one another.
-    """
+    """The chart as an SVG element in the page's colours; its number there is in the names that refer to others."""
     x0, x1, y0, y1 = chart.limits or _limits(chart.series)
 
     def place(x: float, y: float) -> tuple[float, float]:

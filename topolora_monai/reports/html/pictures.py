@@ -71,17 +71,10 @@ class ImagePictures(NamedTuple):
 
 
 def make_pictures(run: Run, name: str, folder: Path, report: Path) -> ImagePictures:
-    """Write the pictures of one image.
+    """Write the pictures of one image of a run to a folder of its own, created if there is anything to show.
 
-    Args:
-        run: where it was scored.
-        name: the image's.
-        folder: the image's own place in the report; created if there is anything to show.
-        report: what the paths are relative to.
-
-    Raises:
-        DataError: if a picture of the run is damaged, or those of one image differ in size.
-        OSError: if one cannot be written.
+    Paths are relative to ``report``. A ``DataError`` if a picture of the run is damaged, or those of one image differ
+    in size; an ``OSError`` if one cannot be written.
     """
     layers = run.layers(name)
     present = [path for path in (layers.input, *(path for one in layers.classes for path in one)) if path]
