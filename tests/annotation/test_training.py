@@ -1,9 +1,5 @@
 """Fine-tuning teaches the adapter, is judged on images it never saw, and never harms the current version."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -12,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.processes import start
 from topolora_monai.adapters import load_adapter, read_spec, save_adapter
 from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.errors import ConfigError, DataError
@@ -114,23 +111,23 @@ def test_cancelled_one_keeps_the_old(history, samples):
     assert history.current().number == 1
 
 
+def train_for_long(pairs, folder, told):
+    def report(progress):
+        told.with_suffix(".new").write_text(str(progress.fraction))
+        told.with_suffix(".new").replace(told)
+
+    fine_tune(pairs, AdapterVersions(folder), settings=TrainingSettings(epochs=500), progress=report)
+
+
 def test_killed_one_keeps_the_old(history, samples, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys\nfrom topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune\n"
-        f"pairs = {[(str(i), str(m)) for i, m in samples]!r}\n"
-        "report = lambda progress: print('done', progress.fraction, flush=True)\n"
-        "fine_tune(pairs, AdapterVersions(sys.argv[1]), settings=TrainingSettings(epochs=500), progress=report)\n"
-    )
-    child = subprocess.Popen(
-        [sys.executable, str(script), str(history.folder)], stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    told = next(line for line in child.stdout if line.startswith("done"))
-    assert 0 < float(told.split()[1]) < 1
+    told = tmp_path / "told"
+    child = start(train_for_long, samples, history.folder, told)
+    while not told.is_file() and child.is_alive():
+        time.sleep(0.01)
+    assert 0 < float(told.read_text()) < 1
     time.sleep(0.2)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
     assert [version.number for version in AdapterVersions(history.folder).history()] == [1]
     assert AdapterVersions(history.folder).current().number == 1
 

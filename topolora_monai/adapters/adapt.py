@@ -1,7 +1,5 @@
 """Freeze a segmenter, inject what trains, and take it apart again."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Iterator
@@ -19,8 +17,6 @@ from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.weights import fingerprint
-
-__all__ = ["Adaptation", "adapt", "merge"]
 
 # Names that SAM's ViT (lin1, lin2), TinyViT (fc1, fc2) and Hiera (proj_in, proj_out) give the linears of a block.
 _LINEAR_NAMES = {

@@ -1,7 +1,5 @@
 """Which checkpoint an adapter was trained on, from what is written beside and in its file."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 
@@ -10,8 +8,6 @@ from topolora_monai.adapters.released import find_adapter, is_released
 from topolora_monai.errors import CheckpointError, ConfigError, TopoLoRAError, first_line
 from topolora_monai.io.json_files import read_json
 from topolora_monai.weights import KNOWN_CHECKPOINTS, fetch_checkpoint, find_checkpoint
-
-__all__ = ["base_weights"]
 
 _logger = logging.getLogger(__name__)
 

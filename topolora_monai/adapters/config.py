@@ -12,8 +12,6 @@ from topolora_monai.adapters.conv_lora import ConvLoraConfig
 from topolora_monai.adapters.spatial_conv import Normalization
 from topolora_monai.errors import ConfigError, unknown_choice
 
-__all__ = ["FORMER_NAMES", "METHODS", "PRESETS", "AdaptationConfig", "LowRank", "Method", "Preset", "preset_config"]
-
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:

@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-__all__ = ["DetailBranch"]
-
 _LOGIT_RANGE = 4.0  # beyond which more certainty is no further information
 
 

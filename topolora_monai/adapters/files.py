@@ -1,7 +1,5 @@
 """Adapter files: safetensors with a JSON header that ties them to one base."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator
@@ -21,24 +19,6 @@ from topolora_monai.networks import build_network
 from topolora_monai.spec import MODEL_FORMAT, ModelSpec
 from topolora_monai.weights import KNOWN_CHECKPOINTS
 from topolora_monai.weights.files import write_tensors
-
-__all__ = [
-    "adapt_as_stored",
-    "adapter_state",
-    "build_as_stored",
-    "check_base",
-    "check_fit",
-    "describe_model",
-    "halve_adapter",
-    "is_complete",
-    "load_adapter",
-    "read_adapter_tensors",
-    "read_json_header",
-    "read_spec",
-    "save_adapter",
-    "settings_as_stored",
-    "write_adapter",
-]
 
 _HEADER_KEY = "topolora_monai"
 _LONGEST_TEXT = 2_000_000  # characters; more than a header may have, whose own check then tells

@@ -1,7 +1,5 @@
 """What adapter files hold, whether they can be relied on, how two differ, and what a preset costs."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
@@ -29,17 +27,6 @@ from topolora_monai.adapters.released import find_adapter
 from topolora_monai.adapters.tensor_files import count_tensors
 from topolora_monai.networks import build_network
 from topolora_monai.spec import ModelSpec
-
-__all__ = [
-    "AdapterComparison",
-    "AdapterSummary",
-    "GroupComparison",
-    "PresetSummary",
-    "compare_adapters",
-    "describe_adapter",
-    "summarize_preset",
-    "verify_adapter",
-]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from torch import Tensor
 from topolora_monai.adapters.tensor_files import non_finite
 from topolora_monai.errors import AdapterFileError, ConfigError
 
-__all__ = ["INDEX_FILE", "ReleasedAdapter", "find_adapter", "halved", "is_released", "released_adapters"]
-
 INDEX_FILE = "index.json"
 """What a folder of released adapters holds, with the checksums of its files."""
 FOLDER = Path(__file__).with_name("released_files")

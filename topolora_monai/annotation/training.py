@@ -27,8 +27,6 @@ from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.inferers import Precision
 from topolora_monai.transforms.intensity import PixelValues
 
-__all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
-
 
 @dataclass(frozen=True)
 class TrainingSettings:

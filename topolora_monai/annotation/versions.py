@@ -1,7 +1,5 @@
 """Versions of an adapter in a folder: nothing is ever deleted, and one is current at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -19,8 +17,6 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import folder_beside, writing
 from topolora_monai.io.json_files import json_text
-
-__all__ = ["AdapterVersion", "AdapterVersions", "VersionChange", "sync"]
 
 _ADAPTER, _RECORD, _LOG = "adapter.safetensors", "version.json", "log.jsonl"
 

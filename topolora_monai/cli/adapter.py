@@ -13,8 +13,6 @@ from topolora_monai.cli.common import add_command, show_table
 if TYPE_CHECKING:
     from topolora_monai.adapters.inspection import AdapterSummary
 
-__all__ = ["add_commands"]
-
 _DIFFERENT, _TROUBLE = 1, 2  # exit status, as of the command diff
 
 

@@ -14,8 +14,6 @@ from topolora_monai.cli.common import add_command
 if TYPE_CHECKING:
     from topolora_monai.label_app.options import LabelOptions
 
-__all__ = ["add_commands"]
-
 _APP = '"""Found by MONAI Label."""\n\nfrom topolora_monai.label_app.main import LabelApp\n\n__all__ = ["LabelApp"]\n'
 
 

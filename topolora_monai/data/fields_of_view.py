@@ -1,7 +1,5 @@
 """The field of view of a fundus photograph, where the owners publish none."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings
@@ -19,8 +17,6 @@ from topolora_monai.data.items import Item
 from topolora_monai.errors import DataError
 from topolora_monai.io import is_whole_png, read_picture, write_png
 from topolora_monai.io.places import in_cache
-
-__all__ = ["field_of_view", "view_diameter", "with_computed_fov"]
 
 _ABOVE_SURROUND = 0.15
 """Share of the way from the surround's level to the retina's; the rim of the retina is dim."""

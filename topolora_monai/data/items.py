@@ -1,7 +1,5 @@
 """What a data set hands over: pairs of files with a name, and the checks they must pass."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -21,20 +19,6 @@ from topolora_monai.io import (
     slice_count,
 )
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
-
-__all__ = [
-    "MASKS",
-    "SPLITS",
-    "Item",
-    "Split",
-    "check_item",
-    "check_items",
-    "expand_slices",
-    "image_files",
-    "plain_stem",
-    "scans_in",
-    "without_fov",
-]
 
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
@@ -74,8 +58,7 @@ def plain_stem(path: Path) -> str:
 def image_files(folder: Path) -> list[Path]:
     """Image files of a folder in order of name; hidden and other files, and folders, are passed over.
 
-    Raises:
-        DataError: for what has the name of an image and is no file: a link that leads nowhere, a named pipe, a device.
+    A ``DataError`` for what has the name of an image and is no file: a link that leads nowhere, a named pipe, a device.
     """
     named = [path for path in folder.iterdir() if _has_image_name(path) and path_kind(path) != FOLDER]
     for path in named:

@@ -12,8 +12,6 @@ from topolora_monai.data.items import Item, Split
 from topolora_monai.data.layout import unwrap
 from topolora_monai.errors import DataError
 
-__all__ = ["Camo", "LeafDisease", "MassachusettsRoads", "SbuShadow", "TopoMortar", "Trans10k"]
-
 
 class Camo(Benchmark):
     """1250 photographs of camouflaged animals and people, official split 1000/250.

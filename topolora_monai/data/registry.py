@@ -20,8 +20,6 @@ from topolora_monai.io.places import in_cache
 from topolora_monai.parsing import parse_bool
 from topolora_monai.transforms.intensity import PixelValues
 
-__all__ = ["BENCHMARKS", "DATASET_NAMES", "SegmentationData", "open_dataset"]
-
 
 class SegmentationData(Protocol):
     """What every data set offers."""

@@ -1,7 +1,5 @@
 """Randomness that belongs to an item, and order that belongs to an epoch, and not to whoever loads them."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 
@@ -9,8 +7,6 @@ import ignite.distributed as idist
 import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
-
-__all__ = ["SampleSeeds", "WholeBatches"]
 
 
 class SampleSeeds(Dataset[Any]):

@@ -1,7 +1,5 @@
 """The last state to resume from and the best adapter so far, both always whole on disk."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -32,8 +30,6 @@ from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 from topolora_monai.parsing import parse_bool
-
-__all__ = ["LAST_STATE", "RunCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from topolora_monai.adapters import adapter_state
 from topolora_monai.errors import ConfigError
 
-__all__ = ["AdapterEMA"]
-
 
 class AdapterEMA:
     """Exponential moving average of what trains.

@@ -1,7 +1,5 @@
 """Ignite handlers that MONAI's trainer lacks."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import sys
@@ -20,19 +18,6 @@ from tqdm import tqdm
 from topolora_monai.adapters.conv_lora import balance_loss
 from topolora_monai.data.sample_seeds import SampleSeeds
 from topolora_monai.errors import ConfigError, TopoLoRAError
-
-__all__ = [
-    "BalanceLoss",
-    "BatchMixing",
-    "EarlyStopping",
-    "EpochSeed",
-    "GradientClipping",
-    "Handler",
-    "LossRamp",
-    "NonFiniteGuard",
-    "TimeLeft",
-    "say_validation",
-]
 
 _logger = logging.getLogger(__name__)
 

@@ -3,11 +3,9 @@
 What a model remembers of it is put back there to train the model as before.
 """
 
-from __future__ import annotations
-
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
 from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -18,8 +16,6 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
 from topolora_monai.packaged import recipe_files
 from topolora_monai.spec import ModelSpec, TrainingRecipe
-
-__all__ = ["Change", "Recipe", "caller", "training_workflow"]
 
 _Kind = TypeVar("_Kind")
 
@@ -178,12 +174,10 @@ def caller(kind: type[_Kind]) -> _Kind:
     Raises:
         ConfigError: where there is none.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         owner = frame.f_locals.get("self")
         if isinstance(owner, kind):
             return owner
-        frame = frame.f_back
     raise ConfigError("this is part of a configuration", hint="name it in one that MONAI resolves")
 
 

@@ -1,7 +1,5 @@
 """A folder of images as MONAI Label's datastore: labels in versions, nothing overwritten, nothing outside."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile
@@ -25,8 +23,6 @@ from topolora_monai.label_app.history import (
 )
 from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix, ending, inside
 from topolora_monai.label_app.rendering import image_shape
-
-__all__ = ["FINAL", "KEPT_FOLDER", "StudyFolder"]
 
 FINAL = "final"
 """Tag of labels that a person submitted."""

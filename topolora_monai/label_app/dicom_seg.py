@@ -1,7 +1,5 @@
 """Labels as DICOM Segmentation objects, which lie exactly where their images do."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +12,6 @@ from pydicom_seg.dicom_utils import CodeSequence, DimensionOrganizationSequence
 from pydicom_seg.segmentation_dataset import SegmentationDataset, SegmentationType
 
 import topolora_monai
-
-__all__ = ["dicom_segmentation"]
 
 _ORGANS = {"vessel": ("59820001", "Blood vessel"), "arter": ("51114001", "Artery"), "vein": ("29092000", "Vein")}
 _ANYTHING = ("91723000", "Anatomical structure")

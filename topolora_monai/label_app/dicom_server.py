@@ -1,7 +1,5 @@
 """Questions to a DICOM server by DICOMweb, ours and OHIF's, and what may go wrong with them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +17,6 @@ from starlette.responses import Response
 
 from topolora_monai.errors import TopoLoRAError
 from topolora_monai.label_app.names import leads_out
-
-__all__ = ["PHOTOGRAPHS", "DicomImage", "DicomServer", "DicomServerError", "forward"]
 
 PHOTOGRAPHS = frozenset({"OP", "XC", "ES", "GM", "DMS"})
 """Modalities of photographs: every instance of a series is an image of its own."""

@@ -1,7 +1,5 @@
 """Images of a DICOM server as MONAI Label's datastore: copies of what was looked at, labels in versions and as SEG."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -33,8 +31,6 @@ from topolora_monai.label_app.names import checked_name
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.rendering import image_shape
 from topolora_monai.label_app.tasks.masks import new_result_file, read_label
-
-__all__ = ["DicomStudies", "answer_as_segmentation", "open_dicom_studies"]
 
 _LIST_SECONDS = 10.0
 """For which the server's list of series is taken to be as it was."""

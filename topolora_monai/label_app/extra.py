@@ -1,7 +1,5 @@
 """Our own endpoints: what a browser needs beside MONAI Label's interface."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 
@@ -16,8 +14,6 @@ from topolora_monai.label_app.datastore import FINAL, StudyFolder
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.rendering import label_as_png, picture_as_png
 from topolora_monai.label_app.tasks.training import training_status
-
-__all__ = ["PATH", "add_routes"]
 
 PATH = "/topolora/api"
 

@@ -1,7 +1,5 @@
 """Every version of every label, and files that are whole or not there, also after a power cut."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading
@@ -19,8 +17,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.json_files import json_text
-
-__all__ = ["LabelHistory", "LabelVersion", "copy_durably", "read_record", "write_json_durably"]
 
 
 @dataclass(frozen=True)

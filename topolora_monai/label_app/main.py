@@ -1,7 +1,5 @@
 """The app that MONAI Label's server, and every process it starts, runs."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -31,8 +29,6 @@ from topolora_monai.label_app.rendering import check_image_size, image_shape  # 
 from topolora_monai.label_app.tasks.choice import NextImage, Scoring  # noqa: E402
 from topolora_monai.label_app.tasks.segmentation import Clicks, Segmentation  # noqa: E402
 from topolora_monai.label_app.tasks.training import Training  # noqa: E402
-
-__all__ = ["LabelApp", "is_address"]
 
 apply_patches()
 _KINDS: tuple[UncertaintyKind, ...] = get_args(UncertaintyKind)

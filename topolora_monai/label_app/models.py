@@ -1,7 +1,5 @@
 """What the server segments with: adapters on one base in memory, each with its versions, and released bundles."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +17,6 @@ from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.model.network import bundle_spec
 from topolora_monai.model.predictor import Predictor
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["Adapters", "BundleModel", "Model"]
 
 
 class Adapters:

@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["LabelOptions"]
-
 
 @dataclass(frozen=True)
 class LabelOptions:

@@ -1,7 +1,5 @@
 """Labels as some programs upload them, as files that every program reads and that lie on their image's grid."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +16,6 @@ from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_suffix
 from topolora_monai.label_app.rendering import image_shape
 from topolora_monai.label_app.tasks.masks import read_label, write_label
 from topolora_monai.label_app.tasks.polygons import draw_rings
-
-__all__ = ["OTHER_SUFFIXES", "as_label_file", "on_grid"]
 
 
 @contextmanager

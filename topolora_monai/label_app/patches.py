@@ -5,8 +5,6 @@ imports :mod:`topolora_monai.label_app.main`, which applies them: the server, an
 scoring and batches.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import inspect
 import logging
@@ -17,8 +15,6 @@ from pkgutil import resolve_name
 from typing import Any
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["PATCHED_VERSION", "PATCHES", "Patch", "apply_patches", "check_version", "in_threads", "set_defaults"]
 
 PATCHED_VERSION = "0.8.5"
 """The version of MONAI Label that the patches are for."""

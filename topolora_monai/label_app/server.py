@@ -1,7 +1,5 @@
 """The web application that MONAI Label's server runs: its endpoints, mended and guarded, and a few of our own."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -37,8 +35,6 @@ from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.patches import in_threads
 from topolora_monai.label_app.rendering import ImageTooLargeError
 from topolora_monai.label_app.requests_check import LimitBody, check_request
-
-__all__ = ["CLIENT_PATH", "RULES", "create_application"]
 
 CLIENT_PATH = "/topolora"
 """Where the web client is served; our own endpoints are at ``/topolora/api``."""

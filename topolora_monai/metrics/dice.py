@@ -1,7 +1,5 @@
 """Pooled Dice in the field of view as a MONAI metric, to choose checkpoints by."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +11,6 @@ from torch import Tensor
 from topolora_monai.metrics.calibration import fit_temperature
 from topolora_monai.metrics.classes import class_counts, predicted_masks
 from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, best_common_threshold, mean_scores
-
-__all__ = ["BestDice", "PooledDice"]
 
 
 class BestDice(NamedTuple):

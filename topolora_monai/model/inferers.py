@@ -1,7 +1,5 @@
 """Inferers around MONAI's: reduced precision on any device, copies seen otherwise at test time, calibrated logits."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools
@@ -14,17 +12,6 @@ from monai.inferers import Inferer
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError, TopoLoRAError
-
-__all__ = [
-    "AutocastInferer",
-    "FlipInferer",
-    "Precision",
-    "TemperatureInferer",
-    "View",
-    "check_finite",
-    "default_precision",
-    "views",
-]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

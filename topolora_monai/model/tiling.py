@@ -1,7 +1,5 @@
 """Images of any size in overlapping tiles: where these lie, and what a network says of them put together."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,8 +14,6 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["BandBlend", "TileBlend", "TileGrid", "TileInferer", "blended_logits"]
 
 Infer = Callable[[Tensor], Tensor]
 """Logits (N, K, crop, crop) of tiles (N, C, crop, crop)."""

@@ -1,7 +1,5 @@
 """How unsure a network is of each pixel: dropout in its adapters, mirrored images, and what to expect of either."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator
@@ -19,8 +17,6 @@ from topolora_monai.errors import ConfigError
 from topolora_monai.metrics import ThresholdCurve
 from topolora_monai.model.inferers import views
 from topolora_monai.networks.activation import Activation, check_activation, probabilities
-
-__all__ = ["RiskCoverage", "Uncertainty", "UncertaintyInferer"]
 
 
 class Uncertainty(NamedTuple):

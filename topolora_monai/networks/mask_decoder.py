@@ -1,7 +1,5 @@
 """SAM's mask decoder for batches of images: original parameters, one logit map per class."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -9,8 +7,6 @@ from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
 
 from topolora_monai.networks.shared import KeepsOutput
-
-__all__ = ["MaskDecoder", "TokenOutput", "TokenSetHead", "merge_tokens"]
 
 _LEAST = 1e-6  # of a probability, for its logarithm
 

@@ -14,8 +14,6 @@ from topolora_monai.errors import ConfigError
 from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.networks.shared import checked_image
 
-__all__ = ["Fit", "SamSegmenter"]
-
 Fit = Literal["pad", "squash"]
 
 _PIXEL_MEAN = (123.675, 116.28, 103.53)

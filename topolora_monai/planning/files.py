@@ -1,7 +1,5 @@
 """A plan as a file: settings of ``train.yaml`` with their reasons, for a person to read and edit."""
 
-from __future__ import annotations
-
 import difflib
 import textwrap
 from collections.abc import Iterator
@@ -15,8 +13,6 @@ from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import require_file
 from topolora_monai.model.scale import PixelScale
 from topolora_monai.planning.plan import PLAN_IDS, SAMPLINGS, SCALE_REASONS, Plan, network_stride
-
-__all__ = ["HEADING", "given_scale", "plan_text", "read_plan", "write_plan"]
 
 HEADING = "# topolora plan"
 """How the file of a plan begins."""

@@ -1,7 +1,5 @@
 """What a training split looks like: sizes, how thick and how rare its structures are, and the memory at hand."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +20,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io import LabelValues, image_kind, numbered
 from topolora_monai.io.memory import memory_bytes
 from topolora_monai.transforms import IntensityScaling, LoadItem
-
-__all__ = ["MOST_IMAGES", "ClassFigures", "Fingerprint", "fingerprint", "skeleton_widths"]
 
 MOST_IMAGES = 64
 """Images of the split that are opened."""

@@ -1,7 +1,5 @@
 """From a fingerprint to settings of a training, each with its reason."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,18 +10,6 @@ from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.registry import NETWORK_NAMES
 from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint, fingerprint
 from topolora_monai.spec import Sampling
-
-__all__ = [
-    "OVERLAP",
-    "PLAN_IDS",
-    "SAMPLINGS",
-    "SCALE_REASONS",
-    "Plan",
-    "fit_plan",
-    "largest_zoom",
-    "network_stride",
-    "plan",
-]
 
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 """Where crops are cut."""

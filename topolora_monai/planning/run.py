@@ -1,14 +1,12 @@
 """The plan of a run: measured when it is first asked for, kept in the run's folder, and read there when it goes on."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from topolora_monai.data.items import Item
@@ -20,8 +18,6 @@ from topolora_monai.parsing import parse_bool
 from topolora_monai.planning.files import HEADING, read_plan, write_plan
 from topolora_monai.planning.fingerprint import Fingerprint, fingerprint
 from topolora_monai.planning.plan import OVERLAP, PLAN_IDS, SAMPLINGS, SCALE_REASONS, Plan, fit_plan
-
-__all__ = ["PLAN_FILE", "RunPlan", "check_plans", "check_sampling"]
 
 _logger = logging.getLogger(__name__)
 
@@ -182,10 +178,8 @@ def check_sampling(name: str) -> None:
 
 def _config_files() -> list[str]:
     """MONAI hands the names of a configuration's files to nobody, so they are looked for among the callers."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         files = frame.f_locals.get("config_file")
         if files and str(frame.f_globals.get("__name__", "")).startswith("monai.bundle"):
             return [str(file) for file in ([files] if isinstance(files, str | Path) else files)]
-        frame = frame.f_back
     return []

@@ -19,8 +19,6 @@ from topolora_monai.release.configs import data_facts
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import KNOWN_CHECKPOINTS
 
-__all__ = ["MOST_BYTES", "release_adapter"]
-
 MOST_BYTES = 8_000_000
 """Of all adapters that come with the package, together."""
 

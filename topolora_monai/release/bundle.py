@@ -1,7 +1,5 @@
 """Freezing a run into a self-contained MONAI bundle."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -23,8 +21,6 @@ from topolora_monai.packaged import bundle_folder
 from topolora_monai.release.card import NEEDED, model_card
 from topolora_monai.release.configs import data_facts, inference_config, metadata
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["evaluation_record", "release"]
 
 _ZOO_LIMIT = 25_000_000
 """Bytes of the largest file that MONAI's model zoo takes in a pull request."""

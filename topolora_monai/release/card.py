@@ -1,7 +1,5 @@
 """The model card of a released bundle, filled from its run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +8,6 @@ from topolora_monai.adapters import ReleasedAdapter
 from topolora_monai.release.configs import data_facts
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import KNOWN_CHECKPOINTS
-
-__all__ = ["NEEDED", "adapter_card", "model_card"]
 
 NEEDED = ("trainable", "epochs", "seconds", "peak_memory_bytes", "hardware", "commit", "command", "seed", "test")
 """Entries of a run's ``evaluation/summary.json`` that the card tells."""

@@ -1,7 +1,5 @@
 """Scores of a split: pooled ones to choose a threshold from; a table per image, a summary, and pictures to look at."""
 
-from __future__ import annotations
-
 import csv
 import statistics
 import time
@@ -34,8 +32,6 @@ from topolora_monai.reports.curves import curves_record
 from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
-
-__all__ = ["EvaluationReport", "SplitScores", "run_record", "write_summary"]
 
 
 class EvaluationReport:

@@ -1,7 +1,5 @@
 """Active learning: scores of images, and which one comes next."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any
@@ -15,8 +13,6 @@ from topolora_monai.data import file_sha256
 from topolora_monai.errors import TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.label_app.models import Adapters
-
-__all__ = ["NextImage", "Scoring"]
 
 _HANDED_OUT = 300
 """Seconds for which an image that somebody was given is not given to others, while there are more."""

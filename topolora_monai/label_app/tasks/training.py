@@ -24,8 +24,6 @@ from topolora_monai.io.json_files import write_json
 from topolora_monai.label_app.models import Adapters
 from topolora_monai.label_app.options import LabelOptions
 
-__all__ = ["Training", "training_status"]
-
 _INTERVAL = 0.5
 """Least seconds between two notes of progress."""
 
