@@ -101,8 +101,9 @@ def test_alone_it_trains_alone():
     assert sum(parameter.numel() for parameter in branch.values()) < 300_000
 
 
-def test_its_preset_stays_under_a_twentieth_of_a_vit_b():
-    assert summarize_preset("topolora_plus", "vit_t").trainable < 0.05 * VIT_B
+@pytest.mark.parametrize("network_name", ["vit_t", "vit_b", "sam2_t"])
+def test_its_preset_stays_under_a_twentieth_of_a_vit_b(network_name):
+    assert summarize_preset("topolora_plus", network_name).trainable < 0.05 * VIT_B
 
 
 def test_a_token_set_is_refused():

@@ -217,7 +217,7 @@ class Preset(NamedTuple):
 
 
 _WHOLE_DECODER = {"train_decoder": True}
-_ALL_LINEARS = {"targets": ("mlp", "qkv", "proj"), "r": 16}
+_ALL_LINEARS = {"targets": ("mlp", "qkv", "proj"), "r": 6, "lora_alpha": 12.0}  # under 5 % of a ViT-B
 _PAPER_QKV = {"targets": ("qkv",), "r": 3, "lora_alpha": 32.0}
 
 PRESETS: dict[str, Preset] = {
@@ -227,7 +227,7 @@ PRESETS: dict[str, Preset] = {
         {"lora": True, "conv_adapter": True} | _WHOLE_DECODER,
     ),
     "topolora_plus": Preset(
-        "topolora with LoRA of rank 16 on all linears of the blocks, and a detail branch",
+        "topolora with LoRA of rank 6 on all linears of the blocks, and a detail branch",
         "",
         {"lora": _ALL_LINEARS, "conv_adapter": True, "detail_branch": True} | _WHOLE_DECODER,
     ),
