@@ -60,6 +60,7 @@ VALIDATIONS, VALIDATION_SHARE = 10, 0.25
 WARM_UP, LEAST_STEPS, MOST_STEPS, PROBE_SECONDS = 2, 3, 10, 20.0
 PROBE_CROPS = 64
 LEVEL, RESAMPLES = 0.05, 2000
+NOT_RUN = "not run yet"
 START, END = "<!-- table by scripts/benchmark_matrix.py -->\n", "<!-- end of table -->\n"
 OF_ROW = ("title", "recipe", "on", "only_on", "budget_minutes")
 DESCRIBED = (
@@ -538,6 +539,11 @@ class Table(NamedTuple):
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is more to say than that nothing has been run."""
+        return any(cell.text not in ("", NOT_RUN) for row in self.rows for cell in row[1:])
+
 
 class Measured:
     """Scores of a row on a data set, or on some groups of its images, over seeds.
@@ -627,7 +633,7 @@ class Results:
         found = [record for run, record in self.records.items() if record and run[:2] == (data, row)]
         said = [record.get("missing") or f"failed: {record['failed']}" for record in found]
         skipped = [str(why) for fits, why in self.matrix.get("skip", {}).items() if fnmatch(f"{data}/{row}", fits)]
-        return next(iter([*skipped, *said]), "not run yet")
+        return next(iter([*skipped, *said]), NOT_RUN)
 
     def title(self, row: str) -> str:
         """What a row is called."""
@@ -767,7 +773,8 @@ def page(results: Results, matrix_path: str, results_at: str) -> str:
     )
     parts.append(LEGEND)
     for table in results.tables(results_at):
-        parts += [f"## {table.title}\n", _wrapped(table.note), markdown(table)]
+        shown = markdown(table) if table.begun else "No run is on file yet.\n"
+        parts += [f"## {table.title}\n", _wrapped(table.note), shown]
     parts += ["## Hardware and commands\n", *_origins(done)]
     return "\n".join(part for part in parts if part)
 
@@ -803,8 +810,9 @@ def write_tables(matrix: Mapping[str, Any], results_dir: Path, root: Path, matri
     results_at = Path(os.path.relpath(results_dir, where.parent)).as_posix()
     files = {
         where: page(results, matrix_path, results_at),
-        results_dir / "tables.tex": "\n".join(map(latex, results.tables())),
     }
+    if latex_tables := [latex(table) for table in results.tables() if table.begun]:
+        files[results_dir / "tables.tex"] = "\n".join(latex_tables)
     if "short" in matrix:
         short = root / matrix["short"]
         before, _, rest = short.read_text(encoding="utf-8").partition(START)
@@ -832,8 +840,8 @@ def main(words: Sequence[str] | None = None) -> None:
         for table in Results(matrix, bench.results).tables():
             print(f"\n{table.title}\n{markdown(table)}")
         return
-    bench.results.mkdir(parents=True, exist_ok=True)
     for path, text in write_tables(matrix, bench.results, ROOT, run_path(arguments.matrix)).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(f"written: {path}")
 
