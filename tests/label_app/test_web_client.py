@@ -67,6 +67,7 @@ class Client:
         self.page = page
         self.server = server
         self.requested, self.said = [], []
+        page.set_default_timeout(WAIT)
         page.on("request", lambda request: self.requested.append(request.url))
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
