@@ -345,7 +345,9 @@ def numbers_of_segmentation(segmentation, sources):
         if segmentation.SegmentationType == "LABELMAP":
             plane[:] = pixels
         else:
-            plane[pixels > 0] = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+            shared = segmentation.SharedFunctionalGroupsSequence[0]  # has it where all frames are of one segment
+            place = group if "SegmentIdentificationSequence" in group else shared
+            plane[pixels > 0] = place.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     return planes
 
 

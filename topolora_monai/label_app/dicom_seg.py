@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from topolora_monai.errors import DataError
 
 __all__ = ["dicom_segmentation", "numbers_of_segmentation", "referenced_instances"]
 
+logging.getLogger("highdicom").setLevel(logging.ERROR)  # else it tells of every module that it copies
 _ORGANS = {
     "vessel": Code("59820001", "SCT", "Blood vessel"),
     "arter": Code("51114001", "SCT", "Artery"),

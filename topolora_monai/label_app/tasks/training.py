@@ -153,10 +153,11 @@ class _Notes:
             self.write(state="running", **dataclasses.asdict(progress))
 
     def write(self, **changes: Any) -> dict[str, Any]:
-        """Note changes; returns all that is noted."""
+        """Note changes; returns all that is noted, in which null stands for what is no number."""
         self._status |= changes | {"updated": _now()}
         write_json(self._status, self._path)
-        return dict(self._status)
+        noted: dict[str, Any] = json.loads(self._path.read_text())
+        return noted
 
 
 def _settings(request: Mapping[str, Any]) -> TrainingSettings:
