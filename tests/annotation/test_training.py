@@ -14,7 +14,9 @@ from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tu
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.networks import build_network
 
-QUICK = TrainingSettings(epochs=2, crops_per_image=2, batch_size=2, learning_rate=2e-3, validation_fraction=0.2)
+QUICK = TrainingSettings(
+    epochs=2, crops_per_image=2, batch_size=2, learning_rate=2e-3, least_images=1, significance=1.0
+)
 
 
 @pytest.fixture
@@ -29,6 +31,8 @@ def test_better_adapter_becomes_current(history, samples, adapter):
     done = fine_tune(samples, history, settings=QUICK, precision="fp32", author="night", progress=seen.append)
     assert done.after > done.before
     assert history.current() == done.version
+    assert (done.in_use, done.reason, done.test.images) == (True, "", 1)
+    assert done.test.difference == pytest.approx(done.after - done.before)
     assert (done.version.parent, done.version.author) == (1, "night")
     assert done.version.scores["validation_dice"] == done.after
     old, new = load_file(adapter), load_file(done.version.path)
@@ -82,6 +86,18 @@ def test_labels_outside_the_field_of_view_do_not_count(history, tmp_path, monkey
 
     assert dice(1) != dice(2)
     assert dice(1, field_of_view=True) == pytest.approx(dice(2, field_of_view=True), abs=0.01)  # the edge, by a pixel
+
+
+@pytest.mark.parametrize(("strict", "reason"), [({"least_images": 6}, "too few"), ({"significance": 0.4}, "chance")])
+def test_gain_that_may_be_chance_is_kept_but_not_used(history, samples, strict, reason):
+    """Two images are set apart here, with which p is 0.5 at best; whatever they say, the version is made."""
+    settings = TrainingSettings(**QUICK.__dict__ | {"epochs": 1, "least_images": 2, "improvement": -1.0} | strict)
+    done = fine_tune(samples, history, settings=settings, precision="fp32")
+    assert (done.version.number, done.in_use, done.test.images, len(done.validation)) == (2, False, 2, 2)
+    assert reason in done.reason
+    assert history.current().number == 1
+    assert [change.number for change in history.log()] == [1]
+    assert [version.number for version in history.history()] == [1, 2]
 
 
 def test_worse_adapter_is_not_kept(history, samples):
@@ -146,6 +162,11 @@ class TestSplit:
         assert split_pairs(self.PAIRS, 0.4) == split_pairs(self.PAIRS[::-1], 0.4)
         others = [split_pairs(self.PAIRS, 0.4, seed)[1] for seed in range(1, 6)]
         assert any(other != split_pairs(self.PAIRS, 0.4)[1] for other in others)
+
+    def test_sets_enough_apart_to_judge_by(self):
+        pairs = [(f"{n}.png", f"{n}_label.png") for n in range(18)]
+        assert [len(split_pairs(pairs[:count], 0.2, least=6)[1]) for count in (3, 9, 17, 18)] == [1, 3, 5, 6]
+        assert len(split_pairs(pairs, 0.5, least=6)[1]) == 9
 
     def test_needs_two_images(self):
         with pytest.raises(DataError, match="too few"):

@@ -73,8 +73,11 @@ class AdapterVersions:
         note: str = "",
         parent: int | None = None,
         scores: Mapping[str, Any] | None = None,
+        current: bool = True,
     ) -> AdapterVersion:
-        """Copy an adapter file into the history and make it current; see :class:`AdapterVersion` for the rest.
+        """Copy an adapter file into the history and, by default, make it current.
+
+        See :class:`AdapterVersion` for the rest.
 
         Raises:
             AdapterFileError: if it is damaged or no adapter.
@@ -93,7 +96,8 @@ class AdapterVersions:
                 sync(beside / _RECORD)
                 os.replace(beside, place)
             sync(self.folder)
-            self._log(VersionChange(number, record.time, author, "add", note))
+            if current:
+                self._log(VersionChange(number, record.time, author, "add", note))
         return self.version(number)
 
     def roll_back(self, number: int, author: str, note: str = "") -> AdapterVersion:

@@ -5,6 +5,7 @@ import os
 import tempfile
 import threading
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.atomic import remove_leftovers
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.history import (
@@ -51,6 +53,17 @@ class StudyFolder(Datastore):
         self._notes_folder = self.folder / KEPT_FOLDER / "images"
         self._lock = threading.RLock()
         self._seen: tuple[int, dict[str, Path]] | None = None
+        self.check()
+        for place in (self.folder, self._notes_folder, *self.folder.glob("labels/*")):
+            remove_leftovers(place)
+        self._mend()
+
+    def check(self) -> None:
+        """Make sure that every image has a name of its own.
+
+        Raises:
+            DataError: if two have the same but for their endings.
+        """
         _, ambiguous = self._scan()
         if ambiguous:
             raise DataError(
@@ -59,7 +72,6 @@ class StudyFolder(Datastore):
                 found=", ".join(sorted(ambiguous)),
                 hint="rename one of them",
             )
-        self._mend()
 
     def name(self) -> str:
         """The folder's name."""
@@ -352,6 +364,16 @@ class StudyFolder(Datastore):
     def _is_shown(self, version: LabelVersion) -> bool:
         path = self._label(version.image, version.tag)
         return (file_sha256(path) if path else None) == version.sha256
+
+
+def made_by(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``model`` that a label was made by or began with, and its ``model_version``; None where that is not known.
+
+    Args:
+        info: of the label, see :meth:`StudyFolder.get_label_info`.
+    """
+    params = info.get("params")
+    return {"model": info.get("model"), "model_version": params.get("version") if isinstance(params, dict) else None}
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

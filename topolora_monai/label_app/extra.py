@@ -1,4 +1,4 @@
-"""Our own endpoints: what a browser needs beside MONAI Label's interface."""
+"""Our own endpoints: what a browser needs beside MONAI Label's interface, and what stands in the place of its own."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,10 +7,12 @@ from fastapi import Depends, FastAPI, HTTPException
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.task import AsyncTask
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from topolora_monai.label_app.datastore import FINAL, StudyFolder
+from topolora_monai.label_app.datastore import FINAL, StudyFolder, made_by
+from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.rendering import label_as_png, picture_as_png
 from topolora_monai.label_app.tasks.training import training_status
@@ -30,25 +32,38 @@ class LabelChoice(BaseModel):
     version: int
 
 
+class ImageChoice(BaseModel):
+    """An image."""
+
+    image: str
+
+
 class AdapterChoice(BaseModel):
-    """A version of an adapter."""
+    """A version of an adapter, and who wants it where nobody has to sign in."""
 
     adapter: str
     version: int
     note: str = ""
+    user: str = ""
 
 
 def add_routes(application: FastAPI) -> None:
-    """Add the endpoints below :data:`PATH`; those that change something see to the role themselves."""
+    """Add the endpoints, ours below :data:`PATH`; those that change something see to the role themselves."""
     for endpoint in (images, picture, label, labels, adapters, training):
         may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
+    application.add_api_route(f"{PATH}/labels/read", read_labels, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
+    for path, endpoint in (("/train/", train_all), ("/train/{model}", train)):
+        application.add_api_route(path, endpoint, methods=["POST"], response_model=None, tags=["Train"])
 
 
 def images() -> list[dict[str, Any]]:
-    """All images: ``image``, ``file``, and of each label's newest version ``tag``: ``version``, ``time``, ``user``."""
+    """All images: ``image``, ``file``, and ``labels``: of each tag's newest version ``version``, ``time``, ``user``.
+
+    And ``model`` and ``model_version``, see :func:`~topolora_monai.label_app.datastore.made_by`.
+    """
     store = app_instance().datastore()
     told = ("version", "time", "user")
     return [
@@ -56,7 +71,8 @@ def images() -> list[dict[str, Any]]:
             "image": name,
             "file": found["image"]["info"].get("name", name),
             "labels": {
-                tag: {key: kept["info"].get(key) for key in told} for tag, kept in found.get("labels", {}).items()
+                tag: {key: kept["info"].get(key) for key in told} | made_by(kept["info"])
+                for tag, kept in found.get("labels", {}).items()
             },
         }
         for name, found in store.json()["objects"].items()
@@ -101,6 +117,14 @@ def restore_label(choice: LabelChoice, user: Any = Depends(RBAC(_ANNOTATOR))) ->
     return asdict(version)
 
 
+def read_labels(choice: ImageChoice, user: Any = Depends(RBAC(_ANNOTATOR))) -> list[dict[str, Any]]:  # noqa: B008
+    """Read what other programs have put on the DICOM server of an image as its label ``dicom``: the new versions."""
+    store = app_instance().datastore()
+    store.image_path(choice.image)
+    read = store.read_segmentations(choice.image) if isinstance(store, DicomStudies) else []
+    return [asdict(version) for version in read]
+
+
 def adapters() -> list[dict[str, Any]]:
     """All adapters: ``adapter``; ``current``, a number; ``versions`` and ``log``, oldest first.
 
@@ -121,7 +145,7 @@ def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) ->
     versions = app_instance().adapters.versions(choice.adapter)
     if choice.version not in [version.number for version in versions.history()]:
         raise HTTPException(404, f"adapter {choice.adapter} has no version {choice.version}")
-    versions.roll_back(choice.version, _name(user) or "a client", choice.note)
+    versions.roll_back(choice.version, _person(user, choice.user), choice.note)
     return _adapter(choice.adapter)
 
 
@@ -133,6 +157,51 @@ def _adapter(name: str) -> dict[str, Any]:
         "versions": [{name: told[name] for name in told if name != "path"} for told in map(asdict, versions.history())],
         "log": [asdict(change) for change in versions.log()],
     }
+
+
+def train(
+    model: str,
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    enqueue: bool = False,
+    user: Any = Depends(RBAC(_ADMIN)),  # noqa: B008
+) -> Any:
+    """MONAI Label's endpoint, which tells training neither who asks for it nor at once what is wrong.
+
+    Who is signed in is the author of a new version; where nobody has to, whom ``params`` name as ``user``.
+
+    Raises:
+        ConfigError: for settings that are not possible.
+        HTTPException: 429 while another training is under way, unless it is put in line.
+    """
+    asked = dict(params or {})
+    asked["user"] = _person(user, asked.get("user"))
+    app_instance()._trainers[model].check(asked)
+    task, busy = AsyncTask.run("train", {"model": model}, asked, force_sync=run_sync, enqueue=enqueue)
+    if task is None:
+        raise HTTPException(429, busy)
+    return task
+
+
+def train_all(
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    user: Any = Depends(RBAC(_ADMIN)),  # noqa: B008
+) -> dict[str, Any]:
+    """The same of every adapter, one after the other; ``params`` may have those of one below its name."""
+    asked = params or {}
+    wanted = {name: {**asked, **(asked.get(name) or {})} for name in app_instance()._trainers}
+    for name, settings_of in wanted.items():
+        app_instance()._trainers[name].check(settings_of)
+    return {
+        name: {"result": train(name, settings_of, run_sync, True, user), "detail": None}
+        for name, settings_of in wanted.items()
+    }
+
+
+def _person(user: Any, named: Any) -> str:
+    """Who is signed in; where nobody has to, whom the client names."""
+    return _name(user) or str(named or "").strip()[:100] or "nobody named"
 
 
 def _name(user: Any) -> str | None:

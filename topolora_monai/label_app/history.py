@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from topolora_monai.annotation.versions import sync
 from topolora_monai.errors import DataError
-from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.atomic import atomic_write, remove_leftovers
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.json_files import json_text
 
@@ -54,6 +54,8 @@ class LabelHistory:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for labels in folder.glob("*/*"):
+            remove_leftovers(labels)
         self._file_lock = FileLock(folder / ".lock")
         self._lock = threading.RLock()
 

@@ -13,6 +13,7 @@ from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
 from topolora_monai.errors import unknown_choice
+from topolora_monai.io.atomic import remove_leftovers
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.model.network import bundle_spec
 from topolora_monai.model.predictor import Predictor
@@ -35,6 +36,7 @@ class Adapters:
         self._versions: dict[str, AdapterVersions] = {}
         for name, path in options.adapters.items():
             versions = AdapterVersions(options.folder / "adapters" / name)
+            remove_leftovers(versions.folder)
             digest = file_sha256(path)
             if all(file_sha256(version.path) != digest for version in versions.history()):
                 versions.add(path, "topolora label", f"from {Path(path).name}")

@@ -4,7 +4,8 @@ import type { Api, ImageEntry } from "./api";
 import { announce, ask, byId, say, sayError, whenText } from "./dom";
 import type { Draft, Drafts } from "./drafts";
 import { Editor } from "./editor";
-import type { Click } from "./history";
+import { type Click, ofFirstClass } from "./history";
+import { madeBy } from "./list";
 import type { Point, Rect } from "./mask";
 import type { Preferences } from "./preferences";
 import type { Stage } from "./stage";
@@ -107,7 +108,7 @@ export class Annotation {
     });
   }
 
-  /** Add a click; clicks that come while the server works are sent together. */
+  /** Add a click; clicks of one class that come while the server works are sent together. */
   click(at: Point, positive: boolean): void {
     this.queue.push({ ...at, positive, label: this.hooks.label() });
     this.stage.pending = [...this.queue];
@@ -195,7 +196,8 @@ export class Annotation {
     const tag = "final" in entry.labels ? "final" : Object.keys(entry.labels)[0];
     if (tag !== undefined) {
       const plane = await this.api.label(entry.image, tag);
-      if (turn === this.opening) editor.start(plane.values, tag === "final" ? "submitted label" : `label "${tag}"`);
+      const made = madeBy(entry.labels[tag]!);
+      if (turn === this.opening) editor.start(plane.values, tag === "final" ? "submitted label" : (made ?? `label "${tag}"`));
     } else if (this.preferences.automatic) {
       await this.automatic();
     }
@@ -211,7 +213,7 @@ export class Annotation {
     const { editor } = this;
     const turn = this.opening;
     while (editor && this.queue.length && turn === this.opening) {
-      const sent = [...this.queue];
+      const sent = ofFirstClass(this.queue);
       const clicks = [...editor.marks.clicks, ...sent];
       const label = sent[0]!.label;
       const places = (positive: boolean) =>
@@ -219,7 +221,7 @@ export class Annotation {
       const name = sent.length > 1 ? `${sent.length} clicks` : "click";
       await this.prompt(editor, name, { foreground: places(true), background: places(false), class: label }, clicks);
       if (turn !== this.opening) return;
-      this.queue = this.queue.slice(sent.length);
+      this.queue = this.queue.filter((click) => !sent.includes(click));
       this.stage.pending = [...this.queue];
       this.stage.redraw();
     }

@@ -8,6 +8,11 @@ export interface Click extends Point {
   label: number;
 }
 
+/** The clicks of the first one's class, which one request can carry. */
+export function ofFirstClass(clicks: readonly Click[]): Click[] {
+  return clicks.filter(({ label }) => label === clicks[0]?.label);
+}
+
 /** What lies over the mask. */
 export interface Marks {
   clicks: readonly Click[];
