@@ -26,6 +26,7 @@ class Issuer:
 
     def __init__(self):
         self.key = rsa.generate_private_key(65537, 2048)
+        self.signed_out = []
         self.stranger = rsa.generate_private_key(65537, 2048)
         issuer = self
 
@@ -40,6 +41,7 @@ class Issuer:
                             "issuer": issuer.url,
                             "jwks_uri": f"{issuer.url}/keys",
                             "token_endpoint": f"{issuer.url}/token",
+                            "end_session_endpoint": f"{issuer.url}/logout",
                         }
                     )
                 else:
@@ -47,8 +49,12 @@ class Issuer:
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
-                right = "password=right" in body and "grant_type=password" in body
-                token = {"access_token": issuer.token(USER), "token_type": "Bearer"}
+                if self.path.endswith("/logout"):
+                    issuer.signed_out.append(body)
+                    return self.answer({})
+                renewed = "grant_type=refresh_token" in body and "refresh_token=again" in body
+                right = renewed or ("password=right" in body and "grant_type=password" in body)
+                token = {"access_token": issuer.token(USER), "token_type": "Bearer", "refresh_token": "again"}
                 self.answer(token if right else {"error": "invalid_grant"}, 200 if right else 401)
 
             def answer(self, content, status=200):
@@ -215,6 +221,18 @@ def test_signing_in(guarded):
     headers = {"Authorization": f"{token['token_type']} {token['access_token']}"}
     assert requests.get(f"{guarded.url}/info/", headers=headers, timeout=30).status_code == 200
     assert requests.post(url, data=form | {"password": "wrong"}, timeout=30).status_code == 401
+
+
+def test_renewing_a_token_and_signing_out(guarded, issuer):
+    url, form = f"{guarded.url}/auth/token", {"grant_type": "refresh_token", "refresh_token": "again"}
+    headers = bearer(requests.post(url, data=form, timeout=30).json()["access_token"])
+    refused = requests.post(url, data=form | {"refresh_token": "stolen"}, timeout=30)
+    assert (refused.status_code, refused.json()) == (401, {"detail": "sign in again"})
+    may = requests.get(f"{guarded.url}/auth/token/valid", headers=headers, timeout=30).json()["may"]
+    assert may == {"submit": False, "score": False, "review": False, "train": False}
+    told = requests.post(f"{guarded.url}/auth/sign_out", data={"refresh_token": "again"}, headers=headers, timeout=30)
+    assert told.status_code == 200
+    assert "refresh_token=again" in issuer.signed_out[0] and CLIENT in issuer.signed_out[0]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked
 from topolora_monai.label_app.other_labels import OTHER_SUFFIXES, as_label_file
 from topolora_monai.label_app.rendering import check_image_size
 
-__all__ = ["add_image", "create_session", "infer_region", "parsed_params", "save_label"]
+__all__ = ["add_image", "create_session", "infer_region", "parsed_params", "save_label", "spooled"]
 
 _TAKEN_SUFFIXES = (*LABEL_SUFFIXES, *OTHER_SUFFIXES)
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -49,7 +49,7 @@ def save_label(
     app = app_instance()
     info = parsed_params(params)
     suffix = checked_suffix(label.filename or "label.nii.gz", _TAKEN_SUFFIXES, "label")
-    with _spooled(label, suffix) as path, as_label_file(path, suffix, image) as written:
+    with spooled(label, suffix) as path, as_label_file(path, suffix, image) as written:
         return dict(app.submit_label(image, written, tag or "final", info, user))
 
 
@@ -70,7 +70,7 @@ def add_image(
     name = checked_name(image or stem, "image")
     info = parsed_params(params) | ({"user": user} if user else {})
     app = app_instance()
-    with _spooled(file, suffix) as path:
+    with spooled(file, suffix) as path:
         check_image_size(path, app.options.max_pixels)
         return {"image": app.datastore().add_image(name, str(path), info)}
 
@@ -142,7 +142,7 @@ def infer_region(
             image = app.sessions().get_session(session_id).image
         elif file is not None and file.filename:
             suffix = checked_suffix(file.filename, IMAGE_SUFFIXES, "image")
-            image = str(uploads.enter_context(_spooled(file, suffix)))
+            image = str(uploads.enter_context(spooled(file, suffix)))
         result = app.infer({**(wsi.params or {}), **region, "model": model, "image": image, "output": "json"})
     Path(result["file"]).unlink(missing_ok=True)
     told = result["params"] | {"model": model, "location": region["location"], "size": region["size"]}
@@ -167,7 +167,7 @@ def parsed_params(text: str | None, name: str = "params") -> dict[str, Any]:
 
 
 @contextmanager
-def _spooled(upload: UploadFile, suffix: str) -> Iterator[Path]:
+def spooled(upload: UploadFile, suffix: str) -> Iterator[Path]:
     """An upload as a file of its own for as long as it is needed."""
     with tempfile.TemporaryDirectory(prefix="topolora-") as folder:
         path = Path(folder) / f"upload{suffix}"

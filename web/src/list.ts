@@ -5,6 +5,8 @@ import { byId, element, whenText } from "./dom";
 
 const THUMBNAIL = 128;
 const AT_ONCE = 2;
+/** Image 2 before image 10. */
+const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
 interface Row {
   entry: ImageEntry;
@@ -28,11 +30,13 @@ export class ImageList {
   ) {
     this.seen = new IntersectionObserver((changes) => this.load(changes), { root: byId("images"), rootMargin: "200px" });
     byId("images-filter").addEventListener("change", () => this.show());
+    byId("images-search").addEventListener("input", () => this.show());
   }
 
   /** Ask the server again. */
   async refresh(): Promise<void> {
-    this.entries = await this.api.images();
+    const entries = await this.api.images();
+    this.entries = entries.sort((one, other) => NATURAL.compare(one.image, other.image));
     this.show();
   }
 
@@ -62,15 +66,18 @@ export class ImageList {
       list.replaceChildren(...items);
     }
     const done = this.entries.filter((entry) => "final" in entry.labels).length;
+    byId("images-none").hidden = shown.length > 0;
     byId("images-count").textContent = `${done} of ${this.entries.length} submitted`;
     byId<HTMLProgressElement>("images-progress").value = this.entries.length ? done / this.entries.length : 0;
   }
 
   private shown(): ImageEntry[] {
     const filter = byId<HTMLSelectElement>("images-filter").value;
-    return this.entries.filter(
-      (entry) => filter === "all" || "final" in entry.labels === (filter === "final") || entry.image === this.current,
-    );
+    const words = byId<HTMLInputElement>("images-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    return this.entries.filter((entry) => {
+      if (words.length) return words.every((word) => entry.image.toLowerCase().includes(word));
+      return filter === "all" || "final" in entry.labels === (filter === "final") || entry.image === this.current;
+    });
   }
 
   private row(entry: ImageEntry): Row {
@@ -79,7 +86,7 @@ export class ImageList {
     const state = stateOf(entry, this.drafts.has(entry.image));
     row.state.textContent = state.text;
     row.state.className = `state ${state.kind}`;
-    row.button.title = state.long;
+    row.button.title = `${entry.image}: ${state.long}`;
     if (entry.image === this.current) row.button.setAttribute("aria-current", "true");
     else row.button.removeAttribute("aria-current");
     return row;
