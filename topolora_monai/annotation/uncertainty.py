@@ -80,11 +80,11 @@ def rated_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -> l
 
     Example:
         >>> whole = np.zeros((30, 60))
-        >>> whole[[6, 7, 20, 21], 5:55] = 0.9
+        >>> whole[[5, 6, 7, 19, 20, 21], 5:55] = 0.9
         >>> whole[:15, 28:33] *= 0.3
         >>> whole[15:, 28:33] *= 0.5
         >>> [(gap.row, round(rate, 2)) for gap, rate in rated_breaks(whole >= 0.5, whole, 0.5)]
-        [(20.5, 0.45), (6.5, 0.27)]
+        [(20.0, 0.45), (6.0, 0.27)]
     """
     inside, maps = np.asarray(mask, bool), np.asarray(probability)
     rated = []

@@ -260,11 +260,11 @@ class StudyFolder(Datastore):
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Path of a new ZIP archive of images and final labels, which the caller removes."""
-        pairs = self.datalist()[: limit_cases or None]
         with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file, zipfile.ZipFile(file, "w") as archive:
-            for pair in pairs:
-                for kind, path in pair.items():
-                    archive.write(path, f"{kind}/{Path(path).name}")
+            for name in self.get_labeled_images()[: limit_cases or None]:
+                paths = {"image": self.image_path(name), "label": Path(self.get_label_uri(name, FINAL))}
+                for kind, path in paths.items():
+                    archive.write(path, f"{kind}/{name}{_ending(path)}")
             return file.name
 
     def refresh(self) -> None:
@@ -290,8 +290,7 @@ class StudyFolder(Datastore):
 
     def _described(self, name: str) -> dict[str, Any]:
         path = self._images()[name]
-        ext = path.name[-len(ending(path.name, IMAGE_SUFFIXES)) :]
-        return {"ext": ext, "info": _file_facts(path) | self._notes(name)}
+        return {"ext": _ending(path), "info": _file_facts(path) | self._notes(name)}
 
     def _described_labels(self, name: str) -> dict[str, Any]:
         return {
@@ -416,6 +415,11 @@ class StudyFolder(Datastore):
 
 def _file_facts(path: Path) -> dict[str, Any]:
     return {"name": path.name, "ts": int(path.stat().st_mtime)}
+
+
+def _ending(path: Path) -> str:
+    """The ending of an image's or a label's name as it is written."""
+    return path.name[-len(ending(path.name, (*IMAGE_SUFFIXES, *LABEL_SUFFIXES))) :]
 
 
 def _of_label(image_id: str, tag: str) -> str:

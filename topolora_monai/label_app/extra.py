@@ -19,6 +19,7 @@ from topolora_monai.label_app.endpoints import spooled
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
 from topolora_monai.label_app.rendering import check_image_size, label_as_png, picture_as_png, probability_as_png
+from topolora_monai.label_app.review import add_review_routes
 from topolora_monai.label_app.tasks.masks import read_label
 from topolora_monai.label_app.tasks.segmentation import Segmentation
 from topolora_monai.label_app.tasks.training import training_status
@@ -54,12 +55,16 @@ def add_routes(application: FastAPI) -> None:
     for endpoint in (images, left_out, picture, probability, label, labels, adapters, training):
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
     application.add_api_route(f"{PATH}/breaks", breaks, methods=["POST"], dependencies=may_look, response_model=None)
+    add_review_routes(application, PATH)
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
 
 
 def images() -> list[dict[str, Any]]:
-    """All images: ``image``, ``file``, ``scores`` by method, and by tag who made the newest label, and when."""
+    """All images: ``image``, ``file``, ``scores`` by method, and by tag who made the newest label, and when.
+
+    And ``assigned``, who is to annotate it, and ``review``, the latest one; null where there is none.
+    """
     store = app_instance().datastore()
     told = ("version", "time", "user")
     return [
@@ -67,6 +72,8 @@ def images() -> list[dict[str, Any]]:
             "image": name,
             "file": found["image"]["info"].get("name", name),
             "scores": found["image"]["info"].get("scores", {}),
+            "assigned": found["image"]["info"].get("assigned") or None,
+            "review": next(reversed(found["image"]["info"].get("reviews", [])), None),
             "labels": {
                 tag: {key: kept["info"].get(key) for key in told} for tag, kept in found.get("labels", {}).items()
             },

@@ -199,7 +199,9 @@ export class Annotation {
     if (!editor.mask.values.some(Boolean) && !(await ask("The mask is empty. Submit that there is nothing?", "Submit"))) {
       return false;
     }
-    const newer = await this.newerLabel(editor.image).catch(() => null);
+    let newer: LabelVersion | null | undefined;
+    await this.working("Submitting", async () => (newer = await this.newerLabel(editor.image)));
+    if (newer === undefined) return false; // the server was not there
     return newer ? this.submitBesides(newer) : this.send(editor, this.base);
   }
 
@@ -270,15 +272,16 @@ export class Annotation {
     this.hooks.changed();
   }
 
-  /** Load an older version of the label, as a change that can be taken back. */
-  async loadVersion(version: number): Promise<void> {
+  /** Load a version of a label, or its newest, as a change that can be taken back. */
+  async loadVersion(version: number | null, tag = "final"): Promise<void> {
     const { editor } = this;
     if (!editor) return;
     await this.working("Loading", async () => {
-      const plane = await this.api.label(editor.image, "final", version);
-      this.base = Math.max(this.base, version);
+      const plane = await this.api.label(editor.image, tag, version ?? undefined);
+      if (tag === "final" && version !== null) this.base = Math.max(this.base, version);
       this.compare(null);
-      editor.answer(`version ${version}`, Uint8Array.from(editor.mask.values), plane.values, { clicks: [], breaks: [], level: OWN_LEVEL });
+      const name = version === null ? tag : `version ${version}`;
+      editor.answer(name, Uint8Array.from(editor.mask.values), plane.values, { clicks: [], breaks: [], level: OWN_LEVEL });
     });
     await this.findBreaks();
   }
@@ -391,7 +394,7 @@ export class Annotation {
     return { key: await this.drafts.key(file), base, image, width, height, values, marks, origin: editor.origin ?? "", time: Date.now() };
   }
 
-  private async working(what: string, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  private async working(what: string, work: (signal: AbortSignal) => Promise<unknown>): Promise<void> {
     const stopper = new AbortController();
     const started = Date.now();
     const tell = () => {

@@ -26,8 +26,30 @@ export interface Score {
   ts: number;
 }
 
+/** What somebody thinks of a version of a label. */
+export interface Review {
+  verdict: "accepted" | "rejected" | "comment";
+  version: number;
+  comment: string;
+  user: string;
+  time: string;
+}
+
+/** How far two versions agree; null where a score is not defined. */
+export interface Agreement {
+  one: number;
+  other: number;
+  dice: number | null;
+  cldice: number | null;
+  kappa: number | null;
+}
+
 export interface ImageEntry {
   image: string;
+  /** Who is to annotate it. */
+  assigned: string | null;
+  /** The latest one. */
+  review: Review | null;
   file: string;
   /** By the method. */
   scores: Record<string, Score>;
@@ -204,6 +226,28 @@ export class Api {
     form.set("params", JSON.stringify({ ...params, client_id: this.clientId }));
     form.set("label", await encodePng(mask), `${image}.png`);
     return this.json(`/datastore/label?${query({ image, tag: "final" })}`, { method: "PUT", body: form });
+  }
+
+  review(image: string, version: number, verdict: Review["verdict"], comment: string, user: string): Promise<Review> {
+    return this.post("/topolora/api/review", { image, version, verdict, comment, user });
+  }
+
+  assign(image: string, to: string): Promise<unknown> {
+    return this.post("/topolora/api/assign", { image, to });
+  }
+
+  agreement(image: string): Promise<Agreement[]> {
+    return this.json(`/topolora/api/agreement?${query({ image })}`);
+  }
+
+  /** Make the mask that all people's labels make likely; tells of which versions. */
+  consensus(image: string): Promise<{ version: number; of: number[] }> {
+    return this.post("/topolora/api/consensus", { image });
+  }
+
+  /** All submitted labels in one file. */
+  async archive(form: string): Promise<Blob> {
+    return (await this.request(`/topolora/api/archive?${query({ form })}`)).blob();
   }
 
   next(strategy: string): Promise<{ id?: string; score?: number | null }> {

@@ -39,7 +39,9 @@ export class Drafts {
 
   /** Drafts of a file that this tab can go on with, its own first, then the newest; and whether another tab has one. */
   async find(file: string): Promise<{ drafts: Draft[]; elsewhere: boolean }> {
-    const range = IDBKeyRange.bound(`${file}\n${this.owner}\n`, `${file}\n${this.owner}\n\uffff`);
+    // Earlier versions of the page knew neither persons nor tabs.
+    const first = this.owner ? `${file}\n${this.owner}\n` : file;
+    const range = IDBKeyRange.bound(first, `${file}\n${this.owner}\n\uffff`);
     const found = await this.done((store) => store.getAll(range) as IDBRequest<Draft[]>, "readonly");
     const own = await this.key(file);
     const others = await this.tab.others();
@@ -56,7 +58,7 @@ export class Drafts {
   /** Names of images that have one. */
   async images(): Promise<Set<string>> {
     const keys = (await this.done((store) => store.getAllKeys(), "readonly")).map((key) => String(key).split("\n"));
-    return new Set(keys.filter((parts) => parts[3] === this.owner).map((parts) => parts[0]!));
+    return new Set(keys.filter((parts) => (parts[3] ?? "") === this.owner).map((parts) => parts[0]!));
   }
 
   private async done<T>(act: (store: IDBObjectStore) => IDBRequest<T>, mode: IDBTransactionMode): Promise<T> {

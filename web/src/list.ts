@@ -18,6 +18,8 @@ interface Row {
 export class ImageList {
   entries: ImageEntry[] = [];
   drafts: ReadonlySet<string> = new Set();
+  /** Who works here. */
+  person: () => string = () => "";
   private current: string | null = null;
   private readonly rows = new Map<string, Row>();
   private readonly wanted: { image: string; picture: HTMLImageElement }[] = [];
@@ -76,6 +78,7 @@ export class ImageList {
     const words = byId<HTMLInputElement>("images-search").value.toLowerCase().split(/\s+/).filter(Boolean);
     return this.entries.filter((entry) => {
       if (words.length) return words.every((word) => entry.image.toLowerCase().includes(word));
+      if (filter === "mine") return entry.assigned !== null && entry.assigned === this.person();
       return filter === "all" || "final" in entry.labels === (filter === "final") || entry.image === this.current;
     });
   }
@@ -141,9 +144,15 @@ export function stateOf(entry: ImageEntry, draft: boolean): { kind: string; text
   const { final } = entry.labels;
   if (draft) return { kind: "draft", text: "Draft, not submitted", long: "Changes are kept in this browser" };
   if (final) {
-    const text = final.user ? `Submitted by ${final.user}` : "Submitted";
+    const { review } = entry;
+    if (review?.verdict === "rejected" && review.version === final.version) {
+      return { kind: "draft", text: "Rejected", long: review.comment || "See the review" };
+    }
+    const accepted = review?.verdict === "accepted" && review.version === final.version ? ", accepted" : "";
+    const text = `${final.user ? `Submitted by ${final.user}` : "Submitted"}${accepted}`;
     return { kind: "final", text, long: final.time ? `${text}, ${whenText(final.time)}` : text };
   }
   if (Object.keys(entry.labels).length) return { kind: "made", text: "Labelled automatically", long: "Not submitted yet" };
+  if (entry.assigned) return { kind: "none", text: `For ${entry.assigned}`, long: "No label yet" };
   return { kind: "none", text: "Unlabelled", long: "No label yet" };
 }

@@ -14,6 +14,7 @@ import { ImageList, stateOf } from "./list";
 import { People } from "./people";
 import { keepPreferences, loadPreferences } from "./preferences";
 import { Refine } from "./refine";
+import { Review } from "./review";
 import { Stage } from "./stage";
 import { Tab } from "./tab";
 import { type Tool, Tools, TOOLS } from "./tools";
@@ -52,6 +53,10 @@ const display = new Display(stage, preferences, {
   paletteChanged: (chosen) => classes.paint(chosen),
 });
 const refine = new Refine(annotation, () => classes.chosen);
+const review = new Review(api, annotation, people, async () => {
+  await list.refresh();
+  renewEntry();
+});
 const list = new ImageList(api, (entry) => {
   if (NARROW.matches) panel("images-panel", false);
   void openImage(entry.image);
@@ -115,12 +120,17 @@ async function submit(thenNext = false): Promise<void> {
 async function afterSubmit(image: string): Promise<void> {
   try {
     await list.refresh();
-    if (annotation.entry?.image === image) annotation.entry = list.find(image) ?? annotation.entry;
-    show();
+    if (annotation.entry?.image === image) renewEntry();
     await showHistory();
   } catch (error) {
     sayError(error);
   }
+}
+
+/** Take in what the list says of the open image. */
+function renewEntry(): void {
+  if (annotation.entry) annotation.entry = list.find(annotation.entry.image) ?? annotation.entry;
+  show();
 }
 
 function undo(): void {
@@ -155,6 +165,7 @@ function show(): void {
   button("gap").disabled = !gaps;
   byId("gap-text").textContent = annotation.seeking ? "Looking for breaks …" : gaps === 1 ? "1 possible break" : `${gaps} possible breaks`;
   refine.show();
+  review.show();
   showScores();
   document.title = `${dirty ? "• " : ""}${entry ? `${entry.image} – ` : ""}topolora label`;
   if (editor && entry) {
@@ -438,6 +449,7 @@ async function start(): Promise<void> {
   byId<HTMLInputElement>("epochs").value = "8";
   await people.start();
   drafts.owner = people.signedIn;
+  list.person = () => people.name;
   list.drafts = await drafts.images().catch(() => new Set<string>());
   await learning.start(people);
   await list.refresh();

@@ -35,6 +35,11 @@ export class People {
     return this.user?.username ?? "";
   }
 
+  /** Name of who works here, as far as it is known. */
+  get name(): string {
+    return this.signedIn || byId<HTMLInputElement>("user").value.trim();
+  }
+
   /** Whether the roles allow something; where nobody has to sign in, everything is. */
   may(what: keyof May): boolean {
     return this.user?.may[what] ?? true;
