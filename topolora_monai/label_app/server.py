@@ -170,7 +170,7 @@ def _sign_out(refresh_token: str = Form("")) -> dict[str, str]:
 
 
 def _valid(user: Any = Depends(get_current_user)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
-    return user.model_dump() | {"may": what_may_be_done(user.roles)}
+    return {**user.model_dump(), "may": what_may_be_done(user.roles)}
 
 
 def _add_site_rules(application: FastAPI, options: LabelOptions) -> None:
