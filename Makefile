@@ -69,7 +69,7 @@ $(LABEL_READY): pyproject.toml constraints-label.txt
 	@echo "[label] creating $(LABEL) and installing pinned packages: 5 to 10 minutes and 6 GB at first"
 	@test -x $(LABEL)/bin/python || $(PYTHON) -m venv $(LABEL)
 	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --editable ".[label]" pytest httpx playwright dcmqi
-	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --no-deps monailabel pydicom-seg
+	@$(LABEL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-label.txt --no-deps monailabel
 	@$(LABEL)/bin/python -c 'from topolora_monai.label_app.patches import check_version; check_version()'
 	@touch $@
 

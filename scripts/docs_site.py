@@ -37,8 +37,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, place in PAGES.items():
         if files.get_file_from_path(place) is None:
             files.append(File.generated(config, place, content=(ROOT / source).read_text(encoding="utf-8")))
-    for path in sorted((ROOT / "results").glob("*.json")):
-        files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    for path in sorted((ROOT / "results").rglob("*.json")):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PLUGIN = "libOrthancDicomWeb.so"
-SECONDS = 120
+SECONDS = 300
 
 
 class Check(NamedTuple):
@@ -107,6 +107,7 @@ class Program:
                 if requests.get(self.address + path, timeout=5).ok:
                     return self
             time.sleep(0.2)
+        self.stop()
         raise SystemExit(f"{self.process.args[0]} is not up:\n{self.log.read_text()[-3000:]}")
 
     def stop(self):
@@ -158,7 +159,6 @@ def _instance(sop_class, modality, series, number, rows, columns):
     instance = Dataset()
     instance.preamble, instance.file_meta = bytes(128), FileMetaDataset()
     instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    instance.is_little_endian, instance.is_implicit_VR = True, False
     instance.SpecificCharacterSet = "ISO_IR 192"
     instance.SOPClassUID = instance.file_meta.MediaStorageSOPClassUID = sop_class
     instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = uid(series, number)
@@ -341,7 +341,13 @@ def numbers_of_segmentation(segmentation, sources):
     frames = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
     planes = {str(source.SOPInstanceUID): np.zeros(frames.shape[1:], np.uint8) for source in sources}
     for pixels, group in zip(frames, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
-        planes[referenced(group)][pixels > 0] = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        plane = planes[referenced(group)]
+        if segmentation.SegmentationType == "LABELMAP":
+            plane[:] = pixels
+        else:
+            shared = segmentation.SharedFunctionalGroupsSequence[0]  # has it where all frames are of one segment
+            place = group if "SegmentIdentificationSequence" in group else shared
+            plane[pixels > 0] = place.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     return planes
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import benchmark_matrix as suite
 import pytest
 import yaml
 
@@ -96,6 +97,13 @@ def test_names_in_running_text_exist(page):
         assert hasattr(importlib.import_module(module), last), name
 
 
+def test_results_are_what_the_runs_on_file_say():
+    """`python scripts/benchmark_matrix.py scripts/matrices/suite.yaml --table_only` writes them anew."""
+    matrix = suite.read_matrix(ROOT / "scripts/matrices/suite.yaml")
+    for path, text in suite.write_tables(matrix, ROOT / "results/suite", ROOT, "scripts/matrices/suite.yaml").items():
+        assert path.read_text() == text, path
+
+
 def test_data_commands_run_as_printed(tmp_path, monkeypatch, capsys):
     draw("drive", tmp_path / "DRIVE")
     monkeypatch.chdir(tmp_path)
@@ -143,7 +151,7 @@ def test_topology_commands_run_as_printed(tmp_path, fake_drive):
     assert "risk" in next((tmp_path / "REPORT").glob("*.html")).read_text().lower()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_results_say_where_they_come_from(path):
     text = path.read_text()
     assert not re.search(r"(?<![\w.])/(root|home|work|tmp|mnt)/", text)

@@ -15,13 +15,14 @@ EVERYTHING = {
     "multiclass_head": "token_set", "mask_tokens": 20, "labels": ["background", "$100 notes", "@home"],
     "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
     "bits": 12, "ignore": 255, "clahe": True, "despeckle_looks": 2.5, "threshold": 0.25,
-    "threshold_by": "cldice", "temperature": 1.5,
+    "view_diameter": 540.0, "thickness": 3.0, "threshold_by": "cldice", "temperature": 1.5,
     "protocol": "published", "checkpoint": "mobile_sam", "seed": 7,
     "pretrained": True, "dataset": "drive", "split_scheme": "official", "annotator": "first",
     "folds": 5, "fold": 0, "group_pattern": "^[a-z]+", "partial": "3 of 40 images",
     "validation_dice": 0.8,
     "recipe": {
         "name": "conv_lora", "modality": "sar", "elastic_magnitude": 0.0,
+        "elastic_scale": [0.5, 2.0], "colour_share": 0.5, "blur_share": 0.25, "ema_decay": 0.99,
         "speckle_looks": [1.0, 4.0], "loss_weights": {"structure": 1.0, "bce": 0.0}, "loss_ramps": {"cldice": 0.5},
         "skeleton": "topology_preserving", "skeleton_iterations": 5, "loss_smooth": 1e-6, "matching_loss": False,
         "epochs": 3, "crops_per_image": 4, "sampling": "foreground", "batch_size": 2, "accumulation_steps": 2,
@@ -112,6 +113,7 @@ def test_another_format_names_the_version_to_use(version):
     ("name", "value"),
     [
         ("name", "$__import__('os')"), ("modality", "x-ray"), ("elastic_magnitude", -1), ("speckle_looks", [4, 1]),
+        ("elastic_scale", 2.0), ("ema_decay", 1.0), ("colour_share", 2), ("blur_share", "$1"),
         ("speckle_looks", "@x"), ("loss_weights", {"$x": 1.0}), ("loss_weights", {"bce": "$1"}),
         ("loss_weights", {"bce": -1}), ("loss_ramps", {"cldice": 2}), ("skeleton", "%x"), ("skeleton_iterations", 1e9),
         ("loss_smooth", 0), ("matching_loss", "true"), ("epochs", 0), ("batch_size", 2.5), ("processes", 10**9),

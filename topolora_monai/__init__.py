@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from topolora_monai.errors import TopoLoRAError
     from topolora_monai.export import export_adapter
     from topolora_monai.losses import SoftClDiceLoss, TopologyLoss
-    from topolora_monai.metrics import ClDiceMetric
+    from topolora_monai.metrics import ImageMetric, cldice
     from topolora_monai.model.predictor import Predictor
     from topolora_monai.networks import build_network
     from topolora_monai.planning.plan import plan  # likewise
@@ -44,8 +44,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdapterLibrary",
-    "ClDiceMetric",
     "Folder",
+    "ImageMetric",
     "ModelSpec",
     "Predictor",
     "SoftClDiceLoss",
@@ -54,6 +54,7 @@ __all__ = [
     "__version__",
     "adapt",
     "build_network",
+    "cldice",
     "export_adapter",
     "load_adapter",
     "merge",
@@ -69,7 +70,7 @@ _HOMES = {
     "errors": ("TopoLoRAError",),
     "export": ("export_adapter",),
     "losses": ("SoftClDiceLoss", "TopologyLoss"),
-    "metrics": ("ClDiceMetric",),
+    "metrics": ("ImageMetric", "cldice"),
     "model.predictor": ("Predictor",),
     "networks": ("build_network",),
     "planning": ("plan",),

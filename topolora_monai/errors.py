@@ -1,21 +1,8 @@
 """Errors a person can act on: what was found, what was expected, where, and the way out."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-
-__all__ = [
-    "AdapterFileError",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "OutputError",
-    "TopoLoRAError",
-    "first_line",
-    "unknown_choice",
-]
 
 
 class TopoLoRAError(Exception):

@@ -1,15 +1,11 @@
 """Whether the installation has what is asked of it: libraries that only some users need, and a fitting torchvision."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from topolora_monai.errors import ConfigError, first_line
-
-__all__ = ["check_torchvision", "import_extra"]
 
 
 def import_extra(module: str, extra: str, user: str, path: str | Path | None = None, since: str = "") -> Any:
@@ -49,8 +45,7 @@ def import_extra(module: str, extra: str, user: str, path: str | Path | None = N
 def check_torchvision() -> None:
     """Import torchvision, which SAM, PEFT and timm need, and explain the usual reason when that fails.
 
-    Raises:
-        ImportError: if torch and torchvision come from different builds.
+    An ``ImportError`` if torch and torchvision come from different builds.
     """
     try:
         importlib.import_module("torchvision")

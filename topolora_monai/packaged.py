@@ -1,12 +1,8 @@
 """What is installed with the package and read from disk: the bundle with its configurations."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from topolora_monai.errors import ConfigError, unknown_choice
-
-__all__ = ["RECIPES", "bundle_folder", "recipe_files"]
 
 _PACKAGE = Path(__file__).parent
 

@@ -1,12 +1,8 @@
 """Values as a configuration or MONAI's command line gives them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["parse_bool"]
 
 
 def parse_bool(value: Any) -> bool:

@@ -24,17 +24,6 @@ from topolora_monai.networks.segmenter import Fit
 from topolora_monai.transforms import GreenClahed, LoadItem, RefinedLeed
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
-__all__ = [
-    "MODEL_FORMAT",
-    "ModelSpec",
-    "Protocol",
-    "RecipeName",
-    "Sampling",
-    "Schedule",
-    "ThresholdBy",
-    "TrainingRecipe",
-]
-
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
 ThresholdBy = Literal["dice", "cldice"]
@@ -122,7 +111,7 @@ _LOOKS = _Rule(
     lambda found: tuple(found) if type(found) is list else found,
 )
 _CROP_SIDE = _SIDE._replace(holds=lambda value: (_is_number(value) and value == 0) or _SIDE.holds(value))
-_OVERLAP = _Rule("0 or more and less than 1", lambda value: _is_number(value, 0) and value < 1)
+_BELOW_ONE = _Rule("0 or more and less than 1", lambda value: _is_number(value, 0) and value < 1)
 
 _Channels = Annotated[int, _whole(1, _MOST_CHANNELS)]
 _Count = Annotated[int, _whole(1, 1_000_000)]
@@ -180,6 +169,8 @@ class TrainingRecipe:
         name: of the bundle's configurations; their augmentation is a part of it.
         modality: chooses the augmentation.
         elastic_magnitude: largest shift in pixels by which images were bent.
+        elastic_scale: smallest and largest factor by which they grew.
+        colour_share, blur_share: of crops whose colours changed, and that were blurred.
         speckle_looks: of the speckle added to SAR images, one number or the lowest and highest.
         loss_weights, loss_ramps, skeleton, skeleton_iterations, loss_smooth: of
             :class:`~topolora_monai.losses.TopologyLoss`.
@@ -193,6 +184,7 @@ class TrainingRecipe:
         learning_rate, schedule, warmup_fraction: the highest, how it falls, and the share of steps in which it rises.
         weight_decay: of the optimiser.
         max_grad_norm: gradients were clipped to.
+        ema_decay: of the average of the weights that was saved.
         calibrate: whether a temperature was chosen with the threshold.
 
     Raises:
@@ -206,6 +198,11 @@ class TrainingRecipe:
     name: RecipeName = "topolora"
     modality: Modality | None = None
     elastic_magnitude: _NotNegative | None = None
+    elastic_scale: Annotated[tuple[float, float], _rising("two numbers above 0, the lower first", 1e-3, 1e3)] | None = (
+        None
+    )
+    colour_share: _Share | None = None
+    blur_share: _Share | None = None
     speckle_looks: Annotated[float | tuple[float, float], _LOOKS] | None = None
     loss_weights: Annotated[Mapping[str, float], _terms(1e6)] | None = None
     loss_ramps: Annotated[Mapping[str, float], _terms(1)] | None = None
@@ -224,6 +221,7 @@ class TrainingRecipe:
     schedule: Schedule | None = None
     warmup_fraction: _Share | None = None
     max_grad_norm: _Positive | None = None
+    ema_decay: Annotated[float, _BELOW_ONE] | None = None
     calibrate: bool | None = None
 
     def __post_init__(self) -> None:
@@ -282,6 +280,8 @@ class ModelSpec:
         bits: that pictures of 16 bit fill.
         clahe: whether the green channel is equalised.
         despeckle_looks: of SAR images that the refined Lee filter smooths; None for no filter.
+        view_diameter: of the fields of view of its training images, the median in pixels; None where they have none.
+        thickness: along the skeletons of its training masks, the median width in pixels, of the thinnest class.
         threshold: foreground is ``probability >= threshold``.
         threshold_by: what the threshold was chosen by.
         temperature: that logits are divided by.
@@ -321,7 +321,7 @@ class ModelSpec:
     format: Annotated[int, _whole(MODEL_FORMAT, MODEL_FORMAT)] = MODEL_FORMAT
     image_size: Annotated[int, _SIDE] = 1024
     crop_size: Annotated[int, _CROP_SIDE] = 0
-    overlap: Annotated[float, _OVERLAP] = 0.5
+    overlap: Annotated[float, _BELOW_ONE] = 0.5
     in_channels: _Channels = 3
     out_channels: _Channels = 1
     fit: Fit = "pad"
@@ -338,6 +338,8 @@ class ModelSpec:
     bits: Annotated[int, _whole(8, 16)] = 16
     clahe: bool = False
     despeckle_looks: _Positive | None = None
+    view_diameter: _Positive | None = None
+    thickness: _Positive | None = None
     threshold: _Share = 0.5
     threshold_by: ThresholdBy = "dice"
     temperature: _Positive = 1.0

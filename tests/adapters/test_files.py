@@ -245,7 +245,7 @@ class TestDamage:
 
     def test_another_type_of_number_is_refused(self, saved):
         def change(state, metadata):
-            state["mask_decoder.mask_tokens.weight"] = state["mask_decoder.mask_tokens.weight"].half()
+            state["mask_decoder.mask_tokens.weight"] = state["mask_decoder.mask_tokens.weight"].int()
 
         edit(saved[1], change)
         with pytest.raises(AdapterFileError, match=r"other shape or type \['mask_decoder.mask_tokens.weight'\]"):

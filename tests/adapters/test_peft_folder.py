@@ -76,6 +76,7 @@ def test_peft_alone_gives_the_same_logits_and_the_file_comes_back(preset, settin
     [
         ("topolora", {}, {}, "spatial convolution adapter"),
         ("topolora_conv", {}, {}, "two methods of PEFT"),
+        ("topolora_plus", {"conv_adapter": False}, {}, "the detail branch"),
         ("full", {}, {}, "no low-rank update"),
         ("full", {"lora": True}, {}, "the whole image encoder"),
         ("lora_decoder", {"decoder_lora": {"use_dora": True}}, {}, "LoRA of two kinds"),

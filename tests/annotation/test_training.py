@@ -1,9 +1,5 @@
 """Fine-tuning teaches the adapter, is judged on images it never saw, and never harms the current version."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -12,12 +8,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.processes import start
 from topolora_monai.adapters import load_adapter, read_spec, save_adapter
 from topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.networks import build_network
 
-QUICK = TrainingSettings(epochs=2, crops_per_image=2, batch_size=2, learning_rate=2e-3, validation_fraction=0.2)
+QUICK = TrainingSettings(
+    epochs=2, crops_per_image=2, batch_size=2, learning_rate=2e-3, least_images=1, significance=1.0
+)
 
 
 @pytest.fixture
@@ -32,6 +31,8 @@ def test_better_adapter_becomes_current(history, samples, adapter):
     done = fine_tune(samples, history, settings=QUICK, precision="fp32", author="night", progress=seen.append)
     assert done.after > done.before
     assert history.current() == done.version
+    assert (done.in_use, done.reason, done.test.images) == (True, "", 1)
+    assert done.test.difference == pytest.approx(done.after - done.before)
     assert (done.version.parent, done.version.author) == (1, "night")
     assert done.version.scores["validation_dice"] == done.after
     old, new = load_file(adapter), load_file(done.version.path)
@@ -87,6 +88,18 @@ def test_labels_outside_the_field_of_view_do_not_count(history, tmp_path, monkey
     assert dice(1, field_of_view=True) == pytest.approx(dice(2, field_of_view=True), abs=0.01)  # the edge, by a pixel
 
 
+@pytest.mark.parametrize(("strict", "reason"), [({"least_images": 6}, "too few"), ({"significance": 0.4}, "chance")])
+def test_gain_that_may_be_chance_is_kept_but_not_used(history, samples, strict, reason):
+    """Two images are set apart here, with which p is 0.5 at best; whatever they say, the version is made."""
+    settings = TrainingSettings(**QUICK.__dict__ | {"epochs": 1, "least_images": 2, "improvement": -1.0} | strict)
+    done = fine_tune(samples, history, settings=settings, precision="fp32")
+    assert (done.version.number, done.in_use, done.test.images, len(done.validation)) == (2, False, 2, 2)
+    assert reason in done.reason
+    assert history.current().number == 1
+    assert [change.number for change in history.log()] == [1]
+    assert [version.number for version in history.history()] == [1, 2]
+
+
 def test_worse_adapter_is_not_kept(history, samples):
     harmful = TrainingSettings(epochs=1, crops_per_image=1, learning_rate=10.0)
     done = fine_tune(samples, history, settings=harmful, precision="fp32")
@@ -114,23 +127,23 @@ def test_cancelled_one_keeps_the_old(history, samples):
     assert history.current().number == 1
 
 
+def train_for_long(pairs, folder, told):
+    def report(progress):
+        told.with_suffix(".new").write_text(str(progress.fraction))
+        told.with_suffix(".new").replace(told)
+
+    fine_tune(pairs, AdapterVersions(folder), settings=TrainingSettings(epochs=500), progress=report)
+
+
 def test_killed_one_keeps_the_old(history, samples, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys\nfrom topolora_monai.annotation import AdapterVersions, TrainingSettings, fine_tune\n"
-        f"pairs = {[(str(i), str(m)) for i, m in samples]!r}\n"
-        "report = lambda progress: print('done', progress.fraction, flush=True)\n"
-        "fine_tune(pairs, AdapterVersions(sys.argv[1]), settings=TrainingSettings(epochs=500), progress=report)\n"
-    )
-    child = subprocess.Popen(
-        [sys.executable, str(script), str(history.folder)], stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    told = next(line for line in child.stdout if line.startswith("done"))
-    assert 0 < float(told.split()[1]) < 1
+    told = tmp_path / "told"
+    child = start(train_for_long, samples, history.folder, told)
+    while not told.is_file() and child.is_alive():
+        time.sleep(0.01)
+    assert 0 < float(told.read_text()) < 1
     time.sleep(0.2)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
     assert [version.number for version in AdapterVersions(history.folder).history()] == [1]
     assert AdapterVersions(history.folder).current().number == 1
 
@@ -149,6 +162,11 @@ class TestSplit:
         assert split_pairs(self.PAIRS, 0.4) == split_pairs(self.PAIRS[::-1], 0.4)
         others = [split_pairs(self.PAIRS, 0.4, seed)[1] for seed in range(1, 6)]
         assert any(other != split_pairs(self.PAIRS, 0.4)[1] for other in others)
+
+    def test_sets_enough_apart_to_judge_by(self):
+        pairs = [(f"{n}.png", f"{n}_label.png") for n in range(18)]
+        assert [len(split_pairs(pairs[:count], 0.2, least=6)[1]) for count in (3, 9, 17, 18)] == [1, 3, 5, 6]
+        assert len(split_pairs(pairs, 0.5, least=6)[1]) == 9
 
     def test_needs_two_images(self):
         with pytest.raises(DataError, match="too few"):

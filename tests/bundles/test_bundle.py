@@ -19,7 +19,6 @@ from tests.bundles.helpers import BUNDLE, CONFIGS, SMALL, files, parsed, run, wo
 from tests.data.fakes import draw
 from tests.processes import start_module
 from topolora_monai.data import open_dataset
-from topolora_monai.networks import BASELINE_NAMES
 from topolora_monai.spec import ModelSpec
 
 
@@ -177,7 +176,7 @@ def test_half_precision_accumulation_and_early_stopping(options):
     [
         ("vit_tiny_test", "conv_lora"),
         ("vit_tiny_test", "topolora_conv"),
-        *((name, None) for name in BASELINE_NAMES),
+        *((name, None) for name in ("unet_resnet34", "segformer_b0", "mask2former_swin_t", "little_wnet")),
     ],
 )
 def test_other_methods_and_networks_run_by_name(network_name, preset, options, tmp_path):
@@ -189,9 +188,12 @@ def test_other_methods_and_networks_run_by_name(network_name, preset, options, t
     assert record["pretrained"] is False
     training = [p.numel() for p in created.trainer.network.parameters() if p.requires_grad]
     assert record["trainable"] == sum(training)
-    done = run("evaluating", CONFIGS / "evaluate.yaml", tmp_path, output_dir=options["output_dir"],
-               dataset_dir=options["dataset_dir"], precision="fp32", pictures=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    scored = create_workflow(
+        config_file=str(CONFIGS / "evaluate.yaml"), workflow_type="infer", run_id="evaluating", logging_file=False,
+        output_dir=options["output_dir"], dataset_dir=options["dataset_dir"], precision="fp32", pictures=False,
+    )  # fmt: skip
+    scored.run()
+    scored.finalize()
     summary = json.loads((tmp_path / "run/evaluation/summary.json").read_text())
     assert summary["pretrained"] is False
     assert 0 < summary["test"]["auc"] < 1

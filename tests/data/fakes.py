@@ -145,11 +145,21 @@ def trans10k() -> Iterable[Record]:
             yield [(f"{part}/images/{number}.jpg", "image"), (f"{part}/masks/{number}_mask.png", "colour")]
 
 
+def topomortar() -> Iterable[Record]:
+    for part, first, last in (("train", 1, 50), ("val", 51, 70), ("test", 71, 420)):
+        for number in range(first, last + 1):
+            kinds = ("accurate",) if part == "test" else ("accurate", "noisy", "pseudo")
+            yield [
+                (f"{part}/images/{number:03d}.png", "image"),
+                *((f"{part}/{kind}/{number:03d}.png", "mask") for kind in kinds),
+            ]
+
+
 RECORDS: dict[str, Callable[[], Iterable[Record]]] = {
     fake.__name__: fake
     for fake in (
         *(drive, stare, chase_db1, hrf, kvasir_seg, cvc_clinicdb, isic2017, sl_ssdd, sos, sen1floods11),
-        *(camo, sbu_shadow, leaf_disease, massachusetts_roads, trans10k),
+        *(camo, sbu_shadow, leaf_disease, massachusetts_roads, topomortar, trans10k),
     )
 }
 

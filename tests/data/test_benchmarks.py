@@ -16,6 +16,7 @@ from topolora_monai.data.benchmark import split_list
 from topolora_monai.errors import ConfigError, DataError
 
 DRAWN_EVERY = {"drive": 4, "stare": 2, "chase_db1": 3, "hrf": 4, "sen1floods11": 40, "cvc_clinicdb": 40}
+DRAWN_EVERY |= {"topomortar": 20}
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,7 @@ LAYOUTS = {
     "sbu_shadow": "SBU-shadow/SBU-Test/ShadowMasks",
     "leaf_disease": "data/data/images",
     "massachusetts_roads": "train",
+    "topomortar": "train/accurate",
     "trans10k": "train/images",
 }
 
@@ -351,3 +353,17 @@ class TestAsADataset:
     def test_unknown_split(self, tmp_path):
         with pytest.raises(ConfigError, match="unknown split"):
             open_dataset("drive", touch("drive", tmp_path), split="train")
+
+
+def test_mortar_has_kinds_of_labels_and_groups_of_test_images(tmp_path):
+    root = touch("topomortar", tmp_path)
+    data = open_dataset("topomortar", root, annotator="noisy")
+    kinds = {split: {Path(item["label"]).parent.name for item in data.items(split)} for split in SPLITS}
+    assert kinds == {"training": {"noisy"}, "validation": {"noisy"}, "test": {"accurate"}}
+    groups = [item["group"] for item in data.items("test")]
+    assert [groups.count(group) for group in dict.fromkeys(groups)] == [50] * 7
+    assert (groups[0], groups[50], groups[-1]) == ("indistr", "angles", "occlusion")
+    (root / "test/images/071.png").rename(root / "test/images/1.png")
+    (root / "test/accurate/071.png").rename(root / "test/accurate/1.png")
+    with pytest.raises(DataError, match=r"without a group.*1\.png"):
+        open_dataset("topomortar", root)

@@ -5,7 +5,6 @@ import functools
 import importlib
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandFlipd, RandScaleIntensityd, Resized, SpatialPadd, Transform
 
+from tests.processes import run_code
 from topolora_monai.data import caching
 from topolora_monai.data.caching import cached, content_key
 from topolora_monai.errors import ConfigError, OutputError
@@ -104,8 +104,9 @@ def random_scale(prob=1.0):
 
 @pytest.fixture(scope="module")
 def another_process() -> list[str]:
-    """Lines printed by code at a prompt."""
+    """Lines printed by code at a prompt, where texts have other hashes."""
     code = (
+        "import sys; del sys.modules['__main__']\n"
         "from topolora_monai.data.caching import content_key\n"
         "from topolora_monai.transforms import LoadItem\n"
         "print(content_key([{'y': 1.5, 'x': None}, LoadItem(label_values={1: 1, 0: 0})]))\n"
@@ -113,9 +114,7 @@ def another_process() -> list[str]:
         "try: print(content_key(Step()))\n"
         "except Exception as error: print(type(error).__name__)\n"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    return run_code(code).stdout.split()
 
 
 class TestInMemory:

@@ -17,6 +17,7 @@ COPIES = {
     "kvasir_seg": "Kvasir-SEG-352",
     "sos": "SOS",
     "sen1floods11": "Sen1Floods11",
+    "topomortar": "TopoMortar",
 }
 COMPLETE = ("drive", "chase_db1")
 INPUTS = {
@@ -26,6 +27,7 @@ INPUTS = {
     "kvasir_seg": "validation/images/1?.jpg",
     "sos": "test/sentinel/images/2000*",
     "sen1floods11": "S1Hand/[SG]*",
+    "topomortar": "test/images/07[12].png",
 }
 
 

@@ -8,12 +8,22 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import ValidationHandler
+from monai.handlers import IgniteMetricHandler, ValidationHandler
+from monai.transforms import Activationsd
 from torch.utils.data import DataLoader
 
 from topolora_monai.adapters import adapt, preset_config
 from topolora_monai.data import record_split
-from topolora_monai.engines import NonFiniteGuard, Recipe, RunCheckpoint, ScheduleSteps, lr_schedule, prepare_batch
+from topolora_monai.engines import (
+    AdapterEMA,
+    NonFiniteGuard,
+    Recipe,
+    RunCheckpoint,
+    ScheduleSteps,
+    lr_schedule,
+    prepare_batch,
+    probabilities_and_targets,
+)
 from topolora_monai.errors import AdapterFileError, ConfigError, DataError, OutputError, TopoLoRAError
 from topolora_monai.metrics import PooledDice
 
@@ -39,7 +49,10 @@ def items(count=2):
 class Run:
     """A training of one convolution, small enough to be started many times."""
 
-    def __init__(self, folder, split=None, channels=1, poison=None, accumulation_steps=1, resume=True, **config):
+    def __init__(
+        self, folder, split=None, channels=1, poison=None, accumulation_steps=1, resume=True, val_interval=10**6,
+        ema_decay=0.0, **config
+    ):  # fmt: skip
         parser = ConfigParser(CONFIG | {key: value for key, value in config.items() if "#" not in key})
         for key, value in config.items():
             parser[key] = value
@@ -53,13 +66,22 @@ class Run:
         schedule = lr_schedule(self.optimizer, "polynomial", 2 * epochs)
         dice = PooledDice()
         loader = DataLoader(items(), batch_size=1)
-        evaluator = SupervisedEvaluator("cpu", loader, self.network, prepare_batch=prepare_batch)
+        metric = IgniteMetricHandler(metric_fn=dice, output_transform=probabilities_and_targets)
+        evaluator = SupervisedEvaluator(
+            "cpu", loader, self.network, prepare_batch=prepare_batch, key_val_metric={"val_dice": metric},
+            postprocessing=Activationsd("pred", sigmoid=True),
+        )  # fmt: skip
         self.checkpoint = RunCheckpoint(
             folder, adapt(self.network, preset_config("full")), self.optimizer, schedule, evaluator, dice, {"seed": 0},
             self.recipe, split or {"root": "/", "training": {}, "validation": {}, "test": {}}, {}, resume=resume,
+            ema=AdapterEMA(self.network, self.optimizer, ema_decay),
         )  # fmt: skip
         self.rates = []
-        handlers = [ScheduleSteps(schedule, self.optimizer), ValidationHandler(10**6, evaluator), self.checkpoint]
+        handlers = [
+            ScheduleSteps(schedule, self.optimizer),
+            ValidationHandler(val_interval, evaluator),
+            self.checkpoint,
+        ]
         self.trainer = SupervisedTrainer(
             device="cpu", max_epochs=epochs, train_data_loader=loader, network=self.network, optimizer=self.optimizer,
             loss_function=lambda logits, _: logits.mean(), prepare_batch=prepare_batch, train_handlers=handlers,

@@ -9,9 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.transforms import CutMixd
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -19,6 +20,7 @@ from tests.processes import run_code
 from topolora_monai.data import find_images
 from topolora_monai.engines import (
     AutocastInferer,
+    BatchMixing,
     GradientClipping,
     LossRamp,
     NonFiniteGuard,
@@ -78,9 +80,51 @@ class TestInferers:
         inferer = FlipInferer(AutocastInferer(SlidingWindowInferer((16, 16), overlap=0.5, mode="gaussian"), "fp32"))
         torch.testing.assert_close(inferer(image, lambda window: 2 * window), 2 * image)
 
+    def test_with_quarter_turns_these_are_the_eight_ways_to_lay_a_square(self):
+        image, seen = torch.arange(20.0).view(1, 1, 4, 5), []
+        out = FlipInferer(SimpleInferer(), 2, quarter_turns=True)(image, lambda window: seen.append(window) or window)
+        torch.testing.assert_close(out, image)
+        assert len({(*window.shape, *window.flatten().tolist()) for window in seen}) == 8
+
+    def test_turned_copies_are_aligned(self):
+        image = torch.rand(1, 1, 6, 6)
+        out = FlipInferer(SimpleInferer(), 2, quarter_turns=True)(image, lambda window: window.roll(1, -1))
+        around = [image.roll(step, axis) for step in (1, -1) for axis in (-1, -2)]
+        torch.testing.assert_close(out, sum(around) / 4)
+
     def test_three_axes_are_refused(self):
         with pytest.raises(ConfigError):
             FlipInferer(SimpleInferer(), 3)
+
+
+class TestBatchMixing:
+    def mixed(self, prob=1.0, iteration=1, seed=0):
+        image = torch.arange(1.0, 5.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).clone()
+        engine = Engine(lambda *_: None)
+        engine.state.iteration = iteration
+        engine.state.batch = {"image": image, "label": 10 * image, "name": list("abcd")}
+        cutmix = CutMixd("image", batch_size=4, label_keys="label")
+        BatchMixing(cutmix, prob, batch_size=4, seed=seed)(engine)
+        return engine.state.batch
+
+    def test_image_and_label_get_the_same_rectangle_and_a_step_always_mixes_alike(self):
+        batches = [self.mixed(iteration=iteration) for iteration in range(1, 5)]
+        for batch in batches:
+            assert torch.equal(batch["label"], 10 * batch["image"])
+        assert any(len(one.unique()) > 1 for batch in batches for one in batch["image"])
+        assert all(set(batch["image"].unique().tolist()) <= {1.0, 2.0, 3.0, 4.0} for batch in batches)
+        assert torch.equal(self.mixed(iteration=2)["image"], batches[1]["image"])
+        assert not torch.equal(batches[0]["image"], batches[1]["image"])
+
+    def test_share_of_batches(self):
+        plain = self.mixed(0.0)["image"]
+        changed = [not torch.equal(self.mixed(0.5, iteration)["image"], plain) for iteration in range(40)]
+        assert 8 < sum(changed) < 30
+
+    def test_one_crop_alone_is_refused(self):
+        with pytest.raises(ConfigError, match="raise --batch_size"):
+            BatchMixing(None, 0.5, batch_size=1)
+        BatchMixing(None, 0.0, batch_size=1)
 
 
 def trainer(loss, batches, handlers, accumulation_steps=1, lr=0.1):

@@ -91,6 +91,18 @@ def test_cldice_weighs_as_much_as_in_training(recipe):
     assert {name: weight for name, weight in loss.weights.items() if weight} == {"bce": 1, "dice": 1, "cldice": 1}
 
 
+def test_augmentation_is_repeated_with_room_for_what_is_shrunk():
+    settings = {"train#elastic#scale_range": [0.5, 2.0], "train#colour#p": 0.5, "train#blur#prob": 0.25}
+    plain, more = again(trained()), again(trained(**settings))
+    assert (plain("train#margin"), more("train#margin")) == (48, 76)  # of crops of 32 px
+    kinds, _ = transforms(more)
+    assert kinds["RandConnectedElasticd"].scale_range == [0.5, 2.0]
+    assert (kinds["RandTorchVisiond"].trans.trans.p, kinds["RandGaussianSmoothd"].prob) == (0.5, 0.25)
+    kinds, _ = transforms(plain)
+    assert (kinds["RandTorchVisiond"].trans.trans.p, kinds["RandGaussianSmoothd"].prob) == (0, 0)
+    assert plain("train#cutmix").prob == 0
+
+
 def test_published_protocol_goes_on():
     recipe = trained("published.yaml", network_name="vit_b", epochs=3)
     get = again(recipe, protocol="published", fit="squash")
@@ -110,7 +122,7 @@ def test_a_recipe_is_the_same_after_any_number_of_trainings():
     settings = {
         "topology_loss#weights#balanced_bce": 2.0, "topology_loss#ramps#cldice": 0.25, "topology_loss#iterations": 3,
         "loss#loss#matching": "false", "optimizer#weight_decay": 0.0, "train#elastic#magnitude_range#1": 3.5,
-        "lr_scheduler#warmup_fraction": 0.2,
+        "lr_scheduler#warmup_fraction": 0.2, "train#ema#decay": 0.9, "train#elastic#scale_range": [0.5, 2.0],
     }  # fmt: skip
     before = trained(**SAR, **settings, epochs=7)
     assert before.matching_loss is False

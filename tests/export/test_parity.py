@@ -12,7 +12,7 @@ from topolora_monai.export import EXPORT_FORMATS, export_network, quantize
 from topolora_monai.export.formats import onnx_runner, run_written
 
 
-@pytest.mark.parametrize("preset", ["topolora", "conv_lora"])
+@pytest.mark.parametrize("preset", ["topolora_plus", "conv_lora"])
 @pytest.mark.parametrize("format_name", EXPORT_FORMATS)
 def test_parity(tmp_path, preset, format_name):
     network = adapted(preset).network

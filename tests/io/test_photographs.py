@@ -1,7 +1,6 @@
 """Colour photographs in DICOM are pictures, whatever they store their colours as."""
 
 import io
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image
 
 from tests.io.volume_files import dicom, marked, write_series
 from topolora_monai.data import find_images
-from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.errors import DataError
 from topolora_monai.io import image_kind, image_size, is_volume, read_image, read_volume
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -81,10 +80,3 @@ def test_what_is_no_photograph_is_refused_with_advice_that_fits(tmp_path):
     (tmp_path / "cut.dcm").write_bytes(photograph(COLOUR)[:-500])
     with pytest.raises(DataError, match=r"cut\.dcm"):
         read_image(tmp_path / "cut.dcm")
-
-
-def test_without_itk_it_is_named(tmp_path, monkeypatch):
-    (tmp_path / "a.dcm").write_bytes(photograph(COLOUR))
-    monkeypatch.setitem(sys.modules, "itk", None)
-    with pytest.raises(ConfigError, match=r"pip install itk-io"):
-        read_image(tmp_path / "a.dcm")

@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -55,7 +56,6 @@ ITK_SOURCES = {
 
 @pytest.fixture(params=list(ITK_SOURCES))
 def itk_source(request, tmp_path):
-    pytest.importorskip("itk")
     return ITK_SOURCES[request.param](tmp_path)
 
 
@@ -141,14 +141,12 @@ class TestItkFormats:
         assert np.array_equal(read_volume(tmp_path / "out.nii.gz"), mask)
 
     def test_compressed_nrrd_of_16_bit(self, tmp_path):
-        itk = pytest.importorskip("itk")
         itk.imwrite(itk_image(marked(), rotation()), str(tmp_path / "a.nrrd"), compression=True)
         assert np.array_equal(read_volume(tmp_path / "a.nrrd"), marked())
         write_volume(marked().astype(np.uint16), tmp_path / "a.nrrd", tmp_path / "b.nii.gz")
         assert np.array_equal(read_itk(tmp_path / "b.nii.gz")[0], marked())
 
     def test_fourth_axis_of_length_one(self, tmp_path):
-        itk = pytest.importorskip("itk")
         itk.imwrite(itk.image_from_array(marked().astype(np.float32)[None]), str(tmp_path / "a.nrrd"))
         assert np.array_equal(read_volume(tmp_path / "a.nrrd"), marked())
         write_volume(np.ones(SHAPE, np.uint8), tmp_path / "a.nrrd", tmp_path / "b.nii.gz")
@@ -156,10 +154,6 @@ class TestItkFormats:
 
 
 class TestDicom:
-    @pytest.fixture(autouse=True)
-    def _itk(self):
-        pytest.importorskip("itk")
-
     def test_series_is_ordered_by_position_and_each_slice_rescaled_by_its_own_slope(self, tmp_path):
         slopes = np.array([1, 1, 1, 2.25, 1])
         folder = write_series(tmp_path / "series", marked(), slopes)
@@ -404,7 +398,6 @@ class TestSlices:
     def test_marker_stays_in_place_through_slices(self, tmp_path, axis, source):
         """Slices are thresholded one by one, put together and written; others read the result."""
         if source in ITK_SOURCES:
-            pytest.importorskip("itk")
             path = ITK_SOURCES[source](tmp_path)
         elif source == "tiff":
             path = tmp_path / "a.tif"
@@ -445,7 +438,6 @@ class TestSlices:
         assert default_axis(write_nifti(tmp_path / "c.nii", marked()[:, :1], nifti_affine())) == 1
 
     def test_default_axis_of_dicom_and_nrrd(self, tmp_path):
-        pytest.importorskip("itk")
         assert default_axis(write_series(tmp_path / "series", marked())) == 0
         itk_axis = itk_image(marked(), rotation())
         itk_axis.SetSpacing([4.0, 1.0, 2.0])
@@ -499,7 +491,6 @@ class TestCache:
         assert slice_count(path, 0) == 3
 
     def test_changed_file_of_a_series(self, tmp_path):
-        pytest.importorskip("itk")
         folder = write_series(tmp_path / "series", marked())
         assert np.array_equal(read_slice(folder, 0, 2), marked()[2] * SLOPE + INTERCEPT)
         write_series(folder, marked(1))
@@ -516,8 +507,6 @@ class TestCache:
 class TestRefused:
     @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.dcm", "a.tif"])
     def test_missing_empty_or_garbage(self, tmp_path, name):
-        if not name.endswith(("nii", "gz", "tif")):
-            pytest.importorskip("itk")
         path = tmp_path / name
         with pytest.raises(DataError, match=f"not found.*{name}"):
             read_volume(path)
@@ -537,7 +526,6 @@ class TestRefused:
         if "nii" in name:
             write_nifti(path, marked(), nifti_affine())
         elif name == "a.dcm":
-            pytest.importorskip("itk")
             path.write_bytes(dicom(marked()[0], ORIGIN))
         else:
             write_itk(path, marked(), rotation())
@@ -553,7 +541,6 @@ class TestRefused:
         if name == "a.nii.gz":
             nib.save(nib.Nifti1Image(values.T, np.eye(4)), path)
         else:
-            itk = pytest.importorskip("itk")
             itk.imwrite(itk.image_from_array(values), str(path), compression=True)
         sound = path.read_bytes()
         start = max(sound.find(b"\n\n"), sound.find(b"LOCAL\n"), 0)  # behind the text, which has no checksum
@@ -618,22 +605,12 @@ class TestRefused:
 
     @pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
     def test_itk_formats_of_other_axes_or_in_colour(self, tmp_path, name):
-        itk = pytest.importorskip("itk")
         itk.imwrite(itk.image_from_array(np.zeros((2, 4, 5, 6), np.float32)), str(tmp_path / name))
         with pytest.raises(DataError, match=f"(?s)three axes.*{name}.*6 x 5 x 4 x 2"):
             read_volume(tmp_path / name)
         itk.imwrite(itk.image_from_array(np.zeros((4, 5, 6, 3), np.float32), is_vector=True), str(tmp_path / name))
         with pytest.raises(DataError, match=f"(?s)not grey.*{name}.*3 values"):
             read_volume(tmp_path / name)
-
-    def test_missing_itk_is_named(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "itk", None)
-        (tmp_path / "a.dcm").write_bytes(dicom(marked()[0], ORIGIN))
-        with pytest.raises(ConfigError, match="pip install itk-io"):
-            read_volume(tmp_path / "a.dcm")
-        with pytest.raises(ConfigError, match="pip install itk-io"):
-            read_volume(write_series(tmp_path / "series", marked()))
-        assert volume_shape(write_nifti(tmp_path / "a.nii", marked(), nifti_affine())) == SHAPE
 
 
 class TestWriting:

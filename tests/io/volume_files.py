@@ -2,9 +2,9 @@
 
 import struct
 
+import itk
 import nibabel as nib
 import numpy as np
-import pytest
 
 SHAPE = (5, 6, 8)
 """Slices, rows, columns."""
@@ -122,7 +122,6 @@ def write_series(folder, values, slopes=None, **settings):
 
 
 def itk_image(values, direction):
-    itk = pytest.importorskip("itk")
     image = itk.image_from_array(values)
     axes = values.ndim
     image.SetSpacing(list(SPACING[::-1][:axes]))
@@ -132,14 +131,12 @@ def itk_image(values, direction):
 
 
 def write_itk(path, values, direction):
-    itk = pytest.importorskip("itk")
     itk.imwrite(itk_image(values, direction), str(path))
     return path
 
 
 def read_itk(path):
     """Values and geometry as ITK sees them."""
-    itk = pytest.importorskip("itk")
     if path.is_dir():
         names = itk.GDCMSeriesFileNames.New(Directory=str(path))
         image = itk.imread(list(names.GetInputFileNames()), pixel_type=itk.F)

@@ -175,22 +175,24 @@ class TestTraining:
 
     def test_better_version_is_used_at_once_and_can_be_taken_back(self, client, studies, automatic):
         self.label_all(client, studies)
-        request = {"max_epochs": 3, "learning_rate": 2e-3, "elastic_magnitude": 2.0}
+        request = {"max_epochs": 3, "learning_rate": 2e-3, "elastic_magnitude": 2.0, "client_id": "x", "user": "Ann"}
+        request |= {"least_images": 1, "significance": 1.0}
         done = client.post("/train/tuned?run_sync=true", json=request)
         assert done.status_code == 200, done.text
         status = client.get("/topolora/api/training").json()[0]
         assert status["state"] == "finished"
-        assert status["result"]["version"] == 2
+        assert (status["result"]["version"], status["result"]["in_use"]) == (2, True)
         assert status["result"]["after"] > status["result"]["before"]
         assert client.get("/info/").json()["train_stats"]["tuned"]["state"] == "finished"
         trained = mask_of(ask(client, "tuned"))
         assert (trained != automatic).mean() > 0.01
         told = client.get("/topolora/api/adapters").json()[0]
         assert (told["adapter"], told["current"]) == ("tuned", 2)
-        assert told["versions"][1]["parent"] == 1
+        assert (told["versions"][1]["parent"], told["versions"][1]["author"]) == (1, "Ann")
         assert told["versions"][1]["scores"]["validation_dice"] == status["result"]["after"]
-        back = client.post("/topolora/api/adapters/restore", json={"adapter": "tuned", "version": 1})
-        assert back.json()["current"] == 1
+        chosen = {"adapter": "tuned", "version": 1, "user": "Ben"}
+        back = client.post("/topolora/api/adapters/restore", json=chosen)
+        assert (back.json()["current"], back.json()["log"][-1]["author"]) == (1, "Ben")
         np.testing.assert_array_equal(mask_of(ask(client, "tuned")), automatic)
         missing = client.post("/topolora/api/adapters/restore", json={"adapter": "tuned", "version": 9})
         assert missing.status_code == 404
@@ -213,6 +215,29 @@ class TestTraining:
         note = {"adapter": "tuned", "state": "running", "fraction": 0.5, "process": [2**22, 0.0]}
         (folder / "tuned.json").write_text(json.dumps(note))
         assert client.get("/topolora/api/training").json()[0]["state"] == "stopped"
+
+
+class TestPreAnnotation:
+    def run(self, client):
+        kept = {"save_label": True, "label_tag": "original", "multi_gpu": False}
+        done = client.post("/batch/infer/tuned?images=unlabeled&run_sync=true", json=kept)
+        assert done.status_code == 200, done.text
+        return sorted(done.json())
+
+    def test_masks_of_another_version_are_made_again(self, client, studies, mask_file, adapter):
+        """But for images with a final label, and masks that a person sent."""
+        from monailabel.interfaces.utils.app import app_instance
+
+        assert client.put("/datastore/label?image=im2&tag=original", **upload(mask_file)).status_code == 200
+        assert self.run(client) == ["im0", "im1", "im3"]
+        assert self.run(client) == []
+        assert client.put("/datastore/label?image=im3", **upload(mask_file)).status_code == 200
+        app_instance().adapters.versions("tuned").add(adapter, "somebody")
+        assert self.run(client) == ["im0", "im1"]
+        assert self.run(client) == []
+        told = {entry["image"]: entry["labels"]["original"] for entry in client.get("/topolora/api/images").json()}
+        made = {name: (label["model"], label["model_version"]) for name, label in told.items()}
+        assert made == {"im0": ("tuned", 2), "im1": ("tuned", 2), "im2": (None, None), "im3": ("tuned", 1)}
 
 
 class TestInItsOwnProcess:

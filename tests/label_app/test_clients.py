@@ -1,5 +1,6 @@
 """MONAI Label's own client against the real server, and its stock app with a released bundle."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -47,11 +48,17 @@ def test_stock_app_serves_a_released_bundle(start_server, studies, bundle, tmp_p
     stock = Path(sys.prefix) / "monailabel/sample-apps/monaibundle"
     shutil.copytree(stock, app)
     shutil.copytree(bundle, app / "model" / bundle.name)
+    # Stock MONAI Label imports this, for DICOM SEG alone, and it does not go with pydicom 3.
+    (tmp_path / "stands_in").mkdir()
+    (tmp_path / "stands_in/pydicom_seg.py").touch()
+    places = [str(tmp_path / "stands_in"), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", app, "--host", "127.0.0.1"]
     server = start_server(
         "--studies", studies, "--conf", "models", bundle.name, "--conf", "sam2", "false",
         command=[str(part) for part in command], health="/info/",
-        environment={"MONAI_ZOO_SOURCE": "local", "MONAI_LABEL_TRACKING_ENABLED": "false"},
+        environment={
+            "MONAI_ZOO_SOURCE": "local", "MONAI_LABEL_TRACKING_ENABLED": "false", "PYTHONPATH": os.pathsep.join(places),
+        },
     )  # fmt: skip
     client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
     assert client.info()["models"][bundle.name]["labels"] == {"vessel": 1}

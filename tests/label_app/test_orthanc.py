@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,14 @@ import requests
 import SimpleITK
 from dicomweb_client import DICOMwebClient
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 import topolora_monai.label_app.main  # noqa: F401 - sets the defaults before MONAI Label is imported
-from tests.label_app.test_web_client import Client
+from tests.label_app.test_web_client import WAIT, Client
 from topolora_monai.errors import DataError
 from topolora_monai.label_app import dicom_server, dicom_store
+from topolora_monai.label_app.dicom_seg import dicom_segmentation
 from topolora_monai.label_app.dicom_server import DicomImage, DicomServer, DicomServerError
 from topolora_monai.label_app.dicom_store import DicomStudies
 
@@ -122,7 +126,7 @@ class TestSegmentationObjects:
         read = SimpleITK.ReadImage(str(next(tmp_path.glob("*1.nrrd"))))
         (tmp_path / "series").mkdir()
         for number, instance in enumerate(series):
-            instance.save_as(tmp_path / f"series/{number}.dcm", write_like_original=False)
+            instance.save_as(tmp_path / f"series/{number}.dcm", enforce_file_format=True)
         names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "series"))
         source = SimpleITK.ReadImage(names)
         read = SimpleITK.Resample(read, source, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
@@ -153,7 +157,7 @@ class TestSegmentationObjects:
         SimpleITK.WriteImage(empty, str(mask))
         uid = series[0].SeriesInstanceUID
         _, (found,) = self.new(client, series, lambda: trip.submit(server, uid, mask))
-        assert found.NumberOfFrames == 1
+        assert found.NumberOfFrames == len(found.SegmentSequence)
         assert not found.pixel_array.any()
 
     def test_bytes_without_header(self, server, client, series, mask, tmp_path):
@@ -271,6 +275,41 @@ class TestWebClient:
 
 
 @needs_orthanc
+class TestOhif:
+    BRIGHTEST = """() => Math.max(0, ...[...document.querySelectorAll("canvas")].map((canvas) => {
+        const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+        const context = copy.getContext("2d");
+        context.drawImage(canvas, 0, 0);
+        const { data } = context.getImageData(0, 0, copy.width, copy.height);
+        return data.reduce((most, value, index) => (index % 4 ? most : Math.max(most, value)), 0);
+    }))"""
+
+    def test_compressed_slices_are_not_black(self, browser, server, client, series):
+        """JPEG 2000 is decoded by WebAssembly, in a worker."""
+        for instance in series:
+            values = np.frombuffer(instance.PixelData, "<u2").reshape(instance.Rows, instance.Columns)
+            stream = io.BytesIO()
+            Image.fromarray(values).save(stream, "JPEG2000", no_jp2=True)
+            instance.file_meta.TransferSyntaxUID = JPEG2000Lossless
+            instance.PixelData = encapsulate([stream.getvalue()])
+            instance["PixelData"].is_undefined_length = True
+            for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+                setattr(instance, keyword, trip.uid("compressed", instance[keyword].value))
+            instance.file_meta.MediaStorageSOPInstanceUID = instance.SOPInstanceUID
+        client.store_instances(series)
+        context = browser.new_context(viewport={"width": 800, "height": 600})
+        page = context.new_page()
+        address = f"{server}/ohif/viewer?StudyInstanceUIDs={series[0].StudyInstanceUID}"
+        page.goto(address, wait_until="commit", timeout=WAIT)
+        end, brightest = time.monotonic() + WAIT / 1000, 0
+        while brightest < 100 and time.monotonic() < end:
+            page.wait_for_timeout(1000)
+            brightest = page.evaluate(self.BRIGHTEST)
+        context.close()
+        assert brightest >= 100
+
+
+@needs_orthanc
 class TestCopies:
     @pytest.fixture
     def studies(self, orthanc, tmp_path, monkeypatch):
@@ -321,7 +360,74 @@ class TestCopies:
         assert studies.get_image_info(sorted(photographs)[0])["name"].startswith("TOPOLORA-1 20240229 OP generated")
         assert all(studies.server.images()[place].modality != "SEG" for place in range(len(listed)))
 
-    def test_upstream(self, orthanc, series, tmp_path):
+    @pytest.fixture
+    def label(self, studies, series, tmp_path):
+        """Of two classes, in the geometry of the series."""
+        image = SimpleITK.ReadImage(studies.get_image_uri(str(series[0].SeriesInstanceUID)))
+        values = np.zeros(image.GetSize()[::-1], np.uint8)
+        values[2:5, 3:9, 4:70] = 2
+        values[4:7, 50, 4:30] = 1
+        made = SimpleITK.GetImageFromArray(values)
+        made.CopyInformation(image)
+        SimpleITK.WriteImage(made, str(tmp_path / "label.nrrd"))
+        return tmp_path / "label.nrrd"
+
+    @pytest.mark.parametrize("photograph", [False, True], ids=["grey", "colour"])
+    @pytest.mark.parametrize(("label_map", "kind", "number"), [(False, "BINARY", "4"), (True, "LABELMAP", "7")])
+    def test_round_trip(self, studies, client, series, label, label_map, kind, number, photograph, tmp_path):
+        """Of bits and of a label map (Supplement 243), of grey slices and of a colour photograph."""
+        sources = trip.generated_photographs()[:1] if photograph else series
+        name = str(sources[0].SOPInstanceUID if photograph else sources[0].SeriesInstanceUID)
+        if photograph:
+            label = tmp_path / "label.png"
+            Image.fromarray(np.tril(np.full((120, 150), 3, np.uint8))).save(label)
+        studies._label_map = label_map
+        version = studies.submit(name, label, "final", {}, "ann")
+        (found,) = client.retrieve_series(sources[0].StudyInstanceUID, version.info["SeriesInstanceUID"])
+        assert (found.SegmentationType, found.SOPClassUID) == (kind, f"1.2.840.10008.5.1.4.1.1.66.{number}")
+        assert [check for check in trip.compare(sources, found, label) if not check.equal] == []
+
+    def test_objects_of_another_program_are_read_as_labels(self, studies, client, series, label, tmp_path):
+        """Of dcmqi, whose segments are called otherwise than the classes are numbered; once."""
+        (tmp_path / "series").mkdir()
+        for number, instance in enumerate(series):
+            instance.save_as(tmp_path / f"series/{number}.dcm", enforce_file_format=True)
+        code = {"CodeValue": "91723000", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Anatomical structure"}
+        codes = {f"SegmentedProperty{kind}CodeSequence": code for kind in ("Category", "Type")}
+        segments = [
+            {"labelID": number, "SegmentLabel": name, "SegmentDescription": name, "SegmentAlgorithmType": "MANUAL"}
+            | codes
+            for number, name in ((1, "VEIN"), (2, "Artery"))
+        ]
+        told = {
+            "ContentCreatorName": "Doe^Jo",
+            "SeriesDescription": "other",
+            "SeriesNumber": "9",
+            "InstanceNumber": "1",
+        }
+        (tmp_path / "meta.json").write_text(json.dumps(told | {"segmentAttributes": [segments]}))
+        program = shutil.which("itkimage2segimage", path=str(Path(sys.executable).parent))
+        command = [program, "--inputImageList", label, "--inputDICOMDirectory", tmp_path / "series"]
+        command += ["--inputMetadata", tmp_path / "meta.json", "--outputDICOM", tmp_path / "other.dcm", "--skip"]
+        subprocess.run([str(part) for part in command], check=True, capture_output=True)
+        client.store_instances([dcmread(tmp_path / "other.dcm")])
+        studies._class_names = lambda: {1: "artery", 2: "vein"}
+        name = str(series[0].SeriesInstanceUID)
+        read = studies.read_segmentations(name)
+        version = next(version for version in read if version.user == "Doe^Jo")
+        expected = trip.read_mask(label)[0]
+        found = trip.read_mask(studies.history.path(version))[0]
+        np.testing.assert_array_equal(found, np.array([0, 2, 1], np.uint8)[expected])
+        assert studies.read_segmentations(name) == []
+        assert "dicom" in studies.get_labels_by_image_id(name)
+
+    def test_object_of_another_image_is_no_label(self, studies, series):
+        photograph = trip.generated_photographs()[0]
+        seg = dicom_segmentation(np.ones((120, 150), np.uint8), [photograph], {})
+        with pytest.raises(DataError, match="not of this image"):
+            studies.label_of_segmentation(str(series[0].SeriesInstanceUID), seg)
+
+    def test_upstream(self, orthanc, tmp_path):
         """What MONAI Label's own datastore does, which ours is for."""
         from monailabel.config import Settings
         from monailabel.datastore.dicom import DICOMWebDatastore
@@ -329,8 +435,6 @@ class TestCopies:
         assert Settings.model_fields["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"].default == {"Modality": "CT"}
         store = DICOMWebDatastore(DICOMwebClient(orthanc.dicomweb), {"Modality": "CT"}, str(tmp_path))
         assert store.list_images() == []
-        with pytest.raises(Exception, match="not a DICOM-SEG"):
-            store.get_label_uri(str(series[0].SeriesInstanceUID), "final")
         photograph = trip.generated_photographs()[0]
         with pytest.raises(Exception):  # noqa: B017 - whatever comes of a name it does not know
             store.get_image_uri(str(photograph.SOPInstanceUID))
@@ -351,6 +455,9 @@ class Fake:
     def fetch(self, image):
         self.fetched += 1
         return self.instances
+
+    def segmentations(self, image, seen):
+        return []
 
 
 class TestImagesThatAreNone:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -238,6 +239,35 @@ class TestMonaiLabel:
         without("dicomweb")
         app._download_dcmqi_tools()
         assert len(downloaded) == 1
+
+    def test_settings(self, without, client, monkeypatch):
+        from monailabel.utils.async_tasks import task
+
+        monkeypatch.setattr(task, "run_background_task", lambda *arguments: {"id": "begun"})
+        without("settings")
+        assert client.post("/scoring/entropy", json={"passes": "many"}).json()["id"] == "begun"
+        assert client.post("/batch/infer/tuned", json={"max_workers": "many"}).json()["id"] == "begun"
+
+    def test_log_lines(self, without, client, monkeypatch):
+        from monailabel.utils.async_tasks import utils
+
+        told = {"id": "x", "status": "ERROR", "details": ["a secret"], "request": {}}
+        monkeypatch.setitem(utils.background_tasks, "scoring", [told])
+        without("log_lines")
+        assert "a secret" in client.get("/scoring/").text
+
+    def test_nothing_known(self, without, client):
+        without("nothing_known")
+        for path in ("/datastore/image/info?image=nope", "/datastore/label/info?label=im0&tag=final"):
+            assert (client.get(path).status_code, client.get(path).json()) == (200, {})
+
+    def test_log_page(self, without, client):
+        from monailabel.config import settings
+
+        (Path(settings.MONAI_LABEL_APP_DIR) / "logs").mkdir()
+        (Path(settings.MONAI_LABEL_APP_DIR) / "logs/app.log").write_text("a line\n")
+        without("log_page")
+        assert 'src="https://' in client.get("/logs/").text
 
     def test_archives(self, without, client, tmp_path):
         def send(name):

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,6 +239,8 @@ class TestErrors:
         ("GET", "/datastore/label?label=im0&tag=final", 404, "NOT Found"),
         ("GET", "/topolora/api/picture?image=nope", 404, "no image 'nope'"),
         ("GET", "/topolora/api/label?image=im0", 404, "no label final"),
+        ("GET", "/datastore/image/info?image=nope", 404, "no image 'nope'"),
+        ("GET", "/datastore/label/info?label=im0&tag=final", 404, "no label final"),
         ("PUT", "/model/vessels", 405, "Method Not Allowed"),
         ("POST", "/reload", 405, ""),
     )
@@ -261,6 +264,80 @@ class TestErrors:
     def test_upstream_fails_with_500(self, make_client):
         client = make_client(without=["errors", "names"])
         assert client.post("/infer/nope?image=im0").status_code == 500
+
+
+class TestTasks:
+    """What runs in processes of its own."""
+
+    @pytest.fixture
+    def nothing_starts(self, monkeypatch):
+        from monailabel.utils.async_tasks import task
+
+        monkeypatch.setattr(task, "run_background_task", lambda *arguments: pytest.fail("a process was started"))
+
+    @pytest.mark.parametrize(
+        ("path", "params", "status"),
+        [
+            ("/train/tuned", {"max_epochs": "many"}, 400), ("/train/tuned", {"learning_rate": [1]}, 400),
+            ("/train/tuned", {"validation_fraction": 2}, 400), ("/train/", {"max_epochs": 0}, 400),
+            ("/train/", {"tuned": {"max_epochs": "many"}}, 400), ("/scoring/entropy", {"passes": "many"}, 400),
+            ("/scoring/entropy", {"adapter": "nope"}, 400), ("/batch/infer/tuned", {"max_batch_size": "all"}, 400),
+            ("/batch/infer/tuned", {"max_workers": -1}, 400), ("/batch/infer/tuned", {"images": ["im0", "nope"]}, 404),
+        ],
+    )  # fmt: skip
+    def test_wrong_parameters_are_told_at_once(self, client, nothing_starts, path, params, status):
+        response = client.post(path, json=params)
+        assert (response.status_code, bool(response.json()["detail"])) == (status, True)
+
+    @pytest.mark.parametrize("path", ["/train/", "/scoring/", "/batch/infer", "/train/?all=true"])
+    def test_log_lines_reach_nobody(self, client, monkeypatch, path):
+        from collections import deque
+
+        from monailabel.utils.async_tasks import utils
+
+        told = {
+            "id": "x",
+            "status": "ERROR",
+            "details": deque(["a secret"]),
+            "request": {"model": "tuned"},
+        }
+        for kind in ("train", "scoring", "batch_infer"):
+            monkeypatch.setitem(utils.background_tasks, kind, [dict(told)])
+        response = client.get(path)
+        assert response.status_code == 200
+        assert "secret" not in response.text
+        found = response.json()[0] if "all" in path else response.json()
+        assert found["details"][-1].startswith("it failed")  # 3D Slicer shows the last one
+
+
+class TestPages:
+    """That load nothing from elsewhere, which the content policy would not let them."""
+
+    def check(self, response):
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/html")
+        assert "<script" not in response.text
+        assert "//" not in response.text
+
+    def test_interface(self, client):
+        response = client.get("/docs")
+        self.check(response)
+        for told in ("POST /infer/{model}", "GET /topolora/api/labels", "All versions of an image", "session_id"):
+            assert told in response.text
+
+    def test_log(self, client):
+        from monailabel.config import settings
+
+        assert client.get("/logs/").status_code == 404
+        logs = Path(settings.MONAI_LABEL_APP_DIR) / "logs"
+        logs.mkdir()
+        (logs / "app.log").write_text("first\n<b>second</b>\nthird\n")
+        response = client.get("/logs/?lines=2&refresh=5")
+        self.check(response)
+        assert "first" not in response.text
+        assert "&lt;b&gt;second&lt;/b&gt;\nthird" in response.text
+        assert 'http-equiv="refresh" content="5"' in response.text
+        assert client.get("/logs/?lines=1&text=true").text == "third\n"
 
 
 class TestSizes:
@@ -343,6 +420,15 @@ class TestSites:
         client = make_client(allowed_hosts=["localhost"])
         assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
         assert client.get("/health", headers={"host": "localhost:8000"}).status_code == 200
+
+    def test_policy_of_each_page(self, client):
+        """OHIF decodes by WebAssembly in workers; our own page does not, and may not."""
+        assert "wasm" not in client.get("/health").headers["content-security-policy"]
+        policy = client.get("/ohif/").headers["content-security-policy"]
+        rules = dict(rule.split(maxsplit=1) for rule in policy.split("; "))
+        assert "'wasm-unsafe-eval'" in rules["script-src"].split()
+        assert "blob:" in rules["worker-src"].split()
+        assert rules["frame-ancestors"] == "'none'"
 
     def test_upstream_lets_every_site_read(self):
         from fastapi.testclient import TestClient

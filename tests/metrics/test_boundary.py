@@ -1,6 +1,7 @@
 """Boundary scores against distances between all pairs of pixels, and MONAI's where it agrees."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from monai.handlers import IgniteMetricHandler
 from monai.metrics import HausdorffDistanceMetric, compute_average_surface_distance, compute_hausdorff_distance
 
 from tests.metrics.mask_pairs import adversarial_pairs, all_pairs, random_pairs
-from topolora_monai.metrics import ASSDMetric, BoundaryF1Metric, HD95Metric, assd, boundary_f1, hd95
+from topolora_monai.metrics import ImageMetric, assd, boundary_f1, hd95
 
 ANISOTROPIC = (0.4, 1.5)
 
@@ -141,11 +142,7 @@ class TestBoundaryF1:
                     function(mask, mask, spacing=spacing)
 
 
-METRICS = {
-    "boundary F1": (lambda: BoundaryF1Metric(1), lambda p, t, **o: boundary_f1(p, t, 1, **o)),
-    "HD95": (HD95Metric, hd95),
-    "ASSD": (ASSDMetric, assd),
-}
+METRICS = {"boundary F1": partial(boundary_f1, tolerance=1), "HD95": hd95, "ASSD": assd}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -155,11 +152,11 @@ class TestAsMetric:
         return masks[:, 0].reshape(2, 2, 30, 33), masks[:, 1].reshape(2, 2, 30, 33)
 
     def test_scores_each_image_and_class(self, name):
-        make, function = METRICS[name]
+        function = METRICS[name]
         y_pred, y = self.images()
         mask = torch.ones(2, 1, 30, 33)
         mask[0, 0, :20] = 0
-        metric = make()
+        metric = ImageMetric(function)
         metric(y_pred=y_pred, y=y)
         metric(y_pred=y_pred, y=y, mask=mask, spacing=ANISOTROPIC)
         options = [{}] * 2 + [{"mask": mask[b, 0].numpy(), "spacing": ANISOTROPIC} for b in range(2)]
@@ -170,24 +167,23 @@ class TestAsMetric:
         assert metric.aggregate().item() == pytest.approx(np.mean(expected), rel=1e-6)
 
     def test_spacing_of_the_metric_itself(self, name):
-        make, function = METRICS[name]
+        function = METRICS[name]
         y_pred, y = self.images()
-        metric = make()
-        metric.spacing = ANISOTROPIC
+        metric = ImageMetric(function, spacing=ANISOTROPIC)
         found = metric(y_pred[:1, :1], y[:1, :1]).item()
         assert found == function(y_pred[0, 0].numpy(), y[0, 0].numpy(), spacing=ANISOTROPIC)
 
     def test_through_the_ignite_handler(self, name):
-        make, function = METRICS[name]
+        function = METRICS[name]
         y_pred, y = self.images()
         engine = Engine(lambda _, at: (y_pred[at : at + 1], y[at : at + 1]))
-        IgniteMetricHandler(make()).attach(engine, "score")
+        IgniteMetricHandler(ImageMetric(function)).attach(engine, "score")
         engine.run([0, 1])
         expected = [[function(y_pred[b, k].numpy(), y[b, k].numpy()) for k in range(2)] for b in range(2)]
         assert engine.state.metrics["score"] == pytest.approx(np.mean(expected), rel=1e-6)
 
     def test_empty_masks(self, name):
-        metric = METRICS[name][0]()
+        metric = ImageMetric(METRICS[name])
         empty, full = torch.zeros(1, 1, 4, 5), torch.ones(1, 1, 4, 5)
         metric(empty, empty)
         metric(empty, full)

@@ -68,6 +68,7 @@ class TestPooledDice:
         metric(y_pred=[PROBABILITY], y=[torch.cat([LABEL, FOV])])
         cup, window = 2 * 2 / (2 * 2 + 1 + 2), 2 * 2 / (2 * 2 + 2 + 0)
         assert metric.best() == (pytest.approx((cup + window) / 2), 0.5)
+        assert metric.of_images()[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
 
     def test_class_that_is_nowhere_is_left_out(self):
         metric = PooledDice("softmax")

@@ -94,6 +94,10 @@ class TestPooledDice:
             metric(y_pred=[p], y=[torch.cat([t, fov])])
             curve.add(p, t, fov)
         assert metric.aggregate().item() == pytest.approx(curve.scores(curve.best_threshold()).dice)
+        last = ThresholdCurve()
+        last.add(p, t, fov)
+        assert len(metric.of_images()) == 3
+        assert metric.of_images()[-1] == pytest.approx(last.scores(curve.best_threshold()).dice)
         metric.reset()
         with pytest.raises(ValueError, match="no image"):
             metric.best()

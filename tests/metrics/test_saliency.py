@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.metrics.saliency_maps import adversarial_maps, all_maps, random_maps, reference_scores
-from topolora_monai.metrics import saliency
+from topolora_monai.metrics import ProbabilityMetric, saliency
 
 REFERENCE = json.loads(Path(__file__).with_name("saliency_reference.json").read_text())
 MEASURES = {
@@ -77,7 +77,7 @@ class TestMetrics:
         p, t = (
             torch.from_numpy(np.stack([pair[i] for pair in pairs]).astype(float)).view(2, 2, 24, 31) for i in (0, 1)
         )
-        metric = saliency.SMeasureMetric("none")
+        metric = ProbabilityMetric(saliency.s_measure, "none")
         metric(y_pred=p, y=t)
         expected = [[saliency.s_measure(*pairs[0]), saliency.s_measure(*pairs[1])]]
         expected += [[saliency.s_measure(*pairs[2]), saliency.s_measure(*pairs[3])]]
@@ -85,15 +85,10 @@ class TestMetrics:
         assert metric.get_buffer().shape == (2, 2)
 
     @pytest.mark.parametrize(
-        ("metric", "measure"),
-        [
-            (saliency.EMeasureMetric(), "e_measure"),
-            (saliency.WeightedFMeasureMetric(), "weighted_f_measure"),
-            (saliency.MeanAbsoluteErrorMetric(), "mean_absolute_error"),
-            (saliency.BalancedErrorRateMetric(), "balanced_error_rate"),
-        ],
+        "measure", ["e_measure", "weighted_f_measure", "mean_absolute_error", "balanced_error_rate"]
     )
-    def test_mask_by_name_and_as_a_channel(self, metric, measure):
+    def test_mask_by_name_and_as_a_channel(self, measure):
+        metric = ProbabilityMetric(getattr(saliency, measure))
         (p, target), inside = random_maps(2)[1], np.indices((24, 31)).sum(axis=0) > 20
         p_, t, m = (torch.from_numpy(a.astype(float))[None] for a in (p, target, inside))
         expected = MEASURES[measure](p, target, inside)
@@ -106,12 +101,12 @@ class TestMetrics:
     def test_stretched_inside_the_mask(self):
         p = torch.tensor([[[[0.2, 0.4, 1.0]]]])
         t, m = torch.tensor([[[[0.0, 1.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0]]]])
-        metric = saliency.MeanAbsoluteErrorMetric(normalize=True)
+        metric = ProbabilityMetric(saliency.mean_absolute_error, normalize=True)
         metric(y_pred=p, y=t, mask=m)
         assert metric.aggregate().item() == 0
 
     def test_not_defined_is_left_out(self):
-        metric = saliency.WeightedFMeasureMetric()
+        metric = ProbabilityMetric(saliency.weighted_f_measure)
         p, t = torch.eye(9).expand(2, 1, 9, 9), torch.stack([torch.eye(9), torch.zeros(9, 9)])[:, None]
         metric(y_pred=p, y=t)
         assert metric.aggregate().item() == pytest.approx(1)

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,22 @@ from skimage.morphology import skeletonize
 
 from tests.metrics.mask_pairs import adversarial_pairs, all_pairs, random_pairs, walled_pairs
 from topolora_monai.metrics import (
-    BettiErrorMetric,
-    BettiMatchingErrorMetric,
-    ClDiceMetric,
-    HD95Metric,
+    ImageMetric,
     betti_error,
     betti_matching,
     betti_matching_error,
     betti_numbers,
     cldice,
     false_components,
+    hd95,
     skeleton_breaks,
 )
+
+
+def unmatched(prediction, target):
+    """Errors of components and of holes."""
+    return tuple(betti_matching_error(prediction, target, dimension=dimension) for dimension in (0, 1))
+
 
 # -- homology of closed pixels over GF(2), a chain being the bits of a whole number --
 
@@ -252,7 +257,7 @@ class TestBettiMatching:
             sum(abs(b - m) for b in both)
             for *both, m in zip(betti_by_ranks(prediction), betti_by_ranks(target), matched, strict=True)
         ]
-        assert list(betti_matching_error(prediction, target)) == expected
+        assert list(unmatched(prediction, target)) == expected
 
     def test_agrees_with_the_published_code(self):
         published = published_matching()
@@ -262,9 +267,9 @@ class TestBettiMatching:
                 continue  # it leaves out the component that never dies, which an empty mask does not have
             ours = betti_matching(prediction, target)
             assert published(prediction, target) == ours.matched[1]
-            unmatched = published.unmatched_components(prediction, target)
-            assert unmatched <= betti_matching_error(prediction, target)[0]
-            lower += unmatched == betti_matching_error(prediction, target)[0]
+            theirs = published.unmatched_components(prediction, target)
+            assert theirs <= unmatched(prediction, target)[0]
+            lower += theirs == unmatched(prediction, target)[0]
         assert lower > 20
 
     def test_by_hand(self):
@@ -272,7 +277,7 @@ class TestBettiMatching:
         two = np.concatenate([ring, ring], axis=1)
         left = np.concatenate([ring, np.zeros_like(ring)], axis=1)
         assert betti_matching(two, left) == ((1, 1), (1, 1), (0, 0))
-        assert betti_matching_error(left, left[:, ::-1]) == (2, 2)
+        assert unmatched(left, left[:, ::-1]) == (2, 2)
         wall = ring.copy()
         wall[4] |= ring.any(axis=0)
         assert betti_matching(wall, ring) == ((1, 1), (0, 1), (0, 0))
@@ -286,21 +291,22 @@ class TestBettiMatching:
         bulging[5, 8:13] = False
         bulging[3, 8:13] = bulging[3:6, 7] = bulging[3:6, 13] = True
         for turns in range(4):
-            assert betti_matching_error(np.rot90(bulging, turns), np.rot90(target, turns)) == (0, 0)
+            assert unmatched(np.rot90(bulging, turns), np.rot90(target, turns)) == (0, 0)
 
     def test_is_symmetric_and_at_least_the_betti_error(self):
         for prediction, target in random_pairs((30, 30), 20):
-            errors = betti_matching_error(prediction, target)
-            assert errors == betti_matching_error(target, prediction)
+            errors = unmatched(prediction, target)
+            assert errors == unmatched(target, prediction)
             assert all(error >= betti_error(prediction, target, d) for d, error in enumerate(errors))
-            assert betti_matching_error(target, target) == (0, 0)
+            assert unmatched(target, target) == (0, 0)
 
     def test_of_empty_masks(self):
         ring = adversarial_pairs()["a ring and a cut one"][0]
         empty = np.zeros_like(ring)
-        assert betti_matching_error(empty, empty) == (0, 0)
-        assert betti_matching_error(empty, ring) == betti_matching_error(ring, empty) == (1, 1)
-        assert betti_matching_error(ring, ring, empty) == (0, 0)
+        assert unmatched(empty, empty) == (0, 0)
+        assert unmatched(empty, ring) == unmatched(ring, empty) == (1, 1)
+        assert math.isnan(betti_matching_error(ring, ring, empty))
+        assert betti_matching_error(empty, ring) == 2
 
     def test_refuses_3d(self):
         with pytest.raises(ValueError, match="must be 2-D"):
@@ -481,23 +487,20 @@ def batch(pairs):
 
 
 METRICS = {
-    "clDice": (ClDiceMetric, cldice),
-    "Betti-0": (lambda: BettiErrorMetric(0), lambda p, t, m=None: betti_error(p, t, 0, m)),
-    "Betti-1 in patches": (lambda: BettiErrorMetric(1, 16), lambda p, t, m=None: betti_error(p, t, 1, m, 16)),
-    "matching": (BettiMatchingErrorMetric, lambda p, t, m=None: sum(betti_matching_error(p, t, m))),
-    "matching of holes": (
-        lambda: BettiMatchingErrorMetric(1),
-        lambda p, t, m=None: betti_matching_error(p, t, m)[1],
-    ),
+    "clDice": partial(cldice),
+    "Betti-0": partial(betti_error, dimension=0),
+    "Betti-1 in patches": partial(betti_error, dimension=1, patch_size=16),
+    "matching": partial(betti_matching_error),
+    "matching of holes": partial(betti_matching_error, dimension=1),
 }
 
 
 @pytest.mark.parametrize("name", METRICS)
 class TestAsMetric:
     def test_scores_each_image_and_class(self, name):
-        make, function = METRICS[name]
+        function = METRICS[name]
         y_pred, y = batch(random_pairs((30, 33), 4))
-        metric = make()
+        metric = ImageMetric(function)
         metric(y_pred=y_pred, y=y)
         expected = [[function(y_pred[b, k].numpy(), y[b, k].numpy()) for k in range(2)] for b in range(2)]
         np.testing.assert_allclose(metric.get_buffer().numpy(), expected, rtol=0, atol=1e-9)
@@ -506,12 +509,13 @@ class TestAsMetric:
         assert metric.aggregate("mean_batch").tolist() == pytest.approx(np.mean(expected, axis=0).tolist(), abs=1e-6)
 
     def test_takes_lists_and_masks_of_three_kinds(self, name):
-        make, function = METRICS[name]
+        function = METRICS[name]
         y_pred, y = batch(random_pairs((30, 33), 4))
         mask = torch.zeros(2, 1, 30, 33)
         mask[0, 0, :20], mask[1, 0, :, 10:] = 1, 1
         expected = [
-            [function(y_pred[b, k].numpy(), y[b, k].numpy(), mask[b, 0].numpy()) for k in range(2)] for b in range(2)
+            [function(y_pred[b, k].numpy(), y[b, k].numpy(), mask=mask[b, 0].numpy()) for k in range(2)]
+            for b in range(2)
         ]
         with_channel = torch.cat([y, mask], dim=1)
         for given in (
@@ -521,15 +525,15 @@ class TestAsMetric:
             lambda m: m(list(y_pred), list(with_channel)),
             lambda m: m(list(y_pred), list(y), mask=list(mask)),
         ):
-            metric = make()
+            metric = ImageMetric(function)
             np.testing.assert_allclose(given(metric).numpy(), expected, rtol=0, atol=1e-9)
             assert metric.get_buffer().shape == (2, 2)
 
     def test_through_the_ignite_handler(self, name):
-        make, function = METRICS[name]
+        function = METRICS[name]
         y_pred, y = batch(random_pairs((30, 33), 4))
         engine = Engine(lambda _, at: (y_pred[at : at + 1], y[at : at + 1]))
-        IgniteMetricHandler(make()).attach(engine, "score")
+        IgniteMetricHandler(ImageMetric(function)).attach(engine, "score")
         engine.run([0, 1])
         expected = [[function(y_pred[b, k].numpy(), y[b, k].numpy()) for k in range(2)] for b in range(2)]
         assert engine.state.metrics["score"] == pytest.approx(np.mean(expected), abs=1e-6)
@@ -538,7 +542,7 @@ class TestAsMetric:
     def test_state_does_not_grow_with_the_image(self, name):
         held = []
         for size in (16, 64):
-            metric = METRICS[name][0]()
+            metric = ImageMetric(METRICS[name])
             metric(torch.ones(3, 2, size, size), torch.ones(3, 2, size, size))
             held.append(sum(value.untyped_storage().nbytes() for value in metric._buffers[0]))
         assert held[0] == held[1]
@@ -546,7 +550,7 @@ class TestAsMetric:
 
 class TestImageMetric:
     def test_leaves_out_what_is_not_defined(self):
-        metric = ClDiceMetric()
+        metric = ImageMetric(cldice)
         y = torch.zeros(2, 1, 9, 9)
         y[0, 0, 4] = 1
         metric(y, y)
@@ -555,23 +559,23 @@ class TestImageMetric:
 
     def test_nothing_defined_is_nan_and_not_perfect(self):
         empty = torch.zeros(2, 1, 9, 9)
-        for metric in (ClDiceMetric(), HD95Metric()):
+        for metric in (ImageMetric(cldice), ImageMetric(hd95)):
             metric(empty, empty)
             assert math.isnan(metric.aggregate())
             assert torch.isnan(metric.aggregate("mean_channel")).all()
-        outside = BettiMatchingErrorMetric()
+        outside = ImageMetric(betti_matching_error)
         outside(empty, empty, mask=empty)
         assert math.isnan(outside.aggregate())
 
     def test_reset_forgets(self):
-        metric = BettiErrorMetric(0)
+        metric = ImageMetric(betti_error, dimension=0)
         metric(torch.zeros(1, 1, 5, 5), torch.ones(1, 1, 5, 5))
         metric.reset()
         with pytest.raises(ValueError, match="no image"):
             metric.aggregate()
 
     def test_says_which_shapes_do_not_fit(self):
-        metric = BettiErrorMetric(0)
+        metric = ImageMetric(betti_error, dimension=0)
         with pytest.raises(ValueError, match="differ in shape"):
             metric(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 6))
         with pytest.raises(ValueError, match="validity mask"):
@@ -579,10 +583,10 @@ class TestImageMetric:
         with pytest.raises(ValueError, match="needs a target"):
             metric(torch.zeros(1, 1, 5, 5))
         with pytest.raises(ValueError, match="dimension"):
-            BettiMatchingErrorMetric(2)
+            ImageMetric(betti_matching_error, dimension=2)(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 5))
 
     def test_volumes(self):
-        metric = BettiErrorMetric(0)
+        metric = ImageMetric(betti_error, dimension=0)
         y = torch.zeros(1, 1, 4, 4, 4)
         y[..., 0, 0, 0] = y[..., 3, 3, 3] = 1
         assert metric(torch.zeros_like(y), y).item() == 2

@@ -20,14 +20,13 @@ def tiny_checkpoint(tmp_path):
     return path
 
 
-def test_official_format_loads_strictly_into_vit_b(tmp_path):
-    sam = sam_model_registry["vit_b"]()
-    path = tmp_path / "sam_vit_b_01ec64.pth"
-    torch.save(sam.state_dict(), path)
-    network = build_network("vit_b", weights=path)
-    own = network.state_dict()
-    assert own.keys() == sam.state_dict().keys()
-    assert fingerprint(own) == fingerprint(sam.state_dict())
+def test_vit_b_has_the_tensors_of_the_official_format():
+    """Files of it are loaded in ``tests/test_weights.py``."""
+    with torch.device("meta"):
+        official, own = (net.state_dict() for net in (sam_model_registry["vit_b"](), build_network("vit_b")))
+    assert {name: tensor.shape for name, tensor in own.items()} == {
+        name: tensor.shape for name, tensor in official.items()
+    }
 
 
 @pytest.mark.parametrize(("name", "millions"), [("vit_b", 93.7), ("vit_l", 312.3), ("vit_h", 641.1), ("vit_t", 9.8)])

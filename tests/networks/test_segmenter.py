@@ -79,7 +79,7 @@ class TestAgainstSam:
 
         class Decoder(torch.nn.Module):
             def forward(self, *, image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, **_):
-                masks = decoder(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
+                masks, _ = decoder(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings)
                 return masks, torch.zeros(1, 1)
 
         sam = Sam(encoder, original.prompt_encoder, Decoder())

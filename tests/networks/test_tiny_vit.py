@@ -14,7 +14,7 @@ def test_real_weights_give_the_original_features_and_logits(mobile_sam, mobile_s
         embedding = network.image_encoder(image)
         positions = network.prompt_encoder.pe_layer((64, 64))[None]
         no_mask = network.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-        logits = network.mask_decoder(embedding, positions, torch.zeros(1, 0, 256), no_mask)
+        logits, _ = network.mask_decoder(embedding, positions, torch.zeros(1, 0, 256), no_mask)
     for found, name in ((embedding[:, :, ::2, ::2], "embedding"), (logits, "low_res_logits")):
         expected = torch.from_numpy(reference[name])
         assert ((found - expected).abs().max() / expected.abs().max()).item() < 1e-4

@@ -27,7 +27,7 @@ def edited(path, old, new):
 def test_it_holds_the_ids_of_train_yaml_and_their_reasons(path):
     values = yaml.safe_load(path.read_text())
     assert values == PLAN.values() == read_plan(path, "vit_t")
-    assert set(values) == set(PLAN_IDS)
+    assert set(values) == set(PLAN_IDS) - {"model#view_diameter"}  # of images without one
     assert all(len(line) < 120 for line in path.read_text().splitlines())
     blocks = path.read_text().split("\n\n")[1:]
     assert len(blocks) == len(values)

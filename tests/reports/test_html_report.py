@@ -18,9 +18,9 @@ from tests.reports.fake_runs import SIZE, masks, write_fake_run
 from topolora_monai.errors import DataError, OutputError
 from topolora_monai.metrics import ThresholdCurve
 from topolora_monai.reports import EvaluationReport, curve_points, find_layers, write_layers
+from topolora_monai.reports.colours import ERROR_COLOURS
 from topolora_monai.reports.html import compare_runs, mean_interval, open_runs, write_report
 from topolora_monai.reports.html.charts import nice_ticks
-from topolora_monai.reports.html.colours import ERROR_COLOURS
 from topolora_monai.reports.html.pictures import topology_errors
 from topolora_monai.reports.html.scores import lower_is_better, score_title
 

@@ -125,4 +125,4 @@ def test_colours_show_every_kind_of_pixel():
         "outside": figure.getpixel((left + 55, top + 5)),
     }
     assert len(set(colours.values())) == 5
-    assert colours["false"] == (230, 97, 0)
+    assert colours["false"] == (213, 94, 0)

@@ -17,7 +17,8 @@ from topolora_monai.adapters.config import (
     preset_config,
 )
 from topolora_monai.adapters.conv_lora import ConvLoraConfig, ConvLoraLinear, balance_loss
-from topolora_monai.adapters.files import adapter_state, load_adapter, read_spec, save_adapter
+from topolora_monai.adapters.detail_branch import DetailBranch
+from topolora_monai.adapters.files import adapter_state, halve_adapter, load_adapter, read_spec, save_adapter
 from topolora_monai.adapters.inspection import (
     AdapterComparison,
     AdapterSummary,
@@ -27,6 +28,7 @@ from topolora_monai.adapters.inspection import (
 )
 from topolora_monai.adapters.library import AdapterLibrary
 from topolora_monai.adapters.peft_folder import from_peft, to_peft
+from topolora_monai.adapters.released import ReleasedAdapter, find_adapter, released_adapters
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 
 __all__ = [
@@ -39,8 +41,10 @@ __all__ = [
     "AdapterSummary",
     "ConvLoraConfig",
     "ConvLoraLinear",
+    "DetailBranch",
     "LowRank",
     "Preset",
+    "ReleasedAdapter",
     "SpatialConvAdapter",
     "adapt",
     "adapter_state",
@@ -48,11 +52,14 @@ __all__ = [
     "base_weights",
     "compare_adapters",
     "describe_adapter",
+    "find_adapter",
     "from_peft",
+    "halve_adapter",
     "load_adapter",
     "merge",
     "preset_config",
     "read_spec",
+    "released_adapters",
     "save_adapter",
     "to_peft",
     "verify_adapter",

@@ -1,10 +1,9 @@
 """Freeze a segmenter, inject what trains, and take it apart again."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from peft import inject_adapter_in_model
@@ -13,11 +12,11 @@ from torch import nn
 
 from topolora_monai.adapters.config import AdaptationConfig, LowRank
 from topolora_monai.adapters.conv_lora import ConvLoraLinear
+from topolora_monai.adapters.detail_branch import DetailBranch
 from topolora_monai.adapters.spatial_conv import SpatialConvAdapter
 from topolora_monai.errors import ConfigError
+from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.weights import fingerprint
-
-__all__ = ["Adaptation", "adapt", "merge"]
 
 # Names that SAM's ViT (lin1, lin2), TinyViT (fc1, fc2) and Hiera (proj_in, proj_out) give the linears of a block.
 _LINEAR_NAMES = {
@@ -32,7 +31,13 @@ _DECODER_LINEAR_NAMES = {
     "mlp": ("lin1", "lin2"),
 }
 # Parts of the package's own, which no checkpoint has trained.
-_OWN_PARTS = ("embedding_adapter.", "channel_mixer.", "mask_decoder.class_tokens", "mask_decoder.token_set.")
+_OWN_PARTS = (
+    "embedding_adapter.",
+    "detail_branch.",
+    "channel_mixer.",
+    "mask_decoder.class_tokens",
+    "mask_decoder.token_set.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +100,8 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
         The network with its provenance.
 
     Raises:
-        ConfigError: if the network is adapted already or can only be trained whole, or a block range matches
-            no layer.
+        ConfigError: if the network is adapted already or can only be trained whole, a block range matches no layer,
+            or a detail branch is asked for on a token set.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -112,7 +117,7 @@ def adapt(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> Adapta
 
 def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None:
     """The injecting and freezing of :func:`adapt`, also for a network on the meta device, which has no weights."""
-    if any(isinstance(module, BaseTunerLayer | SpatialConvAdapter) for module in network.modules()):
+    if any(isinstance(module, BaseTunerLayer | SpatialConvAdapter | DetailBranch) for module in network.modules()):
         raise ConfigError("this network is adapted already", hint="build a fresh one, or merge() first")
     whole = config.train_encoder and config.train_decoder and not config.adds_parameters
     if not _has_parts(network) and not whole:
@@ -129,6 +134,8 @@ def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None
         if config.conv_adapter:
             channels: int = network.get_submodule("prompt_encoder").embed_dim  # type: ignore[assignment]
             network.embedding_adapter = SpatialConvAdapter(channels, config.conv_adapter_norm)
+        if config.detail_branch:
+            network.detail_branch = _detail_branch(network)
     _unfreeze(network, config)
     network.train(network.training)  # freezing decides which normalisation layers keep their statistics
 
@@ -136,8 +143,8 @@ def prepare(network: nn.Module, config: AdaptationConfig, seed: int = 0) -> None
 def merge(network: nn.Module) -> nn.Module:
     """Fold LoRA, DoRA and rsLoRA into the weights they adapt and remove PEFT's wrappers, in place.
 
-    Conv-LoRA and the conv adapter are not linear and stay as modules. It is computed on the CPU, so that it gives the
-    same weights wherever the network is, and tensors that other networks share are not written to.
+    Conv-LoRA, the conv adapter and the detail branch are not linear and stay as modules. It is computed on the CPU, so
+    that it gives the same weights wherever the network is, and tensors that other networks share are not written to.
 
     Example:
         >>> from topolora_monai.adapters import preset_config
@@ -176,6 +183,17 @@ def _inject(network: nn.Module, config: AdaptationConfig) -> None:
         if hasattr(part, "peft_config"):  # left by another method; PEFT would warn that there are two
             del part.peft_config
         inject_adapter_in_model(dataclasses.replace(method.peft, target_modules=found), part)
+
+
+def _detail_branch(network: nn.Module) -> DetailBranch:
+    decoder = cast(MaskDecoder, network.get_submodule("mask_decoder"))
+    if decoder.token_set is not None:
+        raise ConfigError(
+            "a detail branch refines the masks of classes, and a token set is trained by those of its tokens",
+            hint="set multiclass_head per_class, or detail_branch false",
+        )
+    channels: int = network.get_submodule("prompt_encoder").embed_dim  # type: ignore[assignment]
+    return DetailBranch(1 if decoder.class_tokens is None else len(decoder.class_tokens), channels // 8)
 
 
 def _block_linears(encoder: nn.Module, method: LowRank) -> Iterator[str]:

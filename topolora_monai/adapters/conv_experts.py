@@ -1,7 +1,5 @@
 """Convolutions at several scales, and noisy top-k routing of feature maps to them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["ConvExperts", "Gate", "NoisyTopKGate", "Routing"]
 
 Gate = Literal["learned", "published"]
 

@@ -1,7 +1,5 @@
 """Conv-LoRA (ICLR 2024, arXiv 2401.17868): low-rank updates with a mixture of convolutions, registered with PEFT."""
 
-from __future__ import annotations
-
 import contextlib
 import enum
 import math
@@ -20,10 +18,10 @@ from topolora_monai.adapters.conv_experts import ConvExperts, Gate, NoisyTopKGat
 from topolora_monai.errors import ConfigError
 from topolora_monai.networks.attention import fill_windows
 
-__all__ = ["ConvExperts", "ConvLoraConfig", "ConvLoraLinear", "ConvLoraModel", "NoisyTopKGate", "balance_loss"]
 
+class ConvLoraType(str, enum.Enum):
+    """What the method is called, in the form in which PEFT keeps the types of its own methods."""
 
-class ConvLoraType(str, enum.Enum):  # the form in which PEFT keeps the types of its own methods
     CONV_LORA = "CONV_LORA"
 
 

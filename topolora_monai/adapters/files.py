@@ -1,41 +1,24 @@
 """Adapter files: safetensors with a JSON header that ties them to one base."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import topolora_monai
 from topolora_monai.adapters.adapt import Adaptation, adapt
 from topolora_monai.adapters.config import AdaptationConfig
+from topolora_monai.adapters.released import find_adapter, halved
 from topolora_monai.adapters.tensor_files import non_finite, parse_header, read_header, read_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError
 from topolora_monai.networks import build_network
 from topolora_monai.spec import MODEL_FORMAT, ModelSpec
 from topolora_monai.weights import KNOWN_CHECKPOINTS
 from topolora_monai.weights.files import write_tensors
-
-__all__ = [
-    "adapt_as_stored",
-    "adapter_state",
-    "build_as_stored",
-    "check_base",
-    "check_fit",
-    "describe_model",
-    "is_complete",
-    "load_adapter",
-    "read_adapter_tensors",
-    "read_json_header",
-    "read_spec",
-    "save_adapter",
-    "settings_as_stored",
-    "write_adapter",
-]
 
 _HEADER_KEY = "topolora_monai"
 _LONGEST_TEXT = 2_000_000  # characters; more than a header may have, whose own check then tells
@@ -92,14 +75,45 @@ def describe_model(adaptation: Adaptation, path: str | Path, /, **properties: An
     return ModelSpec.from_header(json.loads(json.dumps(header)), path)
 
 
+def halve_adapter(path: str | Path, out: str | Path) -> float:
+    """Write an adapter file whose numbers take 16 bits, half as large; it loads as any other.
+
+    Args:
+        path: the adapter, a file or a name.
+        out: where to, ending in ``.safetensors``.
+
+    Returns:
+        The largest change of a tensor, as a share of its norm.
+
+    Raises:
+        AdapterFileError: if the adapter is damaged, or a number does not fit.
+        ConfigError: for another ending.
+        OutputError: if ``out`` cannot be written; an older file is left as it was.
+    """
+    from topolora_monai.io.atomic import writing  # noqa: PLC0415 - the readers of images take seconds to import
+
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise ConfigError("an adapter file ends in .safetensors", found=out.name)
+    spec = read_spec(path)
+    state, change = halved(read_adapter_tensors(path), path)
+    with writing(out, "the adapter"):
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_adapter(state, spec, out)
+    return change
+
+
 def read_spec(path: str | Path) -> ModelSpec:
     """What an adapter file, or a released bundle's ``model.json``, says of its model; no tensor is read.
+
+    Args:
+        path: the file, or a name of :func:`~topolora_monai.adapters.released_adapters`.
 
     Raises:
         AdapterFileError: if the file is missing, damaged, or not an adapter of this package, or an entry is missing
             or not possible.
     """
-    path = Path(path)
+    path = find_adapter(path)
     if path.suffix.lower() != ".json":
         return ModelSpec.from_header(read_header(path, _HEADER_KEY, "adapter"), path)
     return ModelSpec.from_header(read_json_header(path, "model", "copy the whole bundle again"), path)
@@ -116,8 +130,12 @@ def read_json_header(path: Path, kind: str, hint: str) -> dict[str, Any]:
 
 
 def read_adapter_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of an adapter file by name, on the CPU, in memory of their own; errors as of :func:`read_spec`."""
-    return read_tensors(path, "adapter")
+    """Tensors of an adapter file by name, on the CPU, in memory of their own; errors as of :func:`read_spec`.
+
+    Numbers of 16 bits, as :func:`halve_adapter` writes them, are widened to the 32 that networks have.
+    """
+    state = read_tensors(find_adapter(path), "adapter")
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
 
 
 def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
@@ -127,7 +145,7 @@ def load_adapter(network: nn.Module, path: str | Path) -> Adaptation:
         network: the base the adapter was trained on, with the same weights unless the file holds them all;
             changed in place. What the file holds takes new memory: tensors that the network shares with
             another one are never written to.
-        path: an adapter file.
+        path: an adapter file, or the name of a released one.
 
     Returns:
         The adapted network, in the mode it came in.

@@ -1,7 +1,5 @@
 """What adapter files hold, whether they can be relied on, how two differ, and what a preset costs."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
@@ -25,20 +23,10 @@ from topolora_monai.adapters.files import (
     read_spec,
     settings_as_stored,
 )
+from topolora_monai.adapters.released import find_adapter
 from topolora_monai.adapters.tensor_files import count_tensors
 from topolora_monai.networks import build_network
 from topolora_monai.spec import ModelSpec
-
-__all__ = [
-    "AdapterComparison",
-    "AdapterSummary",
-    "GroupComparison",
-    "PresetSummary",
-    "compare_adapters",
-    "describe_adapter",
-    "summarize_preset",
-    "verify_adapter",
-]
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,7 @@ def describe_adapter(path: str | Path) -> AdapterSummary:
     """
     from topolora_monai.io.download import file_sha256  # noqa: PLC0415 - image readers take seconds to import
 
-    path = Path(path)
+    path = find_adapter(path)
     spec = read_spec(path)
     tensors, parameters = count_tensors(path, "adapter")
     return AdapterSummary(path, file_sha256(path), path.stat().st_size, tensors, parameters, spec)

@@ -1,7 +1,5 @@
 """Several adapters on one base in one process, chosen request by request."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +12,6 @@ from torch import nn
 from topolora_monai.adapters.files import build_as_stored, check_base, load_adapter, read_spec
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["AdapterLibrary"]
 
 _CLASS_TOKENS = "mask_decoder.class_tokens"  # copies of a mask token to begin with, made anew for each network
 

@@ -1,7 +1,5 @@
 """Adapter files as folders of Hugging Face PEFT, which PEFT alone loads onto the base, and back."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -29,8 +27,6 @@ from topolora_monai.adapters.tensor_files import read_tensors
 from topolora_monai.errors import AdapterFileError, ConfigError, OutputError, first_line
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights.files import write_tensors
-
-__all__ = ["from_peft", "to_peft"]
 
 _CONFIG, _TENSORS, _MODEL = "adapter_config.json", "adapter_model.safetensors", "model.json"
 _PREFIX = "base_model.model."  # of PEFT's wrappers around the base
@@ -184,6 +180,7 @@ def _obstacle(config: AdaptationConfig, several_classes: bool = False) -> str | 
         and decoder
         and dataclasses.replace(decoder, r=lora.r, lora_alpha=lora.lora_alpha) != lora,
         "the spatial convolution adapter, a module that the base does not have": config.conv_adapter,
+        "the detail branch, a module that the base does not have": config.detail_branch,
         "the whole image encoder, which the low-rank updates lie in": config.train_encoder,
         "class tokens of a mask decoder that does not train whole": several_classes and not config.train_decoder,
     }

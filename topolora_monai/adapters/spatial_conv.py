@@ -1,13 +1,9 @@
 """TopoLoRA-SAM's spatial convolution adapter on the image embedding."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-
-__all__ = ["Normalization", "SpatialConvAdapter"]
 
 Normalization = Literal["layer", "batch"]
 

@@ -1,7 +1,5 @@
 """Safetensors files with one JSON header: read without trust, written whole."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +10,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from topolora_monai.errors import AdapterFileError, first_line
-
-__all__ = ["count_tensors", "non_finite", "parse_header", "read_header", "read_tensors"]
 
 _LARGEST_CONTENTS = 20_000_000  # bytes: names, shapes and header of a file; the largest network's take a twentieth
 _LARGEST_HEADER = 1_000_000  # bytes: a thousand class names take a tenth

@@ -1,13 +1,9 @@
 """How far one click reaches: the missed or wrongly added piece around it, and nothing else; and by what it is told."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
-
-__all__ = ["apply_click", "local_contrast"]
 
 _EIGHT = np.ones((3, 3), bool)
 _WINDOW = 60

@@ -1,7 +1,5 @@
 """What the image encoder saw in an image, kept while the image is worked on."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections import OrderedDict
@@ -21,8 +19,6 @@ from topolora_monai.data import file_sha256
 from topolora_monai.io import volume_state
 from topolora_monai.model.tiling import TileGrid
 from topolora_monai.networks import SamSegmenter
-
-__all__ = ["EmbeddingCache", "EncoderRecorder", "ImageEmbedding", "content_digest", "plain_tensor"]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["Click", "Prompts"]
-
 
 class Click(NamedTuple):
     """A pixel that an annotator has told: column and row, 0 at the centre of the first, and whether it belongs."""

@@ -41,8 +41,6 @@ from topolora_monai.networks import build_network, probabilities
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import fingerprint
 
-__all__ = ["AnnotationSegmenter"]
-
 _logger = logging.getLogger(__name__)
 
 _RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator

@@ -1,7 +1,5 @@
 """An annotator that knows the truth and clicks at the centre of the largest error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,8 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from topolora_monai.annotation.prompts import Click, Prompts
-
-__all__ = ["SimulatedAnnotation", "annotate", "mean_course", "next_click"]
 
 _EIGHT = np.ones((3, 3), bool)
 

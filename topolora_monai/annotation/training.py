@@ -24,10 +24,9 @@ from topolora_monai.data.items import Item, Split
 from topolora_monai.engines import plain_errors, read_json, training_workflow
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
+from topolora_monai.metrics import PairedTest, PooledDice, paired_test
 from topolora_monai.model.inferers import Precision
 from topolora_monai.transforms.intensity import PixelValues
-
-__all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,9 @@ class TrainingSettings:
         elastic_magnitude: largest shift in pixels by which images are bent.
         val_interval: epochs between validations.
         improvement: by how much Dice on the validation images has to rise for the new adapter to be kept.
+        least_images: validation images that a new adapter needs to become current; six are the fewest with which
+            Wilcoxon's test can tell. So many are set apart where they are at most a third.
+        significance: largest p-value of that test, over the validation images, with which it becomes current.
         seed: of the split, the crops and the order.
 
     Raises:
@@ -59,6 +61,8 @@ class TrainingSettings:
     elastic_magnitude: float | None = None
     val_interval: int = 2
     improvement: float = 0.0
+    least_images: int = 6
+    significance: float = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,6 +72,10 @@ class TrainingSettings:
                 raise ConfigError(f"{name} must be greater than 0", found=value)
         if not 0 < self.validation_fraction < 1:
             raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
+        if self.least_images < 1:
+            raise ConfigError("least_images must be at least 1", found=self.least_images)
+        if not 0 < self.significance <= 1:
+            raise ConfigError("significance must be above 0 and at most 1", found=self.significance)
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,11 @@ class FineTuning:
     """What came of it.
 
     Args:
-        version: the new current version; None if the old one was kept.
+        version: the new version; None if it is not better.
+        in_use: whether it became the current one; else the old one still is.
+        reason: why it did not, in words; empty if it did.
+        test: of Dice image by image, the new adapter's against the old one's; None if it was stopped before the first
+            validation.
         before: Dice on the validation images, in [0, 1], of the old adapter.
         after: of the best state in training; NaN if it was stopped before the first validation.
         cancelled: whether it was stopped.
@@ -93,6 +105,9 @@ class FineTuning:
     """
 
     version: AdapterVersion | None
+    in_use: bool
+    reason: str
+    test: PairedTest | None
     before: float
     after: float
     cancelled: bool
@@ -101,7 +116,7 @@ class FineTuning:
 
 
 def split_pairs(
-    pairs: Sequence[tuple[str | Path, str | Path]], validation_fraction: float, seed: int = 0
+    pairs: Sequence[tuple[str | Path, str | Path]], validation_fraction: float, seed: int = 0, least: int = 1
 ) -> tuple[list[Item], list[Item]]:
     """Divide pairs into those to train on and those to judge by; all labels of an image stay together.
 
@@ -109,6 +124,7 @@ def split_pairs(
         pairs: (image, label).
         validation_fraction: of the images; at least one goes to each side.
         seed: of the choice; the order of the pairs does not matter.
+        least: images to judge by, where they are at most a third.
 
     Raises:
         DataError: for fewer than two images.
@@ -124,7 +140,8 @@ def split_pairs(
             "too few annotated images to train on", expected="at least 2", found=len(images), hint="submit more labels"
         )
     order = np.random.default_rng(seed).permutation(len(images))
-    count = min(max(1, round(validation_fraction * len(images))), len(images) - 1)
+    count = max(1, round(validation_fraction * len(images)), min(least, len(images) // 3))
+    count = min(count, len(images) - 1)
     held_out = {images[index] for index in order[:count]}
     sides: tuple[list[Item], list[Item]] = ([], [])
     for image, label in sorted((str(Path(i).absolute()), str(Path(m).absolute())) for i, m in pairs):
@@ -149,9 +166,11 @@ def fine_tune(
     """Train what the current adapter trains, and nothing else, from where it is, by the bundle's training workflow.
 
     The recipe is the one that the adapter was trained by, as its file says, or else the bundle's. The state with the
-    highest Dice on the validation images, at its best threshold, becomes a new current version if that is higher than
-    the old adapter's on the same images; its threshold and temperature are chosen as the old one's were. Nothing in
-    the history changes before that, so that a process that is stopped or killed leaves the old version current.
+    highest Dice on the validation images, at its best threshold, becomes a new version if that is higher than the old
+    adapter's on the same images; its threshold and temperature are chosen as the old one's were. It becomes current
+    only if there are enough of these images and a paired test over them agrees, see :class:`TrainingSettings`; else it
+    is kept for somebody to choose. Nothing in the history changes before that, so that a process that is stopped or
+    killed leaves the old version current.
 
     Args:
         pairs: (image, label); labels two-valued, or class numbers where the adapter has several classes.
@@ -178,7 +197,7 @@ def fine_tune(
     if current is None:
         raise DataError("no adapter to train", path=versions.folder, hint="add a first version")
     spec = read_spec(current.path)
-    training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed)
+    training, validation = split_pairs(pairs, settings.validation_fraction, settings.seed, settings.least_images)
     if field_of_view:
         training, validation = with_computed_fov(training), with_computed_fov(validation)
     network = build_as_stored(spec, current.path, weights=weights)
@@ -212,14 +231,19 @@ def fine_tune(
             )
             workflow.initialize()
             workflow.evaluator.run()
-            before = workflow.parser.get_parsed_content("validate#dice").best().dice
+            judged = _Judged(workflow.parser.get_parsed_content("validate#dice"))
+            before, old = judged.best, judged.images
+            workflow.evaluator.add_event_handler(Events.COMPLETED, judged)
             workflow.trainer.add_event_handler(Events.ITERATION_COMPLETED, report)
             workflow.run()
             workflow.finalize()
         best = read_spec(run / "adapter.safetensors")
         after = float("nan") if best.validation_dice is None else best.validation_dice
-        version = None
-        if not report.stopped and after > before + settings.improvement:
+        version, test, reason = None, paired_test(judged.images, old) if judged.validated else None, ""
+        if report.stopped or test is None or not after > before + settings.improvement:
+            reason = "it was stopped" if report.stopped else "it is not better"
+        else:
+            reason = _doubt(test, settings)
             adaptation.network.load_state_dict(read_adapter_tensors(run / "adapter.safetensors"), strict=False)
             decided = {name: getattr(best, name) for name in _DECIDED}
             tuned = Path(folder) / "adapter.safetensors"
@@ -227,9 +251,19 @@ def fine_tune(
             epoch = read_json(run / "training.json", "train again")["validation"]["epoch"]
             scores = {"validation_dice": after, "validation_dice_before": before, "epoch": epoch}
             scores["settings"] = dataclasses.asdict(settings)
-            version = versions.add(tuned, author, note, current.number, scores)
+            scores["test"] = dataclasses.asdict(test)
+            version = versions.add(tuned, author, note, current.number, scores, current=not reason)
     names = [tuple(item["name"] for item in items) for items in (training, validation)]
-    return FineTuning(version, before, after, report.stopped, *names)
+    return FineTuning(version, not reason, reason, test, before, after, report.stopped, *names)
+
+
+def _doubt(test: PairedTest, settings: TrainingSettings) -> str:
+    """Why a gain may be chance; empty if it is none."""
+    if test.images < settings.least_images:
+        return f"too few images to tell it from chance (at least {settings.least_images} are needed)"
+    if test.difference <= 0 or test.p_value > settings.significance:
+        return f"which may be chance (p = {test.p_value:.2g} in Wilcoxon's test)"
+    return ""
 
 
 _RECIPE_SETTINGS = {
@@ -259,6 +293,20 @@ class _Annotations:
 
     def describe(self) -> dict[str, Any]:
         return {"dataset": self.name}
+
+
+class _Judged:
+    """Dice of the validation images, of the adapter as it was and then of the best state since."""
+
+    def __init__(self, dice: PooledDice) -> None:
+        self._dice = dice
+        self.best, self.images = dice.best().dice, dice.of_images()
+        self.validated = False
+
+    def __call__(self) -> None:
+        value = self._dice.best().dice
+        if not self.validated or value > self.best:
+            self.best, self.images, self.validated = value, self._dice.of_images(), True
 
 
 class _Report:

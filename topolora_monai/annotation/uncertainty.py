@@ -1,7 +1,5 @@
 """Which image to annotate next: how unsure a network is of each, in one number."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -15,17 +13,6 @@ from torch import Tensor
 from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.metrics import SkeletonBreak, betti_numbers, skeleton_breaks
-
-__all__ = [
-    "TopologicalUncertainty",
-    "UncertaintyKind",
-    "mean_entropy",
-    "probable_breaks",
-    "random_score",
-    "rated_breaks",
-    "topological_uncertainty",
-    "uncertainty_score",
-]
 
 UncertaintyKind = Literal["topology", "entropy", "dropout"]
 """Kinds of :func:`uncertainty_score`."""

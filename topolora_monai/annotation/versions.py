@@ -1,7 +1,5 @@
 """Versions of an adapter in a folder: nothing is ever deleted, and one is current at any moment."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -19,8 +17,6 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import folder_beside, writing
 from topolora_monai.io.json_files import json_text
-
-__all__ = ["AdapterVersion", "AdapterVersions", "VersionChange", "sync"]
 
 _ADAPTER, _RECORD, _LOG = "adapter.safetensors", "version.json", "log.jsonl"
 
@@ -77,8 +73,11 @@ class AdapterVersions:
         note: str = "",
         parent: int | None = None,
         scores: Mapping[str, Any] | None = None,
+        current: bool = True,
     ) -> AdapterVersion:
-        """Copy an adapter file into the history and make it current; see :class:`AdapterVersion` for the rest.
+        """Copy an adapter file into the history and, by default, make it current.
+
+        See :class:`AdapterVersion` for the rest.
 
         Raises:
             AdapterFileError: if it is damaged or no adapter.
@@ -97,7 +96,8 @@ class AdapterVersions:
                 sync(beside / _RECORD)
                 os.replace(beside, place)
             sync(self.folder)
-            self._log(VersionChange(number, record.time, author, "add", note))
+            if current:
+                self._log(VersionChange(number, record.time, author, "add", note))
         return self.version(number)
 
     def roll_back(self, number: int, author: str, note: str = "") -> AdapterVersion:

@@ -1,13 +1,11 @@
 """The ``topolora`` command: one module for each group of subcommands."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from topolora_monai.cli import adapter, data, label, params, plan, runs, weights, workflows
+from topolora_monai.cli import adapter, data, label, params, runs, weights, workflows
 from topolora_monai.errors import TopoLoRAError
 
 __all__ = ["main"]
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="topolora", description="Adapt SAM-family networks to thin structures.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for group in (workflows, plan, adapter, data, label, params, runs, weights):
+    for group in (workflows, data, adapter, label, params, runs, weights):
         group.add_commands(commands)
     options = parser.parse_args(arguments)
     try:

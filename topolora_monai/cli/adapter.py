@@ -1,4 +1,4 @@
-"""``topolora adapter``: look into adapter files, verify, merge, compare and convert them."""
+"""``topolora adapter``: look into adapter files, verify, merge, compare, convert and release them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from topolora_monai.cli.common import add_command, show_table
 if TYPE_CHECKING:
     from topolora_monai.adapters.inspection import AdapterSummary
 
-__all__ = ["add_commands"]
-
 _DIFFERENT, _TROUBLE = 1, 2  # exit status, as of the command diff
 
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to a parser."""
-    group = commands.add_parser("adapter", help="look into adapter files, verify, merge, compare and convert them")
+    group = commands.add_parser(
+        "adapter", help="look into adapter files, verify, merge, compare, convert and release them"
+    )
     adapter = group.add_subparsers(required=True, metavar="command")
 
+    add_command(adapter, "list", _list, "those that come with the package, by the names that stand for their files")
+
     info = add_command(adapter, "info", _info, "what a file says of itself")
-    info.add_argument("file", type=Path)
+    info.add_argument("file", type=Path, help="an adapter file, or a name of `topolora adapter list`")
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
     verify = add_command(adapter, "verify", _verify, "read a file whole and hold it against its network")
-    verify.add_argument("file", type=Path)
+    verify.add_argument("file", type=Path, help="as of info")
     verify.add_argument("--weights", help="base checkpoint, path or name, to compare with the one it was trained on")
 
     merge = add_command(adapter, "merge", _merge, "fold a file into its base and write the whole network")
@@ -50,8 +52,54 @@ def add_commands(commands: Any) -> None:
     from_peft = add_command(adapter, "from-peft", _from_peft, "write the file of such a folder")
     from_peft.add_argument("folder", type=Path)
     from_peft.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
+
+    half = add_command(adapter, "half", _half, "write a file in 16 bits, half as large")
+    half.add_argument("file", type=Path)
+    half.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
+
+    release = add_command(adapter, "release", _release, "add a run's adapter to those that come with the package")
+    release.add_argument("name", help="lower-case letters, digits and underscores")
+    release.add_argument("--run", type=Path, required=True, dest="run_dir", help="folder of an evaluated run")
+    release.add_argument("--licence", required=True, help="of the adapter, as the terms of its data allow")
+    release.add_argument("--data", help="name, terms and citation of data that the package does not know")
+    release.add_argument("--folder", type=Path, help="of released adapters, by default the package's own")
     for parser in (to_peft, from_peft):
         parser.add_argument("--force", action="store_true", help="write over what is there")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from topolora_monai.adapters import read_spec, released_adapters  # noqa: PLC0415 - torch takes seconds
+
+    rows = []
+    for one in released_adapters().values():
+        size = f"{one.path.stat().st_size / 1e6:.1f}" if one.path.is_file() else "missing"
+        finds = ", ".join(read_spec(one.name).labels[1:])
+        rows.append((one.name, finds, size, one.checkpoint or one.network_name, one.licence, one.data))
+    if not rows:
+        print("no adapter comes with this version")
+        return
+    show_table(("name", "finds", "MB", "base", "licence", "data"), rows, numbers=["MB"])
+    print("use one with topolora predict IMAGES --adapter NAME; `topolora adapter info NAME` says more")
+
+
+def _half(options: argparse.Namespace) -> None:
+    from topolora_monai.adapters import halve_adapter  # noqa: PLC0415
+
+    change = halve_adapter(options.file, options.out)
+    size = options.out.stat().st_size / 1e6
+    print(f"written to {options.out} ({size:.1f} MB): no tensor changed by more than {change:.1g} of its norm")
+
+
+def _release(options: argparse.Namespace) -> None:
+    from topolora_monai.adapters import released_adapters  # noqa: PLC0415
+    from topolora_monai.release import release_adapter  # noqa: PLC0415
+    from topolora_monai.release.adapter import MOST_BYTES  # noqa: PLC0415
+
+    added = release_adapter(options.run_dir, options.name, options.licence, options.data, options.folder)
+    taken = sum(one.path.stat().st_size for one in released_adapters(added.folder).values())
+    print(f"written to {added.path} ({added.path.stat().st_size / 1e6:.2f} MB); its card is {added.card}")
+    print(f"adapters in {added.folder} take {taken / 1e6:.2f} of {MOST_BYTES / 1e6:.0f} MB")
+    print(f"for README.md: `topolora predict photo.jpg --adapter {added.name}`")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -63,7 +111,7 @@ def _info(options: argparse.Namespace) -> None:
         numbers["header"] = numbers.pop("spec").to_header()
         print(json.dumps(numbers, ensure_ascii=False))
     else:
-        show_table(["", ""], _facts(summary).items())
+        show_table(["", ""], (_facts(summary) | _released(summary.path)).items())
 
 
 def _facts(summary: AdapterSummary) -> dict[str, str]:
@@ -87,6 +135,13 @@ def _facts(summary: AdapterSummary) -> dict[str, str]:
         "file SHA-256": summary.sha256,
         "written by": f"topolora_monai {spec.package_version}",
     }
+
+
+def _released(path: Path) -> dict[str, str]:
+    from topolora_monai.adapters import released_adapters  # noqa: PLC0415
+
+    found = [one for one in released_adapters().values() if one.path == path]
+    return {"licence": found[0].licence, "data": found[0].data, "card": str(found[0].card)} if found else {}
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -1,12 +1,8 @@
 """What the subcommands share."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
-
-__all__ = ["add_command", "show_table"]
 
 
 def add_command(

@@ -1,4 +1,4 @@
-"""``topolora data``: list, describe, download, verify, prepare and preview data sets."""
+"""``topolora data``: list, describe, download, verify, prepare and preview data sets; ``topolora plan``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from topolora_monai.errors import ConfigError, unknown_choice
 
 if TYPE_CHECKING:
     from topolora_monai.data import Benchmark, Item, SegmentationData, Verification
-
-__all__ = ["add_commands", "open_named", "with_dataset"]
 
 _SHOWN_NOTES = 20
 
@@ -44,6 +42,11 @@ def add_commands(commands: Any) -> None:
     preview.add_argument("--split", default="training", choices=["training", "validation", "test"])
     preview.add_argument("--count", type=int, default=20, help="number of images, evenly over the split")
     preview.set_defaults(run=_preview)
+
+    plan = with_dataset(commands, "plan", "measure a training split, and write the settings that fit it")
+    plan.add_argument("--network_name", default="vit_b", help="network to train; vit_b if not given")
+    plan.add_argument("--out", type=Path, help="YAML file to write, to be edited and given to the training")
+    plan.set_defaults(run=_plan)
 
 
 def with_dataset(commands: Any, name: str, about: str) -> argparse.ArgumentParser:
@@ -192,3 +195,15 @@ def _preview(options: argparse.Namespace) -> None:
         with atomic_write(options.out) as beside:
             contact_sheet(drawn).save(beside, format="PNG")
     print(f"{len(chosen)} of {len(items)} {options.split} images drawn in {options.out}")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from topolora_monai.planning import plan, plan_text, write_plan  # noqa: PLC0415 - loads torch
+
+    fitted = plan(open_named(options), options.network_name)
+    if options.out is None:
+        print(plan_text(fitted), end="")
+        return
+    write_plan(fitted, options.out)
+    crops = f"crops of {fitted.crop_size} px at {fitted.image_size} px"
+    print(f"written to {options.out}: {crops}, {fitted.sampling} sampling")

@@ -14,8 +14,6 @@ from topolora_monai.cli.common import add_command
 if TYPE_CHECKING:
     from topolora_monai.label_app.options import LabelOptions
 
-__all__ = ["add_commands"]
-
 _APP = '"""Found by MONAI Label."""\n\nfrom topolora_monai.label_app.main import LabelApp\n\n__all__ = ["LabelApp"]\n'
 
 
@@ -38,6 +36,8 @@ def add_commands(commands: Any) -> None:
     label.add_argument("--overlap", type=float, default=0.25, help="of the tiles; less answers sooner")
     about = "of fundus photographs: nothing outside the lit disc"
     label.add_argument("--field_of_view", action="store_true", help=about)
+    about = "DICOM SEG objects as label maps (Supplement 243), for viewers that read them"
+    label.add_argument("--label_map", action="store_true", help=about)
     label.add_argument("--max_upload_mb", type=float, default=500, help="most that a request may carry")
     label.add_argument("--max_megapixels", type=float, default=300, help="largest image")
     label.add_argument("--ssl_certfile", help="certificate, to be reached by https")
@@ -51,8 +51,13 @@ def _label(options: argparse.Namespace) -> None:
     check_version()
     _check_reach(options)
     settings = _settings(options)
-    app = _app_folder(settings.folder)
     set_defaults()
+    _check_models(settings)
+    if not _is_address(options.studies):
+        from topolora_monai.label_app.datastore import StudyFolder  # noqa: PLC0415 - needs MONAI Label
+
+        StudyFolder(options.studies)
+    app = _app_folder(settings.folder)
     if options.auth:
         os.environ["MONAI_LABEL_AUTH_ENABLE"] = "true"
         os.environ["MONAI_LABEL_AUTH_REALM_URI"] = options.auth
@@ -82,6 +87,23 @@ def _check_reach(options: argparse.Namespace) -> None:
         )
 
 
+def _check_models(settings: LabelOptions) -> None:
+    """What would otherwise be said by a server that is half started, or by its first answer."""
+    from topolora_monai.adapters import read_spec  # noqa: PLC0415
+    from topolora_monai.errors import ConfigError  # noqa: PLC0415
+    from topolora_monai.model.network import bundle_spec  # noqa: PLC0415
+    from topolora_monai.weights import find_checkpoint  # noqa: PLC0415
+
+    if not settings.adapters and not settings.bundles:
+        raise ConfigError("nothing to segment with", hint="give --adapter FILE or --bundle DIR")
+    if settings.weights:
+        find_checkpoint(settings.weights)
+    for path in settings.adapters.values():
+        read_spec(path)
+    for folder in settings.bundles.values():
+        bundle_spec(folder)
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -101,6 +123,7 @@ def _settings(options: argparse.Namespace) -> LabelOptions:
         weights=options.weights,
         overlap=options.overlap,
         field_of_view=options.field_of_view,
+        label_map=options.label_map,
         max_upload_mb=options.max_upload_mb,
         max_megapixels=options.max_megapixels,
         allowed_hosts=[] if everywhere and not options.allow_host else hosts,
@@ -126,10 +149,14 @@ def _named(texts: list[str], option: str) -> dict[str, str]:
     return named
 
 
+def _is_address(studies: str) -> bool:
+    return studies.startswith(("http://", "https://"))
+
+
 def _default_workspace(studies: str) -> Path:
     from topolora_monai.io.places import user_cache  # noqa: PLC0415
 
-    if studies.startswith(("http://", "https://")):
+    if _is_address(studies):
         return user_cache() / "label" / hashlib.sha256(studies.encode()).hexdigest()[:16]
     return Path(studies) / ".topolora" / "server"
 

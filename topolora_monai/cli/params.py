@@ -1,15 +1,11 @@
 """``topolora params``: count the parameters of an adapted network, or those of all presets on it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any
 
 from topolora_monai.cli.common import add_command, show_table
 from topolora_monai.errors import ConfigError
-
-__all__ = ["add_commands"]
 
 
 def add_commands(commands: Any) -> None:

@@ -14,8 +14,6 @@ from topolora_monai.cli.common import add_command, show_table
 if TYPE_CHECKING:
     from topolora_monai.reports.html import Comparison, Run
 
-__all__ = ["add_commands"]
-
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to a parser."""

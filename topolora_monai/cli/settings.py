@@ -1,7 +1,5 @@
 """Settings on the command line as MONAI takes them, and their list as the configuration itself has it."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-
-__all__ = ["Setting", "settings_help", "settings_of", "split_words"]
 
 _GRAPH = "the graph"
 """Title of the part of a configuration that holds no settings of a run."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from topolora_monai.weights import KnownCheckpoint
 
-__all__ = ["add_commands"]
-
 
 def add_commands(commands: Any) -> None:
     """Add the subcommands to a parser."""

@@ -1,10 +1,9 @@
 """``topolora train``, ``evaluate``, ``predict`` and ``bundle``: the packaged bundle's workflows, with its own ids."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging
+import logging.config
 import shutil
 import sys
 import warnings
@@ -15,8 +14,6 @@ from typing import Any
 from topolora_monai.cli.settings import settings_help, split_words
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.packaged import RECIPES, bundle_folder, recipe_files
-
-__all__ = ["add_commands"]
 
 _INTERRUPTED = 130
 _ADAPTER = "adapter.safetensors"
@@ -56,11 +53,11 @@ def add_commands(commands: Any) -> None:
         "predict",
         _predict,
         "inference.yaml",
-        "INPUT --adapter RUN_OR_FILE [--weights CHECKPOINT] [--out DIR] [--verbose] [--ID VALUE ...]",
+        "INPUT --adapter RUN_FILE_OR_NAME [--weights CHECKPOINT] [--out DIR] [--verbose] [--ID VALUE ...]",
         "segment images with a trained adapter",
-        "INPUT is a picture, a volume or a scene, a folder of them, or a glob in quotes. --adapter is a run's folder\n"
-        "or an adapter file, --out the folder for masks (predictions). The base checkpoint is found by what the\n"
-        "adapter says of it; else give --weights.",
+        "INPUT is a picture, a volume or a scene, a folder of them, or a glob in quotes. --adapter is a run's folder,\n"
+        "an adapter file, or a name that `topolora adapter list` shows; --out the folder for masks (predictions). The\n"
+        "base checkpoint is found by what the adapter says of it; else give --weights.",
     )
     bundle = commands.add_parser("bundle", help="write the MONAI bundle behind these commands, to change it")
     bundle.add_argument("out", type=Path, metavar="OUT", help="folder of the new bundle")
@@ -163,7 +160,8 @@ def _predict(alone: list[str], settings: dict[str, Any]) -> int:
     (source,) = _words(alone, "INPUT")
     if "adapter" not in settings:
         raise _UsageError("--adapter is missing")
-    settings["adapter"] = _adapter_file(str(settings["adapter"]))
+    if Path(str(settings["adapter"])).is_dir():
+        settings["adapter"] = str(Path(_run_folder(str(settings["adapter"])), _ADAPTER))
     if "out" in settings:
         settings = {"output_dir": str(settings["out"])} | {k: v for k, v in settings.items() if k != "out"}
     files = [str(bundle_folder() / "configs" / "inference.yaml")]
@@ -195,10 +193,6 @@ def _run_folder(folder: str) -> str:
     return folder
 
 
-def _adapter_file(path: str) -> str:
-    return str(Path(_run_folder(path), _ADAPTER)) if Path(path).is_dir() else path
-
-
 def _joined(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of the words that stand alone, and those that were given by their ids."""
     twice = [name for name in given if name in settings and name != "output_dir"]
@@ -227,8 +221,6 @@ def _workflow(run_id: str, files: list[str], settings: dict[str, Any], kind: str
 
 def _hush(logging_conf: Path) -> None:
     """Log as the bundle does, without the news of the libraries, and around progress bars."""
-    import logging.config  # noqa: PLC0415
-
     from tqdm import tqdm  # noqa: PLC0415
 
     class AroundBars(logging.Handler):

@@ -1,7 +1,5 @@
 """What COCO's and labelme's files have in common: how they are read, and masks drawn of them once and kept."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -21,8 +19,6 @@ from topolora_monai.io.atomic import remove_leftovers, writing
 from topolora_monai.io.places import in_cache
 from topolora_monai.io.regular import FILE, path_kind, require_list, shortened
 
-__all__ = ["Annotated", "Place", "category_values", "draw_masks", "json_files", "load_json"]
-
 _VERSION = 2
 """Raise when the drawing changes, so that masks drawn before are drawn again."""
 
@@ -40,11 +36,7 @@ class Place(NamedTuple):
         return DataError(f"{message} ({self.what})", path=self.path, expected=expected, found=found, hint=hint)
 
     def image(self, file_name: Any, folders: Sequence[Path]) -> Path:
-        """The one file of that name in the folders.
-
-        Raises:
-            DataError: if it is no text, or in none or several of them.
-        """
+        """The one file of that name in the folders. A ``DataError`` if it is no text, or in none or several of them."""
         if not isinstance(file_name, str) or not file_name:
             raise self.refuse("image has no file name", "file_name", file_name)
         paths = [folder / file_name for folder in folders]
@@ -59,8 +51,7 @@ class Place(NamedTuple):
     def points(self, points: Any, least: int, what: str) -> NDArray[np.float64]:
         """Coordinates of ``what`` as an array of shape (N, 2), float64.
 
-        Raises:
-            DataError: if they are fewer than ``least``, not in pairs, or not finite numbers.
+        A ``DataError`` if they are fewer than ``least``, not in pairs, or not finite numbers.
         """
         try:
             array = np.asarray(points, dtype=np.float64)
@@ -74,11 +65,7 @@ class Place(NamedTuple):
 
 
 def load_json(path: str | Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        DataError: if it cannot be read, or is not JSON.
-    """
+    """Content of a JSON file. A ``DataError`` if it cannot be read, or is not JSON."""
     require_list(path)
     try:
         return json.loads(Path(path).read_bytes())
@@ -97,8 +84,7 @@ def json_files(folder: Path) -> list[Path]:
 def category_values(names: Iterable[str], chosen: Sequence[str] | None, path: Path) -> dict[str, int]:
     """Mask value, 255, of each category that is drawn: the chosen ones, or all where that is None.
 
-    Raises:
-        ConfigError: if there is none of a chosen name.
+    A ``ConfigError`` if there is none of a chosen name.
     """
     known = list(dict.fromkeys(names))
     for name in chosen or ():
@@ -131,10 +117,7 @@ def draw_masks(images: Sequence[Annotated], settings: object, folder: Path) -> l
     They go to a folder in ``folder`` that is named after a hash of the annotation files and of ``settings``, all that
     the masks depend on besides, by its ``repr``: so that masks of an older state are never taken for those of the
     present one. Where it cannot be written, a folder in the user's cache takes its place, or one that ends with the
-    process.
-
-    Raises:
-        DataError: if an image cannot be read or, upright, has another size than its annotation file says.
+    process. A ``DataError`` if an image cannot be read or, upright, has another size than its annotation file says.
     """
     kept = partial(_kept, images, _digest(sorted({annotated.source for annotated in images}), settings))
     with contextlib.suppress(OutputError):

@@ -1,7 +1,5 @@
 """What the public data sets have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,8 +19,6 @@ from topolora_monai.errors import DataError, unknown_choice
 from topolora_monai.io import LabelValues
 from topolora_monai.transforms import IntensityScaling, LoadItem
 from topolora_monai.transforms.intensity import PixelValues
-
-__all__ = ["Benchmark", "Facts", "Files", "Modality", "Parts", "Splits", "Where", "hold_out", "split_list"]
 
 Modality = Literal["optical", "sar"]
 Splits = dict[Split, list[Item]]

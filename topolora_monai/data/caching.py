@@ -1,7 +1,5 @@
 """Deterministic preprocessing done once, in memory or on disk, under a key that knows what it was done with."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -28,8 +26,6 @@ from topolora_monai.errors import ConfigError
 from topolora_monai.io import volume_state
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import path_kind
-
-__all__ = ["cached", "content_key"]
 
 _LIBRARIES = ("monai", "torch", "numpy", "scipy", "scikit-image", "pillow", "nibabel", "rasterio", "itk-io")
 _PACKAGE = Path(__file__).parents[1]

@@ -1,7 +1,5 @@
 """COCO's annotation files as images with masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,8 +11,6 @@ from topolora_monai.data.annotation_files import Annotated, Place, category_valu
 from topolora_monai.data.items import Item, plain_stem
 from topolora_monai.data.shapes import Mask, decode_rle, fill_polygon
 from topolora_monai.errors import DataError
-
-__all__ = ["is_coco", "read_coco"]
 
 
 def is_coco(content: object) -> bool:

@@ -1,7 +1,5 @@
 """Lists of images and masks: MONAI's datalists in JSON, and tables in CSV."""
 
-from __future__ import annotations
-
 import csv
 import os
 from collections.abc import Iterable, Mapping
@@ -11,8 +9,6 @@ from typing import Any, NamedTuple
 from topolora_monai.data.items import SPLITS, Item, Split, plain_stem
 from topolora_monai.errors import DataError
 from topolora_monai.io.regular import require_list, shortened, unusable_name
-
-__all__ = ["SPLIT_NAMES", "Listing", "read_csv_list", "read_json_list"]
 
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "training": ("training", "train"),
@@ -37,10 +33,8 @@ def read_json_list(content: object, path: Path) -> Listing:
 
     It has ``training``, and optionally ``validation`` and ``test`` or ``testing``, lists of entries with ``image``,
     ``label`` and optionally ``fov``, ``group`` and, in ``training``, ``fold``. A list for test without any label, as
-    the Medical Segmentation Decathlon's, is passed over.
-
-    Raises:
-        DataError: if the list is not of that form, or has an image twice.
+    the Medical Segmentation Decathlon's, is passed over. A ``DataError`` if the list is not of that form, or has an
+    image twice.
     """
     if not isinstance(content, dict) or not isinstance(content.get("training"), list):
         raise DataError("datalist has no training list", path=path, expected='{"training": [{"image", "label"}, ...]}')
@@ -63,10 +57,8 @@ def read_json_list(content: object, path: Path) -> Listing:
 def read_csv_list(path: Path) -> Listing:
     """Items of a table with columns ``image``, ``label`` and optionally ``fov``, ``split`` and ``group``.
 
-    Rows without a split are for training. Paths are relative to the table.
-
-    Raises:
-        DataError: if the table is not of that form, or has an image twice.
+    Rows without a split are for training. Paths are relative to the table. A ``DataError`` if the table is not of that
+    form, or has an image twice.
     """
     splits: dict[Split, list[Item]] = {split: [] for split in SPLITS}
     for number, row in _rows(path):

@@ -1,7 +1,5 @@
 """How many bits a data set's pictures of 16 bit fill."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -9,8 +7,6 @@ from typing import Any, Literal
 from topolora_monai.data.items import Item
 from topolora_monai.io import deep_maximum, image_kind
 from topolora_monai.transforms.intensity import IntensityScaling
-
-__all__ = ["bits_for", "fitted_scaling", "item_maximum"]
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +57,6 @@ def bits_for(maxima: Iterable[int | None]) -> int:
 def item_maximum(item: Item) -> int | None:
     """Largest value of an image that is a picture of 16 bit; None for any other.
 
-    Raises:
-        DataError: if it cannot be read.
+    A ``DataError`` if it cannot be read.
     """
     return deep_maximum(item["image"]) if image_kind(item["image"]) == "picture" else None

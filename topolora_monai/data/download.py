@@ -1,7 +1,5 @@
 """Archives that owners let anyone download: fetched, verified, and unpacked safely."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import lzma
@@ -22,8 +20,6 @@ from typing import IO, Any, NamedTuple, cast
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
 from topolora_monai.io.download import download_file, file_sha256
-
-__all__ = ["MOST_MEMBERS", "Archive", "download_archives", "unpack_archives"]
 
 MOST_MEMBERS = 1_000_000
 """Files and folders that an archive may hold."""

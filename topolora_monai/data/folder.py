@@ -1,7 +1,5 @@
 """A user's own images: folders paired by file name, a CSV or JSON datalist, or annotation files."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections import Counter
@@ -21,8 +19,6 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import numbered
 from topolora_monai.io.regular import require_file
 from topolora_monai.transforms.intensity import PixelValues
-
-__all__ = ["Folder"]
 
 _logger = logging.getLogger(__name__)
 

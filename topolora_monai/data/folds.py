@@ -1,7 +1,5 @@
 """Seeded splits: by fraction or by folds, and never through a patient."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -12,22 +10,13 @@ import numpy as np
 from topolora_monai.data.items import SPLITS, Item, Split
 from topolora_monai.errors import ConfigError, DataError
 
-__all__ = ["cross_validation", "fold_parts", "groups_from_names", "random_splits"]
-
 
 def fold_parts(items: Sequence[Item], folds: int, seed: int = 0) -> list[list[Item]]:
-    """Divide items into folds of balanced size, each group in one of them.
+    """Divide items into at least 2 folds of balanced size, each group in one of them and each fold in order of name.
 
-    The groups are shuffled, then handed out from the largest to the smallest, each to the fold with the fewest
-    items: sizes differ by one item where there are no groups, and by the largest group at most where there are.
-
-    Args:
-        items: in any order, which does not matter; each without a ``group`` stands alone.
-        folds: their number, at least 2.
-        seed: of the shuffle.
-
-    Returns:
-        Items of each fold, in order of name.
+    The groups are shuffled by the seed, then handed out from the largest to the smallest, each to the fold with the
+    fewest items: sizes differ by one item where there are no groups, and by the largest group at most where there are.
+    The order of the items does not matter, and each without a ``group`` stands alone.
 
     Raises:
         ConfigError: if ``folds`` is less than 2.
@@ -62,7 +51,7 @@ def cross_validation(
     validation_fraction: float | None = None,
     seed: int = 0,
 ) -> dict[Split, list[Item]]:
-    """Splits of one round over given folds, in which over all rounds each item is for test once.
+    """Splits of one round over given folds, in order of name; over all rounds each item is for test once.
 
     Args:
         parts: items of each fold.
@@ -71,9 +60,6 @@ def cross_validation(
         test: items that are for test in every round.
         validation_fraction: in place of the next fold, hold out this fraction of all that is not for test.
         seed: of that choice.
-
-    Returns:
-        Items of each split, in order of name.
 
     Raises:
         ConfigError: if there is no such fold.
@@ -95,21 +81,13 @@ def cross_validation(
 
 
 def random_splits(items: Sequence[Item], fractions: Mapping[Split, float], seed: int = 0) -> dict[Split, list[Item]]:
-    """Hold out fractions of the items at random, each group in one split, the rest being for training.
+    """Hold out fractions of the items at random, each group in one split, the rest being for training; all by name.
 
     Each group has a number in [0, 1), a hash of the seed and its name (of an image without a group, the image's own
     name). Numbers below the test fraction are for test, those from one minus the validation fraction on for
     validation. So adding images moves none that is there; the shares reached scatter around the fractions. Of few
     groups, a split with a fraction that would stay empty borrows the one whose number is nearest to it, which later
-    additions may give back to training.
-
-    Args:
-        items: in any order.
-        fractions: of all items, for each split to hold out.
-        seed: of the hash.
-
-    Returns:
-        Items of each split, in order of name; those of splits without a fraction are empty.
+    additions may give back to training. The order of the items does not matter.
 
     Raises:
         ConfigError: if a fraction is negative, or they leave nothing for training.
@@ -138,11 +116,9 @@ def random_splits(items: Sequence[Item], fractions: Mapping[Split, float], seed:
 
 
 def groups_from_names(names: Sequence[str], pattern: str) -> list[str]:
-    r"""Group of each name, such as the patient's number.
+    r"""Group, such as the patient's number, of each image's name without folder and suffix.
 
-    Args:
-        names: of images, without folder and suffix.
-        pattern: regular expression that fits the whole name, with one group in parentheses.
+    The pattern is a regular expression that fits the whole name, with one group in parentheses.
 
     Raises:
         ConfigError: if the pattern is not of that form.

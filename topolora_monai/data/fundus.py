@@ -1,7 +1,5 @@
 """Vessels in photographs of the retina."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from pathlib import Path
@@ -10,8 +8,6 @@ from topolora_monai.data.benchmark import Benchmark, Facts, Files, Parts, Where
 from topolora_monai.data.download import Archive
 from topolora_monai.data.items import Item, Split
 from topolora_monai.errors import ConfigError
-
-__all__ = ["ChaseDb1", "Drive", "Hrf", "Stare"]
 
 
 def _number(stem: str) -> str:

@@ -1,7 +1,5 @@
 """Images to segment: a file, a folder or a glob."""
 
-from __future__ import annotations
-
 import glob
 from collections import Counter
 from pathlib import Path
@@ -10,8 +8,6 @@ from topolora_monai.data.items import Item, expand_slices, plain_stem, scans_in
 from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES, is_volume
 from topolora_monai.io.regular import FILE, FOLDER, path_kind, require_file, shortened
-
-__all__ = ["find_images"]
 
 
 def find_images(source: str | Path, axis: int | None = None) -> list[Item]:

@@ -1,7 +1,5 @@
 """What a data set hands over: pairs of files with a name, and the checks they must pass."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -22,20 +20,6 @@ from topolora_monai.io import (
 )
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
 
-__all__ = [
-    "MASKS",
-    "SPLITS",
-    "Item",
-    "Split",
-    "check_item",
-    "check_items",
-    "expand_slices",
-    "image_files",
-    "plain_stem",
-    "scans_in",
-    "without_fov",
-]
-
 Split = Literal["training", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("training", "validation", "test")
 MASKS: tuple[Literal["label", "second_label", "fov"], ...] = ("label", "second_label", "fov")
@@ -45,8 +29,8 @@ MASKS: tuple[Literal["label", "second_label", "fov"], ...] = ("label", "second_l
 class Item(TypedDict, total=False):
     """One annotated image. ``name`` and ``image`` are always there; paths are absolute strings.
 
-    ``group`` names what must not be divided between splits, such as a patient; ``axis`` and ``slice`` choose
-    one slice of a volume, for the image and its masks alike.
+    ``group`` names what must not be divided between splits, such as a patient, and stands in tables of scores; ``axis``
+    and ``slice`` choose one slice of a volume, for the image and its masks alike.
     """
 
     name: str
@@ -74,8 +58,7 @@ def plain_stem(path: Path) -> str:
 def image_files(folder: Path) -> list[Path]:
     """Image files of a folder in order of name; hidden and other files, and folders, are passed over.
 
-    Raises:
-        DataError: for what has the name of an image and is no file: a link that leads nowhere, a named pipe, a device.
+    A ``DataError`` for what has the name of an image and is no file: a link that leads nowhere, a named pipe, a device.
     """
     named = [path for path in folder.iterdir() if _has_image_name(path) and path_kind(path) != FOLDER]
     for path in named:

@@ -1,7 +1,5 @@
 """labelme's annotation files as images with masks."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +15,6 @@ from topolora_monai.data.annotation_files import Annotated, Place, category_valu
 from topolora_monai.data.items import Item, image_files
 from topolora_monai.data.shapes import Mask, draw_disc, draw_line, fill_polygon
 from topolora_monai.errors import DataError
-
-__all__ = ["is_labelme", "read_labelme"]
 
 _BACKGROUND_LABEL = "_background_"  # labelme's own name for what no class is
 

@@ -1,15 +1,11 @@
 """Finding a data set's folders and files as they occur in the wild, and refusing what could mean two things."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from topolora_monai.data.items import Item, plain_stem, scans_in
 from topolora_monai.errors import DataError
-
-__all__ = ["Key", "Part", "by_key", "content", "find_folder", "pairs", "require_unique", "unwrap"]
 
 Key = Callable[[str], str | set[str] | None]
 """From a file's stem to what images and masks share, of which there may be several; None passes a file over."""
@@ -18,10 +14,7 @@ Key = Callable[[str], str | set[str] | None]
 def find_folder(root: Path, *names: str) -> Path | None:
     """The one folder among ``names``, which may be nested paths, whatever the case of their letters.
 
-    One that lies in another counts before it; the empty name is ``root`` itself.
-
-    Raises:
-        DataError: if several are there.
+    One that lies in another counts before it; the empty name is ``root`` itself. A ``DataError`` if several are there.
     """
     found = {path.resolve(): path for name in names for path in _matching(root, [p for p in name.split("/") if p])}
     inner = [path for real, path in found.items() if not any(real in other.parents for other in found)]
@@ -93,11 +86,7 @@ def by_key(files: Iterable[Path], key: Key = str) -> dict[str, list[Path]]:
 
 
 def require_unique(paths: Sequence[Path], key: str, folder: Path, what: str) -> Path:
-    """The one file that belongs to an image.
-
-    Raises:
-        DataError: if there is none, or more than one.
-    """
+    """The one file that belongs to an image. A ``DataError`` if there is none, or more than one."""
     if not paths:
         raise DataError(
             f"image without {what}: {key}",

@@ -1,7 +1,5 @@
 """Polyps in colonoscopy and lesions of the skin."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 
@@ -10,8 +8,6 @@ from topolora_monai.data.download import Archive
 from topolora_monai.data.items import Item, Split
 from topolora_monai.data.layout import unwrap
 from topolora_monai.errors import ConfigError
-
-__all__ = ["CvcClinicDb", "Isic2017", "KvasirSeg"]
 
 
 class KvasirSeg(Benchmark):

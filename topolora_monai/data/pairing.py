@@ -1,7 +1,5 @@
 """Images and masks of a folder, joined by name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,8 +9,6 @@ from topolora_monai.data.labelme import is_labelme, read_labelme
 from topolora_monai.data.layout import Part, by_key, content, find_folder, pairs, require_unique
 from topolora_monai.errors import DataError
 from topolora_monai.io import IMAGE_SUFFIXES
-
-__all__ = ["read_part"]
 
 _MASK_ENDINGS = ("_mask", "_label", "_seg", "_segmentation", "_gt", "_manual1", "_1stho")
 _MASK_BEGINNINGS = ("mask_", "label_", "seg_", "gt_")
@@ -25,10 +21,8 @@ def read_part(part: Path, categories: Sequence[str] | None = None, line_width: f
     ``line_width`` apply as in :func:`~topolora_monai.data.labelme.read_labelme`, and masks beside images. A mask has
     its image's stem, or, where masks lie beside images or some image has no mask of its own stem, that stem with a
     usual ending (``_mask``, ``_label``, ``_seg``, ``_segmentation``, ``_gt``, ``_manual1``, ``_1stHO``) or beginning
-    (``mask_``, ``label_``, ``seg_``, ``gt_``).
-
-    Raises:
-        DataError: if nothing is recognised, an image has no mask, or something could be meant in two ways.
+    (``mask_``, ``label_``, ``seg_``, ``gt_``). A ``DataError`` if nothing is recognised, an image has no mask, or
+    something could be meant in two ways.
     """
     images, labels = find_folder(part, "images", "image"), find_folder(part, "masks", "mask", "labels", "label")
     if images and labels:

@@ -12,8 +12,6 @@ from topolora_monai.data.items import Item, Split
 from topolora_monai.data.layout import unwrap
 from topolora_monai.errors import DataError
 
-__all__ = ["Camo", "LeafDisease", "MassachusettsRoads", "SbuShadow", "Trans10k"]
-
 
 class Camo(Benchmark):
     """1250 photographs of camouflaged animals and people, official split 1000/250.
@@ -166,3 +164,43 @@ class MassachusettsRoads(Benchmark):
     parts = Parts(("train",), ("valid", "val"), ("test",))
     files = Files(Where(("{}/sat", "{}")), Where(("{}/map", "{}_labels")))
     held_out = 0
+
+
+class TopoMortar(Benchmark):
+    """420 photographs of brick walls with masks of the mortar, official split 50/20/350.
+
+    Files are ``images/NNN.png`` and masks of the same names. As ``annotator`` one chooses the kind of label that
+    training and validation have, ``accurate``, ``noisy`` or ``pseudo``; those of the test are always accurate. Test
+    images carry their ``group``: ``indistr`` looks like the training images, the six others do not, so report it apart.
+    """
+
+    name = "topomortar"
+    facts = Facts(
+        title="TopoMortar",
+        size="512x512",
+        classes=("background", "mortar"),
+        counts={"official": (50, 20, 350)},
+        layout="train/, val/ and test/, each with images/ and accurate/, the first two also with noisy/ and pseudo/",
+        licence="MIT",
+        citation="Valverde et al., 2025, arXiv 2503.03365",
+        homepage="https://github.com/jmlipman/TopoMortar",
+        access="get it by the link on github.com/jmlipman/TopoMortar and unpack it",
+        annotators=("accurate", "noisy", "pseudo"),
+    )
+    parts = Parts(("train",), ("val",), ("test",))
+    files = Files(Where(("{}/images",)), Where(("{}/accurate",)))
+    held_out = 0
+    groups = ("indistr", "angles", "colors", "graffiti", "objects", "shadows", "occlusion")
+    """Of the test images, in order of their numbers, fifty each from 71 on."""
+
+    def _list(self) -> Splits:
+        self.files = self.files._replace(label=Where((f"{{}}/{self.annotator}", "{}/accurate")))
+        splits = super()._list()
+        for item in splits["test"]:
+            number = int(item["name"]) if item["name"].isdecimal() else 0
+            if not 71 <= number <= 420:
+                raise DataError(
+                    "test image without a group", path=item["image"], expected="a number from 071 to 420 as its name"
+                )
+            item["group"] = self.groups[(number - 71) // 50]
+        return splits

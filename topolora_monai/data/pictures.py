@@ -1,7 +1,5 @@
 """Pictures of samples, to look at before anything is trained on them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -9,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
-
-__all__ = ["contact_sheet", "overlay"]
 
 _CLASS_COLOURS = np.array([[0, 0, 0], [255, 176, 0], [100, 143, 255], [220, 38, 127], [120, 220, 120]], np.uint8)
 """Of classes 1, 2, ...; told apart by the colour-blind, too."""

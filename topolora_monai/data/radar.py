@@ -1,8 +1,7 @@
 """Sea, oil and floods in radar images."""
 
-from __future__ import annotations
-
 import re
+from functools import partial
 
 from topolora_monai.data.benchmark import Benchmark, Facts, Files, Parts, Splits, Where, hold_out, split_list
 from topolora_monai.data.items import SPLITS, Item, Split, image_files
@@ -10,7 +9,7 @@ from topolora_monai.data.layout import Part, find_folder, pairs
 from topolora_monai.errors import DataError
 from topolora_monai.io import UNLABELLED
 
-__all__ = ["Sen1Floods11", "SlSsdd", "Sos"]
+_radar_facts = partial(Facts, modality="sar", blank_is_legal=True)
 
 
 class SlSsdd(Benchmark):
@@ -22,7 +21,7 @@ class SlSsdd(Benchmark):
     """
 
     name = "sl_ssdd"
-    facts = Facts(
+    facts = _radar_facts(
         title="SL-SSDD",
         size="about 190 to 670 pixels a side",
         classes=("land", "sea"),
@@ -33,8 +32,6 @@ class SlSsdd(Benchmark):
         homepage="https://github.com/Han-Ke/SL-SSDD",
         access="get the masks from github.com/Han-Ke/SL-SSDD and the images from"
         " github.com/TianwenZhang0825/Official-SSDD, and put train/, test/ and JPEGImages/ in one folder",
-        modality="sar",
-        blank_is_legal=True,
         channels=1,
         label_values={0: 0, 255: 1},
     )
@@ -89,7 +86,7 @@ class Sos(Benchmark):
     """
 
     name = "sos"
-    facts = Facts(
+    facts = _radar_facts(
         title="SOS",
         size="256x256",
         classes=("background", "oil"),
@@ -99,10 +96,8 @@ class Sos(Benchmark):
         citation="Zhu et al., IEEE TGRS 60, 2022",
         homepage="https://github.com/CUG-URS/Deep-SAR-Oil-Spill-Dataset",
         access="fill in the owners' form, linked from github.com/CUG-URS/Deep-SAR-Oil-Spill-Dataset, and unpack",
-        modality="sar",
         channels=1,
         label_values="cut",
-        blank_is_legal=True,
     )
     files = Files(
         image=Where(("{}/images", "{}/sat", "{}"), lambda stem: stem[:-4] if stem.endswith("_sat") else None),
@@ -134,7 +129,7 @@ class Sen1Floods11(Benchmark):
     """
 
     name = "sen1floods11"
-    facts = Facts(
+    facts = _radar_facts(
         title="Sen1Floods11",
         size="512x512",
         classes=("dry", "water"),
@@ -144,8 +139,6 @@ class Sen1Floods11(Benchmark):
         citation="Bonafilia et al., CVPR Workshops 2020, pp. 210-211",
         homepage="https://github.com/cloudtostreet/Sen1Floods11",
         access="copy gs://sen1floods11/v1.1/data/flood_events/HandLabeled/{S1Hand,LabelHand} (gsutil, no account)",
-        modality="sar",
-        blank_is_legal=True,
         channels=2,
         pixel_values="db",
         label_values={-1: UNLABELLED, 0: 0, 1: 1},

@@ -11,7 +11,7 @@ from topolora_monai.data.folder import Folder
 from topolora_monai.data.fundus import ChaseDb1, Drive, Hrf, Stare
 from topolora_monai.data.items import Item, Split
 from topolora_monai.data.lesions import CvcClinicDb, Isic2017, KvasirSeg
-from topolora_monai.data.photographs import Camo, LeafDisease, MassachusettsRoads, SbuShadow, Trans10k
+from topolora_monai.data.photographs import Camo, LeafDisease, MassachusettsRoads, SbuShadow, TopoMortar, Trans10k
 from topolora_monai.data.radar import Sen1Floods11, SlSsdd, Sos
 from topolora_monai.data.synthetic_vessels import SyntheticVessels
 from topolora_monai.errors import ConfigError, unknown_choice
@@ -19,8 +19,6 @@ from topolora_monai.io import LabelValues
 from topolora_monai.io.places import in_cache
 from topolora_monai.parsing import parse_bool
 from topolora_monai.transforms.intensity import PixelValues
-
-__all__ = ["BENCHMARKS", "DATASET_NAMES", "SegmentationData", "open_dataset"]
 
 
 class SegmentationData(Protocol):
@@ -62,7 +60,7 @@ BENCHMARKS: dict[str, type[Benchmark]] = {
         *(Drive, Stare, ChaseDb1, Hrf),
         *(KvasirSeg, CvcClinicDb, Isic2017),
         *(SlSsdd, Sos, Sen1Floods11),
-        *(Camo, SbuShadow, LeafDisease, MassachusettsRoads, Trans10k),
+        *(Camo, SbuShadow, LeafDisease, MassachusettsRoads, TopoMortar, Trans10k),
     )
 }
 """Public data sets by name."""

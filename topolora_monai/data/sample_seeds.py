@@ -1,7 +1,5 @@
 """Randomness that belongs to an item, and order that belongs to an epoch, and not to whoever loads them."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 
@@ -9,8 +7,6 @@ import ignite.distributed as idist
 import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
-
-__all__ = ["SampleSeeds", "WholeBatches"]
 
 
 class SampleSeeds(Dataset[Any]):
@@ -67,6 +63,7 @@ class WholeBatches(DistributedSampler[Any]):
         seed: of the run.
         processes: that train together, of which this is number ``rank``; None for those that do.
         rank: see there.
+        items: of an epoch, which takes as many from the start of its order; None for all.
 
     Example:
         >>> alone = list(WholeBatches(range(7), 4, seed=0))
@@ -75,12 +72,22 @@ class WholeBatches(DistributedSampler[Any]):
         True
         >>> len(alone), set(alone) == set(range(7))
         (8, True)
+        >>> len(list(WholeBatches(range(7), 2, items=3)))
+        4
     """
 
     def __init__(
-        self, data: Any, batch_size: int, seed: int = 0, processes: int | None = None, rank: int | None = None
+        self,
+        data: Any,
+        batch_size: int,
+        seed: int = 0,
+        processes: int | None = None,
+        rank: int | None = None,
+        items: int | None = None,
     ) -> None:
         processes = idist.get_world_size() if processes is None else processes
         super().__init__(data, processes, idist.get_rank() if rank is None else rank, shuffle=True, seed=seed)
-        self.num_samples = -(-len(data) // (batch_size * processes)) * batch_size
+        count = len(data) if items is None else min(items, len(data))
+        self.num_samples = -(-count // (batch_size * processes)) * batch_size
         self.total_size = self.num_samples * processes
+        self.drop_last = self.total_size < len(data)  # else the order is filled from its start

@@ -7,16 +7,12 @@ pixels. A centre right on a polygon's left or upper edge counts, one on its righ
 share an edge share no pixel and leave no gap. What lies outside the image is cut off.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.draw import disk
-
-__all__ = ["decode_rle", "draw_disc", "draw_line", "fill_polygon"]
 
 Mask = NDArray[np.bool_]
 

@@ -1,7 +1,5 @@
 """Which images a run learns from and is judged by, by name and content: written down, and held against later."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -15,8 +13,6 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import volume_state
 from topolora_monai.io.download import file_sha256
-
-__all__ = ["SPLIT_FILE", "SplitRecord", "check_unseen", "record_split", "some", "split_changes", "trained_on"]
 
 SPLIT_FILE = "split.json"
 """Name of the record in a run's folder."""

@@ -1,7 +1,5 @@
 """Fundus-like images with a known vessel tree: made on first use, the same for everyone."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from topolora_monai.data.items import SPLITS, Split
 from topolora_monai.errors import DataError
 from topolora_monai.io import is_whole_png, write_png
 from topolora_monai.io.atomic import folder_beside, remove_leftovers, writing
-
-__all__ = ["SyntheticVessels", "draw_sample"]
 
 _SIZE = 512
 _FOV_RADIUS = 246

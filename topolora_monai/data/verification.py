@@ -1,7 +1,5 @@
 """Opening every file of a data set and naming everything that would spoil training or scores."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import defaultdict
@@ -28,8 +26,6 @@ from topolora_monai.io import (
     read_labels,
     read_mask,
 )
-
-__all__ = ["Finding", "SplitFacts", "Verification", "verify"]
 
 _NEARLY_ALL = 0.995
 """A mask with a larger share of one class is worth a look, as is one that may be inverted."""

@@ -4,13 +4,15 @@ from topolora_monai.engines.batches import (
     FiniteAnswers,
     PredictionWriter,
     TargetLoss,
-    image_names,
+    batch_items,
     prepare_batch,
     probabilities_and_targets,
 )
 from topolora_monai.engines.checkpoint import RunCheckpoint
+from topolora_monai.engines.ema import AdapterEMA
 from topolora_monai.engines.handlers import (
     BalanceLoss,
+    BatchMixing,
     EarlyStopping,
     EpochSeed,
     GradientClipping,
@@ -33,8 +35,10 @@ from topolora_monai.model.writing import write_classes
 from topolora_monai.parsing import parse_bool
 
 __all__ = [
+    "AdapterEMA",
     "AutocastInferer",
     "BalanceLoss",
+    "BatchMixing",
     "EarlyStopping",
     "EpochSeed",
     "FiniteAnswers",
@@ -54,13 +58,13 @@ __all__ = [
     "Uncertainty",
     "UncertaintyInferer",
     "ValidationTracking",
+    "batch_items",
     "check_apart",
     "check_classes",
     "check_ids",
     "check_settings",
     "check_threshold_by",
     "default_precision",
-    "image_names",
     "lock_output",
     "lr_schedule",
     "parse_bool",

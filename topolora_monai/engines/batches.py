@@ -1,7 +1,5 @@
 """How a batch reaches the network, the loss and the metrics, and what is made of the answers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,6 @@ from topolora_monai.model.inferers import check_finite
 from topolora_monai.model.uncertainty import UncertaintyInferer
 from topolora_monai.model.writing import MaskWriter
 from topolora_monai.networks.activation import Activation
-
-__all__ = [
-    "FiniteAnswers",
-    "PredictionWriter",
-    "TargetLoss",
-    "image_names",
-    "prepare_batch",
-    "probabilities_and_targets",
-]
 
 Target = dict[str, Tensor]
 

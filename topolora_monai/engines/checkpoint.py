@@ -1,7 +1,5 @@
 """The last state to resume from and the best adapter so far, both always whole on disk."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -23,6 +21,7 @@ from topolora_monai.adapters.files import check_fit, describe_model
 from topolora_monai.adapters.tensor_files import non_finite
 from topolora_monai.data.items import SPLITS
 from topolora_monai.data.split_record import SPLIT_FILE, SplitRecord, some, split_changes
+from topolora_monai.engines.ema import AdapterEMA
 from topolora_monai.engines.handlers import DIVERGENCE_HINT
 from topolora_monai.engines.output import provenance, say_if_stopped
 from topolora_monai.engines.recipe import Change, Recipe
@@ -31,8 +30,6 @@ from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import BestClDice, PooledDice, apply_temperature
 from topolora_monai.parsing import parse_bool
-
-__all__ = ["LAST_STATE", "RunCheckpoint"]
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +45,7 @@ _STATE = {
     "optimizer": dict,
     "lr_scheduler": dict,
     "scaler": dict,
+    "ema": dict,
     "best": dict,
     "seconds": float,
 }
@@ -80,6 +78,7 @@ class RunCheckpoint:
         split: the images, as :func:`~topolora_monai.data.record_split` gives them.
         properties: stored in the adapter file for its users.
         resume: take up the folder's last state; False starts over.
+        ema: the average that is validated and saved in an adapter's place; None for none.
 
     Raises:
         AdapterFileError: for a property that no adapter file could be read with.
@@ -100,6 +99,7 @@ class RunCheckpoint:
         resume: bool = True,
         cldice: BestClDice | None = None,
         calibrate: bool = True,
+        ema: AdapterEMA | None = None,
     ) -> None:
         self.folder = Path(output_dir)
         self.last, self.adapter = self.folder / LAST_STATE, self.folder / "adapter.safetensors"
@@ -110,6 +110,7 @@ class RunCheckpoint:
         self.dice = dice
         self.cldice = cldice
         self.calibrate = parse_bool(calibrate)
+        self.ema = ema or AdapterEMA(adaptation.network, optimizer)
         self.settings = json.loads(json.dumps({**properties, **settings, "base_sha256": adaptation.base_sha256}))
         self.recipe = recipe
         self.split = split
@@ -140,6 +141,7 @@ class RunCheckpoint:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             engine.add_event_handler(Events.COMPLETED, self._describe)
             self.evaluator.add_event_handler(Events.COMPLETED, self._save_best)
+        self.ema.attach(self.evaluator)  # which leaves it in place until the best adapter has been saved
 
     def _take_up(self, trainer: Trainer, state: dict[str, Any]) -> None:
         changed = self._check_same(state)
@@ -152,6 +154,7 @@ class RunCheckpoint:
                 hint=_START_OVER,
             )
             self._load_optimizer(state["optimizer"])
+            self.ema.load_state_dict(state["ema"])
             self.lr_scheduler.load_state_dict(self.lr_scheduler.state_dict() | state["lr_scheduler"])
         self.adaptation.network.load_state_dict(state["adapter"], strict=False)
         self.best, self.changes = state["best"], state["changes"]
@@ -176,6 +179,7 @@ class RunCheckpoint:
     def _begin(self, trainer: Trainer) -> None:
         """Act at the first start of the trainer, for which Ignite and MONAI make epoch and scaler anew."""
         if self._begun:
+            self.ema.restart()  # a server may have sent other weights
             return
         self._begun = True
         trainer.state.epoch = self._epochs_before
@@ -277,6 +281,7 @@ class RunCheckpoint:
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": {key: schedule[key] for key in ("last_epoch", "_last_lr", "_step_count")},
             "scaler": trainer.scaler.state_dict() if trainer.scaler is not None else {},
+            "ema": self.ema.state_dict(),
             "best": self.best,
             "seconds": time.monotonic() - self._started,
         }
@@ -315,7 +320,8 @@ class RunCheckpoint:
 
     def _describe(self, trainer: Trainer) -> None:
         if not self.best:  # no epoch was validated
-            self._save_adapter(threshold=0.5)
+            with self.ema.swapped():
+                self._save_adapter(threshold=0.5)
         record = {
             **self.settings,
             "trainable": self.adaptation.trainable_count,

@@ -1,13 +1,12 @@
 """Ignite handlers that MONAI's trainer lacks."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import sys
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Engine, EventEnum, Events
 from ignite.handlers import EarlyStopping as IgniteEarlyStopping
@@ -18,19 +17,7 @@ from tqdm import tqdm
 
 from topolora_monai.adapters.conv_lora import balance_loss
 from topolora_monai.data.sample_seeds import SampleSeeds
-from topolora_monai.errors import TopoLoRAError
-
-__all__ = [
-    "BalanceLoss",
-    "EarlyStopping",
-    "EpochSeed",
-    "GradientClipping",
-    "Handler",
-    "LossRamp",
-    "NonFiniteGuard",
-    "TimeLeft",
-    "say_validation",
-]
+from topolora_monai.errors import ConfigError, TopoLoRAError
 
 _logger = logging.getLogger(__name__)
 
@@ -68,6 +55,42 @@ class EpochSeed(Handler):
         """Reseed."""
         torch.manual_seed((self.seed * 1_000_003 + engine.state.epoch) % 2**32)
         self.dataset.set_epoch(engine.state.epoch)
+
+
+class BatchMixing(Handler):
+    """Mix the crops of a batch with one another, such as by MONAI's ``CutMixd``, seeded by the step.
+
+    In whatever process and run, a step mixes alike; but several processes mix their own crops alone.
+
+    Args:
+        transform: of a batch of ``batch_size`` crops as the loader gives it.
+        prob: share of batches that are mixed, in [0, 1].
+        batch_size: crops in a batch.
+        seed: of the run.
+
+    Raises:
+        ConfigError: for another share, or if one crop alone is to be mixed.
+    """
+
+    event = Events.ITERATION_STARTED
+
+    def __init__(self, transform: Any, prob: float, batch_size: int, seed: int = 0) -> None:
+        if not 0 <= prob <= 1:
+            raise ConfigError("share of batches that are mixed", expected="0 to 1", found=prob)
+        if prob and batch_size < 2:
+            raise ConfigError(
+                "one crop alone is not mixed", expected="batch_size from 2", found=batch_size, hint="raise --batch_size"
+            )
+        self.transform = transform
+        self.prob = prob
+        self.seed = seed
+
+    def __call__(self, engine: Engine) -> None:
+        """Mix the batch that the engine is about to learn from, or leave it."""
+        drawn = np.random.default_rng([self.seed, engine.state.iteration, idist.get_rank()])
+        if drawn.random() < self.prob:
+            self.transform.set_random_state(seed=int(drawn.integers(2**32)))
+            engine.state.batch = self.transform(engine.state.batch)
 
 
 class LossRamp(Handler):

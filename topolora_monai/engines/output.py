@@ -1,7 +1,5 @@
 """A run as whoever reads its result is told of it, its errors as a person reads them, its folder for it alone."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import json
@@ -24,17 +22,6 @@ from filelock import FileLock, Timeout
 import topolora_monai
 from topolora_monai.errors import OutputError, TopoLoRAError
 from topolora_monai.io.json_files import write_json
-
-__all__ = [
-    "command_line",
-    "lock_output",
-    "plain_errors",
-    "provenance",
-    "say_if_stopped",
-    "speak_plainly",
-    "stopped",
-    "unlock_output",
-]
 
 _LOCK = ".lock"
 _OWNER = ".running.json"

@@ -3,11 +3,9 @@
 What a model remembers of it is put back there to train the model as before.
 """
 
-from __future__ import annotations
-
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
 from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -18,8 +16,6 @@ from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import ConfigError
 from topolora_monai.packaged import recipe_files
 from topolora_monai.spec import ModelSpec, TrainingRecipe
-
-__all__ = ["Change", "Recipe", "caller", "training_workflow"]
 
 _Kind = TypeVar("_Kind")
 
@@ -36,6 +32,9 @@ _IDS = {
     "name": "train#recipe",
     "modality": "modality",
     "elastic_magnitude": "train#elastic#magnitude_range#1",
+    "elastic_scale": "train#elastic#scale_range",
+    "colour_share": "train#colour#p",
+    "blur_share": "train#blur#prob",
     "speckle_looks": "train#speckle#looks",
     "loss_weights": "topology_loss#weights",
     "loss_ramps": "topology_loss#ramps",
@@ -53,12 +52,13 @@ _IDS = {
     "schedule": "lr_scheduler#schedule",
     "warmup_fraction": "lr_scheduler#warmup_fraction",
     "max_grad_norm": "max_grad_norm",
+    "ema_decay": "train#ema#decay",
     "calibrate": "validate#calibrate",
 }
 """Where the bundle's ``train.yaml`` has what a model remembers of its training."""
 _MODEL_IDS = {
     **{name: name for name in ("image_size", "crop_size", "activation", "multiclass_head", "clahe", "despeckle_looks")},
-    **{name: f"model#{name}" for name in ("fit", "mask_tokens")},
+    **{name: f"model#{name}" for name in ("fit", "mask_tokens", "view_diameter", "thickness")},
     **{name: f"scaling#{name}" for name in ("percentiles", "value_range", "bits")},
     "threshold_by": "threshold_by",
     "overlap": "model#overlap",
@@ -174,12 +174,10 @@ def caller(kind: type[_Kind]) -> _Kind:
     Raises:
         ConfigError: where there is none.
     """
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         owner = frame.f_locals.get("self")
         if isinstance(owner, kind):
             return owner
-        frame = frame.f_back
     raise ConfigError("this is part of a configuration", hint="name it in one that MONAI resolves")
 
 

@@ -1,7 +1,5 @@
 """Learning rate schedules by name, stepped with the optimiser."""
 
-from __future__ import annotations
-
 from typing import Any, get_args
 
 from ignite.engine import Engine, Events
@@ -12,8 +10,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from topolora_monai.engines.handlers import Handler
 from topolora_monai.errors import unknown_choice
 from topolora_monai.spec import Schedule
-
-__all__ = ["ScheduleSteps", "lr_schedule"]
 
 
 def lr_schedule(

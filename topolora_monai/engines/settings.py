@@ -1,7 +1,5 @@
 """Settings that are wrong in themselves, or that nothing reads, found before anything is loaded."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +15,6 @@ from topolora_monai.losses import LOSS_TERMS
 from topolora_monai.networks.activation import Activation, check_activation
 from topolora_monai.networks.registry import MulticlassHead
 from topolora_monai.spec import ThresholdBy
-
-__all__ = ["MOVED", "check_classes", "check_ids", "check_settings", "check_threshold_by"]
 
 _CONFIG = "adaptation#config"
 

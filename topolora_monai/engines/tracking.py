@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Tracker", "TrainingTracking", "ValidationTracking", "tracker_names"]
-
 _EXPERIMENT = "topolora_monai"
 _RUN_FILE = "mlflow_run.json"
 _MOST_PICTURES = 32  # of an evaluation

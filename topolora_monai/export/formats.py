@@ -1,7 +1,5 @@
 """Writing a network as a graph in one of three formats, and running what was written."""
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings
@@ -15,16 +13,6 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.extras import import_extra
-
-__all__ = [
-    "EXPORT_FORMATS",
-    "ExportFormat",
-    "Runner",
-    "onnx_runner",
-    "quantize",
-    "run_written",
-    "write",
-]
 
 ExportFormat = Literal["pt2", "onnx", "torchscript"]
 
@@ -41,17 +29,11 @@ _ONNX_LIMIT = 2**31 - 2**24
 
 
 def write(graph: nn.Module, example: Tensor, metadata: dict[str, Any], path: Path, format_name: str) -> None:
-    """Write a network whose one output is a tensor; the batch may have any size, the image's sides are fixed.
+    """Write a frozen network in evaluation mode, whose one output is a tensor, in one of :data:`EXPORT_FORMATS`.
 
-    Args:
-        graph: frozen, in evaluation mode.
-        example: a batch of at least two images, (B, C, H, W) float32.
-        metadata: plain JSON types, with the name of the output under ``output``.
-        path: where to, whatever its ending.
-        format_name: one of :data:`EXPORT_FORMATS`.
-
-    Raises:
-        ConfigError: for ONNX, if a library is missing or the network is too large; the exporters raise many kinds.
+    The batch may have any size, as the example of at least two images, (B, C, H, W) float32, has; the image's sides are
+    fixed. Metadata are plain JSON types, with the name of the output under ``output``. A ``ConfigError`` for ONNX, if a
+    library is missing or the network is too large; the exporters raise many kinds.
     """
     text = json.dumps(metadata)
     with torch.no_grad(), _quietly():
@@ -74,8 +56,7 @@ def run_written(path: Path, format_name: str) -> Runner:
 def onnx_runner(path: str | Path) -> Runner:
     """Run an ONNX file with one input and one output on the CPU, with as many threads as PyTorch uses.
 
-    Raises:
-        ConfigError: if ONNX Runtime is not installed.
+    A ``ConfigError`` if ONNX Runtime is not installed.
     """
     runtime = import_extra("onnxruntime", "export", "ONNX")
     options = runtime.SessionOptions()

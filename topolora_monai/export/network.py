@@ -1,7 +1,5 @@
 """A network as a graph in a file, compared with the network before the file is put in place."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from pathlib import Path
@@ -17,8 +15,6 @@ from topolora_monai.export.formats import EXPORT_FORMATS, ExportFormat, onnx_run
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.model.network import adapted_network
 from topolora_monai.networks.activation import Activation, activated
-
-__all__ = ["PARITY", "Exported", "export_adapter", "export_network"]
 
 PARITY = 1e-4
 """Largest difference from the network that a file in float32 may have, as a part of the range of the logits."""

@@ -1,7 +1,5 @@
 """Files and folders that are whole or not there: made beside their place under a name of their own, then renamed."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import functools
@@ -16,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from topolora_monai.errors import OutputError
-
-__all__ = ["atomic_write", "folder_beside", "remove_leftovers", "writing"]
 
 _ABANDONED = 24 * 3600.0
 """Seconds after which what an unknown process left is taken for remains."""
@@ -67,8 +63,7 @@ def atomic_write(path: str | Path, what: str | None = None, instead: str | None 
 def folder_beside(path: str | Path) -> Iterator[Path]:
     """A new empty folder beside ``path``, to be renamed to it once it is full; removed if it is still there.
 
-    Raises:
-        OSError: if it cannot be made.
+    An ``OSError`` if it cannot be made.
     """
     parent = Path(path).parent
     _tidy_once(parent.absolute(), os.getpid())

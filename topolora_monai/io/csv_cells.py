@@ -1,10 +1,6 @@
 """Texts in CSV that spreadsheets take for texts: none begins as a formula does, and each is read back as it was."""
 
-from __future__ import annotations
-
 import re
-
-__all__ = ["cell_of", "text_of"]
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 

@@ -1,7 +1,5 @@
 """Fetching a file that its owners let anyone download: pinned by its checksum, resumable, with progress."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import http.client
@@ -17,19 +15,14 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import writing
 from topolora_monai.io.regular import FILE, path_kind
 
-__all__ = ["download_file", "file_sha256"]
-
 _BLOCK = 1 << 20
 _TIMEOUT = 30.0
 
 
 def download_file(url: str, path: Path, sha256: str) -> None:
-    """Download to ``.NAME.part`` and rename once the checksum agrees; a second call goes on where one stopped.
+    """Download by http or https to ``.NAME.part`` and rename once the checksum, lower-case hexadecimal, agrees.
 
-    Args:
-        url: http or https.
-        path: where to; a file there with the right checksum is kept.
-        sha256: expected, lower-case hexadecimal.
+    A second call goes on where one stopped, and a file with the right checksum is kept.
 
     Raises:
         DataError: if the address cannot be reached, the transfer stops, or the content is another.

@@ -1,7 +1,5 @@
 """Where the grid of an image lies in the world, and whether its mask's lies there too, by their headers alone."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Hashable
@@ -18,8 +16,6 @@ from topolora_monai.io.images import image_kind, image_size
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.io.volume_header import volume_state
 from topolora_monai.io.volumes import is_volume, volume_affine, volume_shape
-
-__all__ = ["Alignment", "Geometry", "align", "file_geometry", "shape_on_grid", "size_on_grid"]
 
 _SAME = 0.1
 """Farthest, in voxels or pixels of the image, that a mask's corner may lie from the image's."""

@@ -1,7 +1,5 @@
 """One way to read an image, whatever kind of file it is in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,17 +11,6 @@ from topolora_monai.io.memory import CUT_HINT, require_memory
 from topolora_monai.io.pictures import PICTURE_SUFFIXES, open_picture, orientation_tag, read_picture
 from topolora_monai.io.rasters import is_raster, open_raster, raster_orientation, read_bands
 from topolora_monai.io.volumes import VOLUME_SUFFIXES, is_volume, read_slice, volume_shape
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "ImageData",
-    "image_kind",
-    "image_orientation",
-    "image_size",
-    "read_blocks",
-    "read_image",
-    "require_whole",
-]
 
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *VOLUME_SUFFIXES)
 """Recognised file name endings, in lower case; those of pictures may be followed by ``.gz``."""

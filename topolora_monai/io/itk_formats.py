@@ -1,31 +1,19 @@
 """DICOM, NRRD and MetaImage, by ITK; which files of a folder make one DICOM series; and photographs in DICOM."""
 
-from __future__ import annotations
-
 import functools
 import math
 from pathlib import Path
 from typing import Any
 
+import itk
 import nibabel as nib
 import numpy as np
 from monai.data.image_reader import ITKReader
 from numpy.typing import NDArray
 
-from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.errors import DataError
 from topolora_monai.io.regular import FILE, path_kind, require_file
-from topolora_monai.io.volume_header import Header, not_grey, require_itk, three_axes, volume_state
-
-__all__ = [
-    "has_dicom_magic",
-    "is_photograph",
-    "itk_header",
-    "itk_values",
-    "looks_like_dicom",
-    "nifti_like_itk",
-    "photograph",
-    "series_files",
-]
+from topolora_monai.io.volume_header import Header, not_grey, three_axes, volume_state
 
 _COLOUR_HINT = "save each frame that you want segmented to a PNG or TIFF of its own, or take one photograph a file"
 _UNEVEN = 0.1
@@ -52,7 +40,7 @@ def itk_header(path: Path) -> Header:
 def itk_values(path: Path) -> NDArray[Any]:
     """Rescaled values, the slowest axis first, with as many axes as are stored, of slices that are evenly spaced."""
     # As float, since ITK would otherwise round a series to the type of its first file.
-    reader = ITKReader(reverse_indexing=True, pixel_type=require_itk(path).F)
+    reader = ITKReader(reverse_indexing=True, pixel_type=itk.F)
     image = reader.read(str(path))
     deviation = dict(image).get("ITK_non_uniform_sampling_deviation", 0.0)
     spacing = float(image.GetSpacing()[2]) if deviation else 1.0
@@ -93,7 +81,7 @@ def _place(path: Path, image: Any) -> NDArray[np.float64] | None:
 def _affine(path: Path, image: Any) -> NDArray[np.float64]:
     """NIfTI's, from (column, row, slice, 1), to the right and the front; ITK's point to the left and the back."""
     axes = min(image.GetImageDimension(), 3)
-    direction = require_itk(path).array_from_matrix(image.GetDirection())
+    direction = itk.array_from_matrix(image.GetDirection())
     affine = np.eye(4)
     affine[:axes, :axes] = (direction * np.asarray(image.GetSpacing()))[:axes, :axes]
     affine[:axes, 3] = np.asarray(image.GetOrigin())[:axes]
@@ -103,7 +91,6 @@ def _affine(path: Path, image: Any) -> NDArray[np.float64]:
 
 def _open(path: Path) -> Any:
     """ITK image with a geometry and without voxels."""
-    itk = require_itk(path)
     files = series_files(path) if path.is_dir() else [str(path)]
     image_type = itk.Image[itk.F, _checked_axes(path, files)]
     if len(files) == 1:
@@ -136,7 +123,6 @@ def _checked_axes(path: Path, files: list[str]) -> int:
 
 def _file_header(file: str) -> Any:
     """ITK's reading of a header; None of a format that it does not know."""
-    itk = require_itk(Path(file))
     header = itk.ImageIOFactory.CreateImageIO(file, itk.CommonEnums.IOFileMode_ReadMode)
     if header is not None:
         header.SetFileName(file)
@@ -188,13 +174,12 @@ def _require_pixels(path: Path, size: int) -> None:
 def series_files(folder: Path) -> list[str]:
     """Files, in order of position, of the one series in a folder.
 
-    Raises:
-        ConfigError: if ITK is not installed.
-        DataError: if there are several series or none, or a file of it is empty or unreadable.
+    A ``DataError`` if there are several series or none, or a file of it is empty or unreadable.
     """
     files = _only_series(folder)
     # GDCM passes over what it cannot read, which would leave slices out.
-    here = {file.name for file in folder.iterdir() if looks_like_dicom(file) or _is_empty(file)}
+    shown = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    here = {file.name for file in shown if looks_like_dicom(file) or file.stat().st_size == 0}
     unread = sorted(here - {Path(file).name for file in files})
     if unread or not files:
         raise DataError(
@@ -210,7 +195,7 @@ def series_files(folder: Path) -> list[str]:
 def _only_series(folder: Path) -> list[str]:
     for path in folder.iterdir():
         require_file(path, folders=True)  # GDCM opens whatever is there
-    names = require_itk(folder).GDCMSeriesFileNames.New()
+    names = itk.GDCMSeriesFileNames.New()
     # What counts as one series is what MONAI's ITKReader takes for one.
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
@@ -227,12 +212,8 @@ def _only_series(folder: Path) -> list[str]:
     return next(iter(series.values()), [])
 
 
-def _is_empty(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.stat().st_size == 0
-
-
 def is_photograph(path: Path) -> bool:
-    """Whether a file is a DICOM image of one frame in colour of 8 bits; False without ITK, whose reader says so."""
+    """Whether a file is a DICOM image of one frame in colour of 8 bits."""
     return has_dicom_magic(path) and _is_photograph(path.absolute(), volume_state(path))
 
 
@@ -240,7 +221,7 @@ def is_photograph(path: Path) -> bool:
 def _is_photograph(path: Path, state: object) -> bool:
     try:
         header = _file_header(str(path))
-    except (ConfigError, RuntimeError):
+    except RuntimeError:
         return False
     if header is None or header.GetNumberOfComponents() != 3 or header.GetComponentSize() != 1:
         return False
@@ -249,7 +230,6 @@ def _is_photograph(path: Path, state: object) -> bool:
 
 def photograph(path: Path) -> NDArray[np.uint8]:
     """Red, green and blue of a photograph, shape (H, W, 3), whether the file stores RGB or YBR."""
-    itk = require_itk(path)
     reader = itk.ImageFileReader[itk.Image[itk.RGBPixel[itk.UC], 2]].New(FileName=str(path))
     reader.Update()
     return np.array(itk.array_from_image(reader.GetOutput()))

@@ -1,7 +1,5 @@
 """JSON as everyone reads it: without NaN and infinity, which the standard lacks; files are written whole."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -10,8 +8,6 @@ from typing import Any
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.atomic import atomic_write
-
-__all__ = ["json_text", "read_json", "write_json"]
 
 
 def json_text(content: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:

@@ -1,7 +1,5 @@
 """Masks as class numbers, refusing what is ambiguous; :func:`read_labels` has the whole rule."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,8 +14,6 @@ from topolora_monai.io.pictures import open_picture, palette_colours, shows_zero
 from topolora_monai.io.rasters import is_raster, read_band_values
 from topolora_monai.io.tiff_pages import page_palette
 from topolora_monai.io.volumes import is_volume, read_slice
-
-__all__ = ["UNLABELLED", "LabelValues", "Labels", "numbered", "read_labels", "read_mask"]
 
 LabelValues = Mapping[int, int] | Literal["cut"]
 """Class number of each stored value, or ``"cut"`` for two classes with interpolated borders, divided at 127.
@@ -133,7 +129,8 @@ def read_labels(
         unlabelled = encoding or {}
         return _two_valued(_stored(path, axis, index, like, numbers=bool(unlabelled)), unlabelled, path)
     if max(encoding) > _LARGEST_GREY:
-        return _encoded(path, _colours(path), encoding)
+        codes = np.asarray(open_picture(path).convert("RGB")) @ _CODE
+        return _encoded(path, _Stored(codes, np.ones(codes.shape, bool)), encoding)
     return _encoded(path, _stored(path, axis, index, like, numbers=True), encoding)
 
 
@@ -356,11 +353,6 @@ def _luminance(stored: _Stored, values: NDArray[Any]) -> NDArray[Any]:
         return values
     brightness: NDArray[np.float64] = (stored.shows @ _LUMINANCE) / 1000
     return brightness[values.astype(np.int64)]
-
-
-def _colours(path: str | Path) -> _Stored:
-    codes = np.asarray(open_picture(path).convert("RGB")) @ _CODE
-    return _Stored(codes, np.ones(codes.shape, bool))
 
 
 def _listed(distinct: NDArray[Any], in_hexadecimal: bool = False) -> str:

@@ -1,7 +1,5 @@
 """What is too large to be held in memory and what to do with it; compressed streams, which may be of any size."""
 
-from __future__ import annotations
-
 import math
 import os
 import sys
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import IO
 
 from topolora_monai.errors import DataError
-
-__all__ = ["CUT_HINT", "SCENE_HINT", "inflated", "require_memory"]
 
 SCENE_HINT = (
     "to segment it, make it a scene, which is read piece by piece: "
@@ -45,8 +41,7 @@ def memory_bytes() -> int:
 def require_memory(path: str | Path, shape: tuple[int, ...], bytes_per_pixel: int, hint: str) -> None:
     """Refuse an image, the columns last in its shape, that memory does not hold at the peak, before any of it is read.
 
-    Raises:
-        DataError: if it needs more than this machine has, or has more than 2^31 pixels; says ``hint``.
+    A ``DataError`` if it needs more than this machine has, or has more than 2^31 pixels; says ``hint``.
     """
     pixels, there = math.prod(shape), memory_bytes()
     if pixels * bytes_per_pixel > there or pixels > _MOST_PIXELS:

@@ -1,7 +1,5 @@
 """NIfTI, by nibabel."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.volume_header import Header, not_grey, three_axes
-
-__all__ = ["NIFTI_SUFFIXES", "nifti_header", "nifti_like", "nifti_values", "write_nifti"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """File name endings, in lower case."""

@@ -1,7 +1,5 @@
 """Pictures of everyday formats: 8 and 16 bit, by Pillow, always upright and as they show; and photographs in DICOM."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
@@ -21,21 +19,6 @@ from topolora_monai.io.atomic import atomic_write
 from topolora_monai.io.itk_formats import is_photograph, photograph
 from topolora_monai.io.memory import SCENE_HINT, inflated, require_memory
 from topolora_monai.io.regular import require_file
-
-__all__ = [
-    "PICTURE_SUFFIXES",
-    "TiffHeader",
-    "deep_maximum",
-    "is_whole_png",
-    "open_picture",
-    "orientation_tag",
-    "page_size",
-    "palette_colours",
-    "picture_size",
-    "read_picture",
-    "shows_zero_as_white",
-    "write_png",
-]
 
 _logger = logging.getLogger(__name__)
 
@@ -226,8 +209,7 @@ def page_size(page: Image.Image) -> tuple[int, int]:
 def orientation_tag(path: str | Path) -> int:
     """What the file of a picture says of how it lies, 1 to 8, as EXIF numbers it; 1 is upright, and no tag is 1.
 
-    Raises:
-        DataError: as :func:`open_picture`.
+    A ``DataError``, as :func:`open_picture`.
     """
     return _tag_in_header(open_picture(path, decode=False), path)
 

@@ -1,7 +1,5 @@
 """Folders: of what the package can make again, and of results, checked before a run starts."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil
@@ -14,16 +12,13 @@ from typing import Any, TypeVar
 from topolora_monai.errors import ConfigError, OutputError
 from topolora_monai.io.regular import FOLDER, path_kind, shortened, unusable_name
 
-__all__ = ["check_apart", "in_cache", "prepare_output", "user_cache"]
-
 _Made = TypeVar("_Made")
 
 
 def user_cache() -> Path:
     """``$XDG_CACHE_HOME/topolora_monai``, by default below ``~/.cache``.
 
-    Raises:
-        ConfigError: if the user has no home, as in containers with a user of no name.
+    A ``ConfigError`` if the user has no home, as in containers with a user of no name.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     try:
@@ -37,12 +32,8 @@ def user_cache() -> Path:
 def in_cache(make: Callable[[Path], _Made], name: str) -> _Made:
     """Find or make something in the user's cache; where that cannot be written, in a folder that ends with the process.
 
-    Args:
-        make: given a folder, which need not be there, gives what is in it already, and makes what is not.
-        name: of the folder.
-
-    Raises:
-        OutputError: if neither can be written.
+    Given a folder of the name, which need not be there, ``make`` gives what is in it already, and makes what is not.
+    An ``OutputError`` if neither can be written.
     """
     try:
         return make(user_cache() / name)

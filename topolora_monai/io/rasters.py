@@ -21,8 +21,6 @@ from topolora_monai.io.regular import FILE, path_kind, require_file
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["is_raster", "open_raster", "raster_orientation", "read_band_values", "read_bands"]
-
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _GEO_TAGS = {33550, 33922, 34264, 34735}
 """ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory of the GeoTIFF standard."""

@@ -1,14 +1,10 @@
 """What a path leads to, asked before anything is opened: a named pipe would be waited for, without end."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path
 
 from topolora_monai.errors import DataError, TopoLoRAError
-
-__all__ = ["FILE", "FOLDER", "path_kind", "require_file", "require_list", "shortened", "unusable_name"]
 
 FILE, FOLDER = "a file", "a folder"
 
@@ -51,8 +47,8 @@ def require_file(
 ) -> None:
     """Make sure that a path leads to a file, whose reading comes to an end, or with ``folders`` to a folder.
 
-    Raises:
-        TopoLoRAError: of the class ``error``, saying what is there instead; ``missing`` and ``hint`` where nothing is.
+    A ``TopoLoRAError``, of the class ``error``, saying what is there instead; ``missing`` and ``hint`` where nothing
+    is.
     """
     kind = path_kind(path)
     if kind == FILE or (folders and kind == FOLDER):

@@ -1,7 +1,5 @@
 """Pages of a TIFF, by Pillow."""
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Iterator
@@ -17,8 +15,6 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.pictures import TiffHeader, open_picture, page_size, palette_colours, shows_zero_as_white
 from topolora_monai.io.regular import FILE, path_kind
 from topolora_monai.io.volume_header import DAMAGE, Header, not_grey
-
-__all__ = ["TIFF_SUFFIXES", "has_several_pages", "page_palette", "tiff_header", "tiff_values", "write_tiff"]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 """File name endings, in lower case."""

@@ -1,22 +1,17 @@
-"""What the formats of volumes share: their header, one kind of error for damage, ITK, and what tells a changed file."""
-
-from __future__ import annotations
+"""What the formats of volumes share: their header, one kind of error for damage, and what tells a changed file."""
 
 import contextlib
-import importlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from topolora_monai.errors import ConfigError, DataError
-
-__all__ = ["DAMAGE", "Header", "decoding", "not_grey", "require_itk", "three_axes", "volume_state"]
+from topolora_monai.errors import DataError
 
 
 class Header(NamedTuple):
@@ -71,28 +66,12 @@ def decoding(path: Path) -> Iterator[None]:
     """Turn the libraries' many errors on a damaged file, :data:`DAMAGE`, into a ``DataError``."""
     try:
         yield
-    except ConfigError:
-        raise
     except DAMAGE as error:
         raise DataError(
             "volume is damaged or incomplete",
             path=path,
             found=f"content that cannot be decoded ({str(error) or type(error).__name__})",
             hint="copy or download it again",
-        ) from error
-
-
-def require_itk(path: Path) -> Any:
-    """The module ``itk``, which a volume needs.
-
-    Raises:
-        ConfigError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("itk")
-    except ImportError as error:
-        raise ConfigError(
-            "DICOM, NRRD and MetaImage need ITK", path=path, hint="install it again: pip install itk-io"
         ) from error
 
 

@@ -1,7 +1,5 @@
 """Volumes of any format: what one is, its header, its values, single slices, and results in its geometry."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Callable
@@ -26,19 +24,6 @@ from topolora_monai.io.nifti import NIFTI_SUFFIXES, nifti_header, nifti_like, ni
 from topolora_monai.io.regular import FOLDER, path_kind, require_file
 from topolora_monai.io.tiff_pages import TIFF_SUFFIXES, has_several_pages, tiff_header, tiff_values, write_tiff
 from topolora_monai.io.volume_header import Header, decoding, volume_state
-
-__all__ = [
-    "VOLUME_SUFFIXES",
-    "default_axis",
-    "is_volume",
-    "read_slice",
-    "read_volume",
-    "slice_count",
-    "volume_affine",
-    "volume_output_name",
-    "volume_shape",
-    "write_volume",
-]
 
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".mha", ".dcm")
 """File name endings, in lower case, of files that are volumes by name alone."""
@@ -129,7 +114,7 @@ def volume_shape(path: str | Path) -> tuple[int, int, int]:
     """(slices, rows, columns) of a volume, from its header.
 
     Raises:
-        ConfigError, DataError: as :func:`read_volume`, but for damage behind the header; also from the next three.
+        DataError: as :func:`read_volume`, but for damage behind the header; also from the next three.
     """
     return _header(Path(path)).shape
 
@@ -173,7 +158,6 @@ def read_volume(path: str | Path) -> NDArray[np.float32]:
         Values in the units of the file, by its rescale slope and intercept, shape (slices, rows, columns). NaN is kept.
 
     Raises:
-        ConfigError: if ITK is needed and not installed.
         DataError: if it is missing, empty, damaged or too large, is no volume, is in colour, has more than three
             axes, or is a folder of several DICOM series or of one that has gaps.
 
@@ -198,19 +182,11 @@ def read_slice(
     index: int,
     turn: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
 ) -> NDArray[np.float32]:
-    """Read one slice.
+    """Read one slice, from 0, across an axis, 0, 1 or 2: ``turn(read_volume(path)).take(index, axis)``, shape (H, W).
 
-    The two volumes read last are kept in memory for as long as their files do not change, so that an image and its
-    labels are decoded once when their slices are read in order.
-
-    Args:
-        path: a volume.
-        axis: 0, 1 or 2, the axis the slice lies across.
-        index: from 0.
-        turn: makes a view of all values with other axes, which the slice is taken from.
-
-    Returns:
-        ``turn(read_volume(path)).take(index, axis)``, shape (H, W).
+    ``turn`` makes a view of all values with other axes, which the slice is taken from. The two volumes read last are
+    kept in memory for as long as their files do not change, so that an image and its labels are decoded once when
+    their slices are read in order.
 
     Raises:
         ConfigError, DataError: as :func:`read_volume`, or for another axis, or if there is no such slice.
@@ -269,7 +245,7 @@ def write_volume(array: NDArray[np.uint8] | NDArray[np.uint16], like: str | Path
         path: where to, of the ending that :func:`volume_output_name` gives.
 
     Raises:
-        ConfigError, DataError: if the source cannot be read, as :func:`volume_shape`.
+        DataError: if the source cannot be read, as :func:`volume_shape`.
         OutputError: for another shape or ending, or if the file cannot be written.
     """
     like, path = Path(like), Path(path)

@@ -1,7 +1,5 @@
 """Who may do what: OpenID Connect tokens of an issuer, and the roles in them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
@@ -14,16 +12,6 @@ from monailabel.endpoints.user import auth
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
-
-__all__ = [
-    "PUBLIC_PATHS",
-    "RequireToken",
-    "end_session",
-    "fetch_token",
-    "issuer_configuration",
-    "user_from_token",
-    "what_may_be_done",
-]
 
 PUBLIC_PATHS = ("/health", "/auth/", "/auth/token")
 """What is answered without a token: whether the server is there, and how to get one."""

@@ -1,7 +1,5 @@
 """How far annotators agree on an image, and the mask that their masks together make likely."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +8,6 @@ from numpy.typing import NDArray
 
 from topolora_monai.errors import DataError
 from topolora_monai.metrics import OverlapScores, cldice
-
-__all__ = ["agreement", "consensus"]
 
 
 def agreement(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> dict[str, float]:

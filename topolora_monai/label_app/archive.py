@@ -1,7 +1,5 @@
 """Submitted labels as one ZIP file, in the forms that other programs take."""
 
-from __future__ import annotations
-
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,8 +16,6 @@ from topolora_monai.label_app.datastore import FINAL, StudyFolder
 from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.tasks.masks import read_label, write_label
 from topolora_monai.label_app.tasks.polygons import mask_rings
-
-__all__ = ["FORMS", "write_archive"]
 
 FORMS = ("png", "coco", "nifti", "dicom")
 """Masks of 0 and 255, one a class; polygons in one file; NIfTI; DICOM SEG, of studies on a DICOM server alone."""

@@ -2,6 +2,4 @@
 
 from topolora_monai.label_app.server import create_application
 
-__all__ = ["app"]
-
 app = create_application()

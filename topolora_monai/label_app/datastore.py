@@ -1,7 +1,5 @@
 """A folder of images as MONAI Label's datastore: labels in versions, nothing overwritten, nothing outside."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile
@@ -16,6 +14,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.atomic import remove_leftovers
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.history import (
@@ -28,8 +27,6 @@ from topolora_monai.label_app.history import (
 )
 from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix, ending, inside
 from topolora_monai.label_app.rendering import image_shape
-
-__all__ = ["FINAL", "KEPT_FOLDER", "Scan", "StudyFolder"]
 
 FINAL = "final"
 """Tag of labels that a person submitted."""
@@ -78,6 +75,17 @@ class StudyFolder(Datastore):
         self._notes_folder = self.folder / KEPT_FOLDER / "images"
         self._lock = threading.RLock()
         self._seen: Scan | None = None
+        self.check()
+        for place in (self.folder, self._notes_folder, *self.folder.glob("labels/*")):
+            remove_leftovers(place)
+        self._mend()
+
+    def check(self) -> None:
+        """Make sure that every image has a name of its own.
+
+        Raises:
+            DataError: if two have the same but for their endings.
+        """
         ambiguous = [path.name for path, why in self._scan().left_out.items() if why == _AMBIGUOUS]
         if ambiguous:
             raise DataError(
@@ -86,7 +94,6 @@ class StudyFolder(Datastore):
                 found=", ".join(sorted(ambiguous)),
                 hint="rename one of them",
             )
-        self._mend()
 
     def name(self) -> str:
         """The folder's name."""
@@ -411,6 +418,16 @@ class StudyFolder(Datastore):
     def _is_shown(self, version: LabelVersion) -> bool:
         path = self._label(version.image, version.tag)
         return (file_sha256(path) if path else None) == version.sha256
+
+
+def made_by(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``model`` that a label was made by or began with, and its ``model_version``; None where that is not known.
+
+    Args:
+        info: of the label, see :meth:`StudyFolder.get_label_info`.
+    """
+    params = info.get("params")
+    return {"model": info.get("model"), "model_version": params.get("version") if isinstance(params, dict) else None}
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

@@ -1,28 +1,33 @@
-"""Labels as DICOM Segmentation objects, which lie exactly where their images do."""
-
-from __future__ import annotations
+"""Labels as DICOM Segmentation objects, which lie exactly where their images do, and back."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from highdicom import AlgorithmIdentificationSequence, PixelMeasuresSequence
+from highdicom.seg import Segmentation, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as Items
-from pydicom_seg.dicom_utils import CodeSequence, DimensionOrganizationSequence
-from pydicom_seg.segmentation_dataset import SegmentationDataset, SegmentationType
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import VLPhotographicImageStorage, generate_uid
 
 import topolora_monai
+from topolora_monai.errors import DataError
 
-__all__ = ["dicom_segmentation"]
-
-_ORGANS = {"vessel": ("59820001", "Blood vessel"), "arter": ("51114001", "Artery"), "vein": ("29092000", "Vein")}
-_ANYTHING = ("91723000", "Anatomical structure")
-_STUDY_TYPE_2 = (
+logging.getLogger("highdicom").setLevel(logging.ERROR)  # else it tells of every module that it copies
+_ORGANS = {
+    "vessel": Code("59820001", "SCT", "Blood vessel"),
+    "arter": Code("51114001", "SCT", "Artery"),
+    "vein": Code("29092000", "SCT", "Vein"),
+}
+_ANYTHING = Code("91723000", "SCT", "Anatomical structure")
+_NEEDED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
     "StudyID", "AccessionNumber",
 )  # fmt: skip
+"""What every image has to have, if only empty, and some lack."""
 _LONGEST = 64
 """Characters of DICOM's LO and PN."""
 
@@ -33,12 +38,13 @@ def dicom_segmentation(
     names: Mapping[int, str],
     creator: str | None = None,
     algorithm: str | None = None,
-) -> Dataset:
-    """A new object of a new series in the study of the images, with one bit for each pixel and class.
+    label_map: bool = False,
+) -> Segmentation:
+    """A new object of a new series in the study of the images, by highdicom.
 
     Position, orientation and spacing are those of the images, character by character. A photograph has none; there
     the reference to it tells where the label belongs. Frames without any pixel are left out; a label that is all
-    background keeps one, since an object without frames is none.
+    background keeps those of one image, since an object without frames is none.
 
     Args:
         numbers: class numbers, (H, W) of one image or (slices, rows, columns); they become ``SegmentNumber``.
@@ -46,105 +52,153 @@ def dicom_segmentation(
         names: of the classes by number; classes that are not named are called by their number.
         creator: who submits it.
         algorithm: name of the model that the annotator began with.
+        label_map: class numbers as the pixels' values (Supplement 243), which not every viewer reads, in the place of
+            one bit for each pixel and class.
     """
     planes = numbers.reshape(-1, *numbers.shape[-2:])
-    first = sources[0]
-    seg = SegmentationDataset(
-        rows=planes.shape[1],
-        columns=planes.shape[2],
-        segmentation_type=SegmentationType.BINARY,
-        reference_dicom=copy.deepcopy(first),  # it writes into the elements that it takes over
+    images = [_complete(source) for source in sources]
+    last = max(1, int(numbers.max(initial=0)), *names)
+    kept = [index for index, plane in enumerate(planes) if plane.any()] or [0]
+    seg = Segmentation(
+        source_images=[images[index] for index in kept],
+        pixel_array=planes[kept],
+        segmentation_type="LABELMAP" if label_map else "BINARY",
+        segment_descriptions=[_segment(n, names.get(n, ""), algorithm) for n in range(1, last + 1)],
+        series_instance_uid=generate_uid(),
+        series_number=300,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="topolora_monai",
+        manufacturer_model_name="topolora label",
+        software_versions=topolora_monai.__version__,
+        device_serial_number="none",
+        content_label="TOPOLORA_LABEL",
+        content_description="Submitted by an annotator",
+        pixel_measures=_measures(sources),
+        specific_character_set="ISO_IR 192",
+        series_description="topolora_monai label",
     )
-    _describe(seg, first, creator)
-    last = max(int(numbers.max(initial=1)), *names) if names else int(numbers.max(initial=1))
-    numbered = range(1, max(last, 1) + 1)
-    seg.SegmentSequence = Items(_segment(n, names.get(n, f"class {n}"), algorithm) for n in numbered)
-    located = "ImagePositionPatient" in first
-    dimensions = DimensionOrganizationSequence()
-    dimensions.add_dimension("ReferencedSegmentNumber", "SegmentIdentificationSequence")
-    if located:
-        dimensions.add_dimension("ImagePositionPatient", "PlanePositionSequence")
-    seg.add_dimension_organization(dimensions)
-    seg.SharedFunctionalGroupsSequence = Items([_shared(sources)])
-    frames = [(n, k) for n in range(1, last + 1) for k in range(len(planes)) if (planes[k] == n).any()] or [(1, 0)]
-    for number, index in frames:
-        source = sources[index]
-        frame = seg.add_frame((planes[index] == number).astype(np.uint8), number, [source], update_pixel_data=False)
-        frame.DerivationImageSequence[0].SourceImageSequence[0].SpatialLocationsPreserved = "YES"
-        content = _dataset(DimensionIndexValues=[number, index + 1] if located else [number])
-        frame.FrameContentSequence = Items([content])
-        if located:
-            frame.PlanePositionSequence = Items([_dataset(ImagePositionPatient=source.ImagePositionPatient)])
-    seg.update_pixel_data()
-    seg.is_little_endian, seg.is_implicit_VR = True, False
+    seg.ContentCreatorName = _plain(creator or "")  # of one word, which highdicom takes for no name
+    _restore(seg, sources)
     return seg
 
 
-def _describe(seg: Dataset, source: Dataset, creator: str | None) -> None:
-    for keyword in _STUDY_TYPE_2:
-        if keyword not in seg:
-            setattr(seg, keyword, None)
-    for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
-        if keyword in seg:
-            delattr(seg, keyword)
-    if "FrameOfReferenceUID" in source:
-        seg.FrameOfReferenceUID = source.FrameOfReferenceUID
-        seg.PositionReferenceIndicator = source.get("PositionReferenceIndicator")
-    if "ImagePositionPatient" not in source:
-        seg.PatientOrientation = source.get("PatientOrientation")
-    if source.get("LossyImageCompression") == "01":
-        for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if keyword in source:
-                seg[keyword] = source[keyword]
-    seg.SpecificCharacterSet = "ISO_IR 192"
-    seg.SeriesNumber = 300
-    seg.SeriesDescription = "topolora_monai label"
-    seg.ContentDescription = "Submitted by an annotator"
-    seg.ContentCreatorName = _plain(creator or "")
-    seg.Manufacturer = "topolora_monai"
-    seg.ManufacturerModelName = "topolora label"
-    seg.SoftwareVersions = topolora_monai.__version__
-    seg.SegmentsOverlap = "NO"
+def numbers_of_segmentation(seg: Dataset, sources: Sequence[Dataset], names: Mapping[int, str]) -> NDArray[np.uint8]:
+    """Class numbers, (slices, rows, columns) in the order of the images, of a DICOM SEG object by any program.
+
+    A segment that is called as a class, in whatever case, has that class's number; others keep the segment's. Where
+    segments overlap, the highest number is taken. Of a fractional object, what is at least half counts.
+
+    Args:
+        seg: bits, fractions or a label map.
+        sources: the image of each slice; pixels are not needed.
+        names: of the classes by number.
+
+    Raises:
+        DataError: if its frames do not tell which image they belong to, or are of another size.
+    """
+    uids = [str(source.SOPInstanceUID) for source in sources]
+    known = set(uids) & set(referenced_instances(seg))
+    if not known or (seg.Rows, seg.Columns) != (sources[0].Rows, sources[0].Columns):
+        raise DataError(
+            "the segmentation is not of this image",
+            path=str(seg.SOPInstanceUID),
+            expected=f"frames of {sources[0].Rows} x {sources[0].Columns} pixels with references to its instances",
+            found=f"{seg.Rows} x {seg.Columns} pixels, {len(known)} references",
+        )
+    kind = str(seg.SegmentationType)
+    frames = np.asarray(seg.pixel_array).reshape(-1, seg.Rows, seg.Columns)
+    segments = {int(part.SegmentNumber): str(part.get("SegmentLabel", "")) for part in seg.SegmentSequence}
+    by_name = {name.lower(): number for number, name in names.items()}
+    numbered = {number: by_name.get(name.lower(), number) for number, name in segments.items()}
+    if max(numbered.values()) > 255:
+        raise DataError("the segmentation has more classes than labels may have", found=max(numbered.values()))
+    found = np.zeros((len(sources), seg.Rows, seg.Columns), np.uint8)
+    for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        index = next((uids.index(uid) for uid in _images_of(groups) if uid in uids), None)
+        if index is None:
+            continue
+        if kind == "LABELMAP":
+            values = np.array([numbered.get(n, 0) for n in range(int(frame.max(initial=0)) + 1)], np.uint8)[frame]
+        else:
+            place = groups if "SegmentIdentificationSequence" in groups else seg.SharedFunctionalGroupsSequence[0]
+            number = numbered[int(place.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
+            least = int(seg.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 1
+            values = np.where(frame >= least, number, 0).astype(np.uint8)
+        np.maximum(found[index], values, out=found[index])
+    return found
 
 
-def _dataset(**values: Any) -> Dataset:
-    made = Dataset()
-    for keyword, value in values.items():
-        setattr(made, keyword, value)
-    return made
+def referenced_instances(seg: Dataset) -> Iterator[str]:
+    """UIDs of the images that the frames of a DICOM SEG object belong to."""
+    for groups in seg.get("PerFrameFunctionalGroupsSequence") or ():
+        yield from _images_of(groups)
 
 
-def _segment(number: int, name: str, algorithm: str | None) -> Dataset:
-    code, meaning = next((known for word, known in _ORGANS.items() if word in name.lower()), _ANYTHING)
-    return _dataset(
-        SegmentNumber=number,
-        SegmentLabel=_plain(name) or f"class {number}",
-        SegmentAlgorithmType="SEMIAUTOMATIC",
-        SegmentAlgorithmName=_plain(algorithm or "topolora_monai"),
-        SegmentedPropertyCategoryCodeSequence=CodeSequence("123037004", "SCT", "Anatomical Structure"),
-        SegmentedPropertyTypeCodeSequence=CodeSequence(code, "SCT", meaning),
+def _images_of(groups: Dataset) -> Iterator[str]:
+    for derivation in groups.get("DerivationImageSequence") or ():
+        for image in derivation.get("SourceImageSequence") or ():
+            yield str(image.ReferencedSOPInstanceUID)
+
+
+def _complete(source: Dataset) -> Dataset:
+    """A copy with what highdicom reads."""
+    image = copy.deepcopy(source)
+    for keyword in _NEEDED:
+        if keyword not in image:
+            setattr(image, keyword, None)
+    if "ImagePositionPatient" not in image:
+        # Where several frames are possible, as in eye photographs, highdicom reads what only newer classes have.
+        image.SOPClassUID = VLPhotographicImageStorage
+    return image
+
+
+def _measures(sources: Sequence[Dataset]) -> PixelMeasuresSequence | None:
+    """Size of pixels, and of slices where the images do not tell."""
+    first = sources[0]
+    if "PixelSpacing" not in first:
+        return None
+    between = None
+    if len(sources) > 1:
+        ends = (np.array(source.ImagePositionPatient, float) for source in (sources[0], sources[-1]))
+        between = float(np.linalg.norm(np.subtract(*ends))) / (len(sources) - 1)
+    return PixelMeasuresSequence(
+        pixel_spacing=[float(part) for part in first.PixelSpacing],
+        slice_thickness=float(first.get("SliceThickness") or between or 1),
+        spacing_between_slices=between,
     )
 
 
-def _shared(sources: Sequence[Dataset]) -> Dataset:
-    first, distance = sources[0], _distance(sources)
-    groups = Dataset()
-    if "PixelSpacing" in first:
-        between = {"SpacingBetweenSlices": distance} if len(sources) > 1 else {}
-        thickness = first.get("SliceThickness") or distance
-        measures = _dataset(PixelSpacing=first.PixelSpacing, SliceThickness=thickness, **between)
-        groups.PixelMeasuresSequence = Items([measures])
-    if "ImageOrientationPatient" in first:
-        groups.PlaneOrientationSequence = Items([_dataset(ImageOrientationPatient=first.ImageOrientationPatient)])
-    return groups
+def _restore(seg: Segmentation, sources: Sequence[Dataset]) -> None:
+    """Numbers as the images have them, which highdicom writes anew, and the images' own class."""
+    for element in seg.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = sources[0].SOPClassUID
+    by_uid = {str(source.SOPInstanceUID): source for source in sources}
+    for groups in seg.PerFrameFunctionalGroupsSequence:
+        if "PlanePositionSequence" in groups:
+            source = by_uid[next(_images_of(groups))]
+            groups.PlanePositionSequence[0].ImagePositionPatient = source.ImagePositionPatient
+    shared, first = seg.SharedFunctionalGroupsSequence[0], sources[0]
+    if "PlaneOrientationSequence" in shared:
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = first.ImageOrientationPatient
+    if "PixelMeasuresSequence" in shared:
+        shared.PixelMeasuresSequence[0].PixelSpacing = first.PixelSpacing
 
 
-def _distance(sources: Sequence[Dataset]) -> Any:
-    """Millimetres from one slice to the next, as DICOM's decimal string has them."""
-    if len(sources) < 2:
-        return 1
-    ends = (np.array(source.ImagePositionPatient, float) for source in (sources[0], sources[-1]))
-    return f"{np.linalg.norm(np.subtract(*ends)) / (len(sources) - 1):.8g}"
+def _segment(number: int, name: str, algorithm: str | None) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=_plain(name) or f"class {number}",
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=next((code for word, code in _ORGANS.items() if word in name.lower()), _ANYTHING),
+        algorithm_type="SEMIAUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            _plain(algorithm or "topolora_monai"),
+            family=codes.DCM.ArtificialIntelligence,
+            version=topolora_monai.__version__,
+        ),
+    )
 
 
 def _plain(text: str) -> str:

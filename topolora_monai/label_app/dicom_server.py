@@ -1,9 +1,7 @@
 """Questions to a DICOM server by DICOMweb, ours and OHIF's, and what may go wrong with them."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +17,6 @@ from starlette.responses import Response
 
 from topolora_monai.errors import TopoLoRAError
 from topolora_monai.label_app.names import leads_out
-
-__all__ = ["PHOTOGRAPHS", "DicomImage", "DicomServer", "DicomServerError", "forward"]
 
 PHOTOGRAPHS = frozenset({"OP", "XC", "ES", "GM", "DMS"})
 """Modalities of photographs: every instance of a series is an image of its own."""
@@ -81,6 +77,16 @@ class DicomServer:
                 Dataset.from_json(series) for series in self._client.search_for_series(search_filters=self._filter)
             ]
             return [image for series in found for image in self._images_of(series)]
+
+    def segmentations(self, image: DicomImage, seen: Container[str]) -> list[Dataset]:
+        """SEG objects in the study of an image, of series that were not seen yet, the latest last."""
+        with self._asking("send segmentations"):
+            found = self._client.search_for_series(image.study, search_filters={"Modality": "SEG"})
+            uids = [str(Dataset.from_json(series).SeriesInstanceUID) for series in found]
+            objects = [
+                part for uid in uids if uid not in seen for part in self._client.retrieve_series(image.study, uid)
+            ]
+        return sorted(objects, key=lambda seg: (str(seg.get("ContentDate", "")), str(seg.get("ContentTime", ""))))
 
     def fetch(self, image: DicomImage) -> list[Dataset]:
         """All instances of an image, with their pixels."""

@@ -1,11 +1,9 @@
 """Images of a DICOM server as MONAI Label's datastore: copies of what was looked at, labels in versions and as SEG."""
 
-from __future__ import annotations
-
 import json
+import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,21 +19,24 @@ from pydicom.dataset import Dataset
 from starlette.responses import FileResponse
 
 from topolora_monai.errors import ConfigError, DataError
+from topolora_monai.io.atomic import folder_beside
 from topolora_monai.io.itk_formats import nifti_like_itk, series_files
 from topolora_monai.io.nifti import write_nifti
 from topolora_monai.io.pictures import write_png
-from topolora_monai.io.volumes import read_volume
+from topolora_monai.io.volumes import is_volume, read_volume
 from topolora_monai.label_app.datastore import FINAL, Scan, StudyFolder
-from topolora_monai.label_app.dicom_seg import dicom_segmentation
-from topolora_monai.label_app.dicom_server import PHOTOGRAPHS, DicomImage, DicomServer
+from topolora_monai.label_app.dicom_seg import dicom_segmentation, numbers_of_segmentation, referenced_instances
+from topolora_monai.label_app.dicom_server import PHOTOGRAPHS, DicomImage, DicomServer, DicomServerError
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.names import checked_name
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.rendering import image_shape
-from topolora_monai.label_app.tasks.masks import new_result_file, read_label
+from topolora_monai.label_app.tasks.masks import new_result_file, read_label, write_label
 
-__all__ = ["DicomStudies", "answer_as_segmentation", "open_dicom_studies"]
+OTHERS = "dicom"
+"""Tag of labels that other programs have put on the DICOM server."""
 
+_logger = logging.getLogger(__name__)
 _LIST_SECONDS = 10.0
 """For which the server's list of series is taken to be as it was."""
 
@@ -45,15 +46,21 @@ class DicomStudies(StudyFolder):
 
     An image is copied into the folder when it is first needed: its DICOM files in ``UID``, and ``UID.nii.gz`` or,
     without a position in space, ``UID.png``. Labels are kept there as :class:`StudyFolder` keeps them, and each
-    final one becomes a DICOM SEG object in a new series on the server first. ``class_names`` gives the names of the
+    final one becomes a DICOM SEG object in a new series on the server first, a ``label_map`` or one bit for each pixel
+    and class. Objects of other programs are read as the label :data:`OTHERS`. ``class_names`` gives the names of the
     classes by number; the folder is of this server alone. A server that does not answer raises ``DicomServerError``.
     """
 
     def __init__(
-        self, server: DicomServer, folder: str | Path, class_names: Callable[[], Mapping[int, str]] = dict
+        self,
+        server: DicomServer,
+        folder: str | Path,
+        class_names: Callable[[], Mapping[int, str]] = dict,
+        label_map: bool = False,
     ) -> None:
         self.server = server
         self._class_names = class_names
+        self._label_map = label_map
         self._listing = threading.Lock()
         self._listed: tuple[float, dict[str, DicomImage]] | None = None
         self._fetching: dict[str, threading.Lock] = {}
@@ -90,9 +97,14 @@ class DicomStudies(StudyFolder):
         with lock:
             copy = self._copy(image_id)
             files = len(list((self.folder / image_id).glob("*.dcm"))) if copy else 0
-            if copy is None or image.count not in (0, files):  # of which more slices have come since
-                copy = self._fetch(image)
-            return str(copy)
+            fetched = copy is None or image.count not in (0, files)  # of which more slices have come since
+            copy = self._fetch(image) if fetched else copy
+        if fetched:
+            try:
+                self.read_segmentations(image_id)
+            except DicomServerError as error:
+                _logger.warning("segmentations of %s were not looked for: %s", image_id, error)
+        return str(copy)
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Names of images that have no label, but for those that turned out to be unusable."""
@@ -161,7 +173,48 @@ class DicomStudies(StudyFolder):
         sources = _sources(self.folder / image_id)
         named = {number: str(entry["name"]) for number, entry in enumerate(_objects(info.get("label_info")), 1)}
         model = str(info["model"]) if info.get("model") else None
-        return dicom_segmentation(read_label(label, path), sources, {**self._class_names(), **named}, user, model)
+        names = {**self._class_names(), **named}
+        return dicom_segmentation(read_label(label, path), sources, names, user, model, self._label_map)
+
+    def label_of_segmentation(self, image_id: str, seg: Dataset) -> Path:
+        """A DICOM SEG object of an image, by whatever program, as a new temporary label file.
+
+        Raises:
+            DataError: if it is not of this image.
+        """
+        path = self.image_path(image_id)
+        numbers = numbers_of_segmentation(seg, _sources(self.folder / image_id), self._class_names())
+        return write_label(numbers if is_volume(path) else numbers[0], path)
+
+    def read_segmentations(self, image_id: str) -> list[LabelVersion]:
+        """Keep what other programs have put on the server of an image as versions of the label :data:`OTHERS`.
+
+        Objects that this server has submitted or read before are passed over, and those that cannot be used are
+        logged. The name of their creator is the user's.
+        """
+        image = self._series().get(image_id)
+        self.image_path(image_id)
+        if image is None:
+            return []
+        known = [version for tag in (FINAL, OTHERS) for version in self.history.versions(image_id, tag)]
+        seen = {str(version.info.get("SeriesInstanceUID")) for version in known}
+        own = {str(source.SOPInstanceUID) for source in _sources(self.folder / image_id)}
+        read = []
+        for seg in self.server.segmentations(image, seen):
+            if own.isdisjoint(referenced_instances(seg)):
+                continue
+            try:
+                label = self.label_of_segmentation(image_id, seg)
+            except (DataError, AttributeError, KeyError, ValueError) as error:  # objects that lack what they must have
+                _logger.warning("segmentation %s cannot be used: %s", seg.get("SOPInstanceUID"), error)
+                continue
+            told = {name: str(seg.get(name, "")) for name in ("SeriesInstanceUID", "SOPInstanceUID", "Manufacturer")}
+            creator = str(seg.get("ContentCreatorName") or "") or None
+            try:
+                read.append(self.submit(image_id, label, OTHERS, told, creator))
+            finally:
+                label.unlink()
+        return read
 
     def _described(self, name: str) -> dict[str, Any]:
         copy = self._copy(name)
@@ -195,8 +248,8 @@ class DicomStudies(StudyFolder):
 
     def _fetched(self, image: DicomImage) -> Path:
         instances = self.server.fetch(image)
-        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=self.folder) as made:
-            files = Path(made) / "files"
+        with folder_beside(self.folder / image.name) as made:
+            files = made / "files"
             files.mkdir()
             for instance in instances:
                 instance.save_as(files / f"{checked_name(str(instance.SOPInstanceUID), 'image')}.dcm")
@@ -214,8 +267,9 @@ def open_dicom_studies(
     client: Any, search_filter: Mapping[str, Any], cache_path: str | None, **options: Any
 ) -> DicomStudies:
     """In the place of MONAI Label's datastore for DICOMweb; copies are kept in the workspace by default."""
-    folder = Path(cache_path or LabelOptions.from_conf(settings.MONAI_LABEL_APP_CONF).folder / "dicom")
-    return DicomStudies(DicomServer(client, search_filter), folder, _class_names)
+    chosen = LabelOptions.from_conf(settings.MONAI_LABEL_APP_CONF)
+    folder = Path(cache_path or chosen.folder / "dicom")
+    return DicomStudies(DicomServer(client, search_filter), folder, _class_names, chosen.label_map)
 
 
 def answer_as_segmentation(answer: Any, background_tasks: Any, model: str, image: str, params: str) -> FileResponse:
@@ -224,7 +278,7 @@ def answer_as_segmentation(answer: Any, background_tasks: Any, model: str, image
     seg = app_instance().datastore().segmentation(image, Path(answer.path), info)
     path = new_result_file(".dcm")
     background_tasks.add_task(path.unlink)
-    seg.save_as(path, write_like_original=False)
+    seg.save_as(path, enforce_file_format=True)
     return FileResponse(path, media_type="application/dicom", filename=path.name)
 
 

@@ -1,7 +1,5 @@
 """In the place of MONAI Label's endpoints: uploads, looked at before they are kept, and masks as QuPath reads them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tarfile
@@ -24,8 +22,6 @@ from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.names import LABEL_SUFFIXES, checked_name, checked_suffix
 from topolora_monai.label_app.other_labels import OTHER_SUFFIXES, as_label_file
 from topolora_monai.label_app.rendering import check_image_size
-
-__all__ = ["add_image", "create_session", "infer_region", "parsed_params", "save_label", "spooled"]
 
 _TAKEN_SUFFIXES = (*LABEL_SUFFIXES, *OTHER_SUFFIXES)
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

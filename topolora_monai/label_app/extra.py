@@ -1,6 +1,4 @@
-"""Our own endpoints: what a browser needs beside MONAI Label's interface."""
-
-from __future__ import annotations
+"""Our own endpoints: what a browser needs beside MONAI Label's interface, and what stands in the place of its own."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,21 +8,21 @@ from fastapi import Depends, FastAPI, HTTPException, UploadFile
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
+from monailabel.utils.async_tasks.task import AsyncTask
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.label_app.datastore import FINAL, StudyFolder
+from topolora_monai.label_app.datastore import FINAL, StudyFolder, made_by
+from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.endpoints import spooled
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
 from topolora_monai.label_app.rendering import check_image_size, label_as_png, picture_as_png, probability_as_png
-from topolora_monai.label_app.review import add_review_routes
+from topolora_monai.label_app.review import ImageChoice, add_review_routes
 from topolora_monai.label_app.tasks.masks import read_label
 from topolora_monai.label_app.tasks.segmentation import Segmentation
 from topolora_monai.label_app.tasks.training import training_status
-
-__all__ = ["PATH", "add_routes"]
 
 PATH = "/topolora/api"
 
@@ -42,28 +40,34 @@ class LabelChoice(BaseModel):
 
 
 class AdapterChoice(BaseModel):
-    """A version of an adapter."""
+    """A version of an adapter, and who wants it where nobody has to sign in."""
 
     adapter: str
     version: int
     note: str = ""
+    user: str = ""
 
 
 def add_routes(application: FastAPI) -> None:
-    """Add the endpoints below :data:`PATH`; those that change something see to the role themselves."""
+    """Add the endpoints, ours below :data:`PATH`; those that change something see to the role themselves."""
     may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
     for endpoint in (images, left_out, picture, probability, label, labels, adapters, training):
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
     application.add_api_route(f"{PATH}/breaks", breaks, methods=["POST"], dependencies=may_look, response_model=None)
     add_review_routes(application, PATH)
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
+    application.add_api_route(f"{PATH}/labels/read", read_labels, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
+    for path, endpoint in (("/train/", train_all), ("/train/{model}", train)):
+        application.add_api_route(path, endpoint, methods=["POST"], response_model=None, tags=["Train"])
 
 
 def images() -> list[dict[str, Any]]:
-    """All images: ``image``, ``file``, ``scores`` by method, and by tag who made the newest label, and when.
+    """All images: ``image``, ``file``, ``scores`` by method, and ``labels``.
 
-    And ``assigned``, who is to annotate it, and ``review``, the latest one; null where there is none.
+    Those tell of each tag's newest version ``version``, ``time``, ``user``, ``model`` and ``model_version``, see
+    :func:`~topolora_monai.label_app.datastore.made_by`. And ``assigned``, who is to annotate the image, and ``review``,
+    the latest one; null where there is none.
     """
     store = app_instance().datastore()
     told = ("version", "time", "user")
@@ -75,7 +79,8 @@ def images() -> list[dict[str, Any]]:
             "assigned": found["image"]["info"].get("assigned") or None,
             "review": next(reversed(found["image"]["info"].get("reviews", [])), None),
             "labels": {
-                tag: {key: kept["info"].get(key) for key in told} for tag, kept in found.get("labels", {}).items()
+                tag: {key: kept["info"].get(key) for key in told} | made_by(kept["info"])
+                for tag, kept in found.get("labels", {}).items()
             },
         }
         for name, found in store.json()["objects"].items()
@@ -148,6 +153,14 @@ def restore_label(choice: LabelChoice, user: Any = Depends(RBAC(_ANNOTATOR))) ->
     return asdict(version)
 
 
+def read_labels(choice: ImageChoice, user: Any = Depends(RBAC(_ANNOTATOR))) -> list[dict[str, Any]]:  # noqa: B008
+    """Read what other programs have put on the DICOM server of an image as its label ``dicom``: the new versions."""
+    store = app_instance().datastore()
+    store.image_path(choice.image)
+    read = store.read_segmentations(choice.image) if isinstance(store, DicomStudies) else []
+    return [asdict(version) for version in read]
+
+
 def adapters() -> list[dict[str, Any]]:
     """All adapters: ``adapter``; ``current``, a number; ``versions`` and ``log``, oldest first.
 
@@ -168,7 +181,7 @@ def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) ->
     versions = app_instance().adapters.versions(choice.adapter)
     if choice.version not in [version.number for version in versions.history()]:
         raise HTTPException(404, f"adapter {choice.adapter} has no version {choice.version}")
-    versions.roll_back(choice.version, _name(user) or "a client", choice.note)
+    versions.roll_back(choice.version, _person(user, choice.user), choice.note)
     return _adapter(choice.adapter)
 
 
@@ -206,6 +219,51 @@ def _adapter(name: str) -> dict[str, Any]:
         "versions": [{name: told[name] for name in told if name != "path"} for told in map(asdict, versions.history())],
         "log": [asdict(change) for change in versions.log()],
     }
+
+
+def train(
+    model: str,
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    enqueue: bool = False,
+    user: Any = Depends(RBAC(_ADMIN)),  # noqa: B008
+) -> Any:
+    """MONAI Label's endpoint, which tells training neither who asks for it nor at once what is wrong.
+
+    Who is signed in is the author of a new version; where nobody has to, whom ``params`` name as ``user``.
+
+    Raises:
+        ConfigError: for settings that are not possible.
+        HTTPException: 429 while another training is under way, unless it is put in line.
+    """
+    asked = dict(params or {})
+    asked["user"] = _person(user, asked.get("user"))
+    app_instance()._trainers[model].check(asked)
+    task, busy = AsyncTask.run("train", {"model": model}, asked, force_sync=run_sync, enqueue=enqueue)
+    if task is None:
+        raise HTTPException(429, busy)
+    return task
+
+
+def train_all(
+    params: dict[str, Any] | None = None,
+    run_sync: bool = False,
+    user: Any = Depends(RBAC(_ADMIN)),  # noqa: B008
+) -> dict[str, Any]:
+    """The same of every adapter, one after the other; ``params`` may have those of one below its name."""
+    asked = params or {}
+    wanted = {name: {**asked, **(asked.get(name) or {})} for name in app_instance()._trainers}
+    for name, settings_of in wanted.items():
+        app_instance()._trainers[name].check(settings_of)
+    return {
+        name: {"result": train(name, settings_of, run_sync, True, user), "detail": None}
+        for name, settings_of in wanted.items()
+    }
+
+
+def _person(user: Any, named: Any) -> str:
+    """Who is signed in; where nobody has to, whom the client names."""
+    return _name(user) or str(named or "").strip()[:100] or "nobody named"
 
 
 def _name(user: Any) -> str | None:

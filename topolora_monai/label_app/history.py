@@ -1,7 +1,5 @@
 """Every version of every label, and files that are whole or not there, also after a power cut."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading
@@ -16,11 +14,9 @@ from filelock import FileLock
 
 from topolora_monai.annotation.versions import sync
 from topolora_monai.errors import ConfigError, DataError
-from topolora_monai.io.atomic import atomic_write
+from topolora_monai.io.atomic import atomic_write, remove_leftovers
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.json_files import json_text
-
-__all__ = ["LabelHistory", "LabelVersion", "NewerLabelError", "copy_durably", "read_record", "write_json_durably"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +62,8 @@ class LabelHistory:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        for labels in folder.glob("*/*"):
+            remove_leftovers(labels)
         self._file_lock = FileLock(folder / ".lock")
         self._lock = threading.RLock()
 

@@ -1,8 +1,7 @@
 """The app that MONAI Label's server, and every process it starts, runs."""
 
-from __future__ import annotations
-
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -14,15 +13,15 @@ set_defaults()
 from monailabel.config import settings  # noqa: E402 - its values are read on import
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag  # noqa: E402
-from monailabel.interfaces.exception import MONAILabelError, MONAILabelException  # noqa: E402
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException  # noqa: E402
 
 import topolora_monai  # noqa: E402
 from topolora_monai.adapters import read_spec  # noqa: E402
 from topolora_monai.annotation.uncertainty import UncertaintyKind  # noqa: E402
-from topolora_monai.errors import DataError  # noqa: E402
+from topolora_monai.errors import ConfigError, DataError  # noqa: E402
 from topolora_monai.io.geometry import shape_on_grid  # noqa: E402
 from topolora_monai.io.images import image_kind  # noqa: E402
-from topolora_monai.label_app.datastore import StudyFolder  # noqa: E402
+from topolora_monai.label_app.datastore import StudyFolder, made_by  # noqa: E402
 from topolora_monai.label_app.models import Adapters, BundleModel, Model  # noqa: E402
 from topolora_monai.label_app.names import checked_name  # noqa: E402
 from topolora_monai.label_app.options import LabelOptions  # noqa: E402
@@ -31,8 +30,6 @@ from topolora_monai.label_app.rendering import check_image_size, image_shape  # 
 from topolora_monai.label_app.tasks.choice import NextImage, Scoring  # noqa: E402
 from topolora_monai.label_app.tasks.segmentation import Clicks, Segmentation  # noqa: E402
 from topolora_monai.label_app.tasks.training import Training  # noqa: E402
-
-__all__ = ["LabelApp", "is_address"]
 
 apply_patches()
 _KINDS: tuple[UncertaintyKind, ...] = get_args(UncertaintyKind)
@@ -121,6 +118,38 @@ class LabelApp(MONAILabelApp):
             checked_name(tag, "tag")
             label = store.save_label(str(image), file, tag, {"model": model, "params": params})
         return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def check_batch(self, params: Mapping[str, Any]) -> None:
+        """Refuse what a batch cannot be asked for.
+
+        Raises:
+            ConfigError: for a number that is none.
+            ImageNotFoundException: for an image that is not here.
+        """
+        for name in ("max_batch_size", "max_workers"):
+            value = params.get(name, 0)
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{name} must be a whole number, 0 for no limit", found=repr(value)[:60])
+        images = params.get("images")
+        unknown = set(images if isinstance(images, list) else ()).difference(self.datastore().list_images())
+        if unknown:
+            raise ImageNotFoundException(f"there is no image {min(map(str, unknown))!r}")
+
+    def batch_infer(self, request: dict[str, Any], datastore: StudyFolder | None = None) -> dict[str, Any]:
+        """Segment many images and keep the masks under ``label_tag``.
+
+        Of ``images``, ``unlabeled`` means those without final label whose mask another version of the adapter, or
+        another model, has made, or nobody yet; what a person has sent under the tag stays.
+        """
+        store = datastore or self.datastore()
+        if request.get("images") == "unlabeled":
+            model, tag = request.get("model"), str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
+            present = {"model": model, "model_version": self._infers[model].model.told().get("version")}
+            found = ((name, store.get_label_info(name, tag)) for name in store.get_unlabeled_images())
+            wanted = [name for name, info in found if not info or ("params" in info and made_by(info) != present)]
+            request = {**request, "images": wanted}
+        answers: dict[str, Any] = super().batch_infer(request, store)
+        return answers
 
     def submit_label(self, image: str, path: Path, tag: str, info: dict[str, Any], user: str | None) -> dict[str, Any]:
         """Keep a label file that a client sent, after a look at it; returns what the client is told.

@@ -1,7 +1,5 @@
 """What the server segments with: adapters on one base in memory, each with its versions, and released bundles."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +13,11 @@ from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
 from topolora_monai.errors import unknown_choice
+from topolora_monai.io.atomic import remove_leftovers
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.model.network import bundle_spec
 from topolora_monai.model.predictor import Predictor
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["Adapters", "BundleModel", "Model"]
 
 
 class Adapters:
@@ -39,6 +36,7 @@ class Adapters:
         self._versions: dict[str, AdapterVersions] = {}
         for name, path in options.adapters.items():
             versions = AdapterVersions(options.folder / "adapters" / name)
+            remove_leftovers(versions.folder)
             digest = file_sha256(path)
             if all(file_sha256(version.path) != digest for version in versions.history()):
                 versions.add(path, "topolora label", f"from {Path(path).name}")

@@ -1,7 +1,5 @@
 """Names that clients send and that become part of a path."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -9,17 +7,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from topolora_monai.errors import ConfigError
-
-__all__ = [
-    "LABEL_SUFFIXES",
-    "RESULT_SUFFIXES",
-    "RefusedNameError",
-    "checked_name",
-    "checked_suffix",
-    "ending",
-    "inside",
-    "leads_out",
-]
 
 RESULT_SUFFIXES = (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd")
 """Kinds of label files that are written and taken, in lower case."""

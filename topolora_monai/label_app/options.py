@@ -10,8 +10,6 @@ from typing import Any, ClassVar
 
 from topolora_monai.errors import ConfigError
 
-__all__ = ["LabelOptions"]
-
 
 @dataclass(frozen=True)
 class LabelOptions:
@@ -26,6 +24,7 @@ class LabelOptions:
         bundles: folders of released bundles by name.
         weights: base checkpoint, path or name; None for a base of random weights.
         overlap: of the tiles that adapters look at; less of it answers sooner.
+        label_map: whether DICOM SEG objects are label maps.
         field_of_view: whether adapters look inside the lit disc of fundus photographs alone.
         max_upload_mb: most that one request may carry, in 10^6 bytes.
         max_megapixels: most pixels of an image, in 10^6.
@@ -44,6 +43,7 @@ class LabelOptions:
     weights: str | None = None
     overlap: float = 0.25
     field_of_view: bool = False
+    label_map: bool = False
     max_upload_mb: float = 500.0
     max_megapixels: float = 300.0
     allowed_hosts: list[str] = field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])

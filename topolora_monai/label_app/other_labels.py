@@ -1,16 +1,17 @@
 """Labels as some programs upload them, as files that every program reads and that lie on their image's grid."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from monailabel.interfaces.utils.app import app_instance
 from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.geometry import align
@@ -19,25 +20,28 @@ from topolora_monai.label_app.rendering import image_shape
 from topolora_monai.label_app.tasks.masks import read_label, write_label
 from topolora_monai.label_app.tasks.polygons import draw_rings
 
-__all__ = ["OTHER_SUFFIXES", "as_label_file", "on_grid"]
-
 
 @contextmanager
 def as_label_file(path: Path, suffix: str, image: str) -> Iterator[Path]:
     """A label file of what was uploaded for an image, whose geometry it gets, for as long as it is needed.
 
     A suffix of ``.bin`` means class numbers of all voxels without header, as OHIF sends them; ``.xml`` polygons in an
-    annotation file of ASAP, as QuPath writes it; any other a label file already.
+    annotation file of ASAP, as QuPath writes it; ``.dcm`` a DICOM SEG object of studies on a DICOM server; any other a
+    label file already.
 
     Raises:
         ImageNotFoundException: for an unknown image.
         DataError: for a file that is no label of this image, or with classes that no model has.
     """
-    if suffix not in _READERS:
+    if suffix not in OTHER_SUFFIXES:
         yield path
         return
-    place = app_instance().datastore().image_path(image)
-    written = write_label(_READERS[suffix](path.read_bytes(), image_shape(place)), place)
+    store = app_instance().datastore()
+    place = store.image_path(image)
+    if suffix == ".dcm":
+        written = _segmented(path, image, store)
+    else:
+        written = write_label(_READERS[suffix](path.read_bytes(), image_shape(place)), place)
     try:
         yield written
     finally:
@@ -59,6 +63,16 @@ def on_grid(label: Path, image: Path) -> Iterator[Path]:
         yield written
     finally:
         written.unlink(missing_ok=True)
+
+
+def _segmented(path: Path, image: str, store: Any) -> Path:
+    if not hasattr(store, "label_of_segmentation"):
+        raise DataError("DICOM SEG is a label of studies on a DICOM server", found="a folder of images")
+    try:
+        seg = dcmread(path)
+        return Path(store.label_of_segmentation(image, seg))
+    except (InvalidDicomError, AttributeError, KeyError) as error:
+        raise DataError("the file is no DICOM SEG object", found=error) from error
 
 
 def _raw(content: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -99,5 +113,5 @@ def _polygons(content: bytes) -> list[tuple[str, list[list[float]]]]:
 
 
 _READERS = {".bin": _raw, ".xml": _drawn}
-OTHER_SUFFIXES = tuple(_READERS)
+OTHER_SUFFIXES = (*_READERS, ".dcm")
 """Endings of files that are no label files by themselves."""

@@ -5,20 +5,18 @@ imports :mod:`topolora_monai.label_app.main`, which applies them: the server, an
 scoring and batches.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["PATCHED_VERSION", "PATCHES", "Patch", "apply_patches", "check_version", "in_threads", "set_defaults"]
 
 PATCHED_VERSION = "0.8.5"
 """The version of MONAI Label that the patches are for."""
@@ -82,9 +80,13 @@ def apply_patches() -> None:
 def set_defaults() -> None:
     """Settings of MONAI Label that are safe; to be called before it is imported, what is set already stays.
 
+    What it imports and the app does not use is put in place.
+
     Scoring by itself after every request, experiment tracking in a place MLflow refuses, and downloads are off; the
     folder of images is not watched, since the app looks for itself; of a DICOM server not only CT is listed.
     """
+    # MONAI Label imports it for DICOM SEG, which the app does by highdicom; it does not go with pydicom 3.
+    sys.modules.setdefault("pydicom_seg", ModuleType("pydicom_seg"))
     defaults = {
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_TRACKING_ENABLED": "false",
@@ -134,6 +136,51 @@ def _infer_or_go_on(original: Callable[..., Any], request: dict[str, Any], *args
     except Exception as error:  # whatever is wrong with one image, the others wait
         logging.getLogger(__name__).warning("no mask of %s: %s", request.get("image"), error)
         return {}
+
+
+def _check_scoring(original: Callable[..., Any], method: str, params: Any = None, *args: Any) -> Any:
+    from monailabel.interfaces.utils.app import app_instance  # noqa: PLC0415
+
+    app_instance()._scoring_methods[method].check(params or {})
+    return original(method, params, *args)
+
+
+def _check_batch(original: Callable[..., Any], model: str, images: Any, params: Any = None, *args: Any) -> Any:
+    from monailabel.interfaces.utils.app import app_instance  # noqa: PLC0415
+
+    app_instance().check_batch(params or {})
+    return original(model, images, params, *args)
+
+
+def _without_log(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    found, detail = original(*args, **kwargs)
+    return [_told(task) for task in found] if isinstance(found, list) else _told(found), detail
+
+
+def _told(task: Any) -> Any:
+    """The state of a process with a sentence in the place of its log's last lines; 3D Slicer reads the last one."""
+    if not isinstance(task, dict) or "request" not in task or "status" not in task:
+        return task  # what a task gave that ran in this process
+    sentences = {"SUBMITTED": "it waits", "RUNNING": "it runs", "DONE": "it is done"}
+    return {**task, "details": [sentences.get(task["status"], "it failed; the server's log says why")]}
+
+
+def _info_or_missing(original: Callable[..., Any], image: str) -> Any:
+    from monailabel.interfaces.exception import ImageNotFoundException  # noqa: PLC0415
+
+    found = original(image)
+    if not found:
+        raise ImageNotFoundException(f"there is no image {image!r}")
+    return found
+
+
+def _label_info_or_missing(original: Callable[..., Any], label: str, tag: str) -> Any:
+    from monailabel.interfaces.exception import LabelNotFoundException  # noqa: PLC0415
+
+    found = original(label, tag)
+    if not found:
+        raise LabelNotFoundException(f"image {label} has no label {tag}")
+    return found
 
 
 def _load_checkpoint(original: Callable[..., Any], task: Any, path: str, pretrained: bool, handlers: list[Any]) -> None:
@@ -251,6 +298,39 @@ PATCHES = (
         " is read as a slide",
         "polygons of every mask where `output=asap` is asked for, and a look at the file in the place of its ending",
         (("endpoints.wsi_infer", "run_wsi_inference", "endpoints:infer_region"),),
+    ),
+    Patch(
+        "settings",
+        "what is wrong with the settings of scoring or a batch is found in its own process, half a minute later",
+        "a look at them before the process is started",
+        (
+            ("endpoints.scoring", "run_method", _check_scoring),
+            ("endpoints.batch_infer", "run", _check_batch),
+        ),
+    ),
+    Patch(
+        "log_lines",
+        "whoever asks how far a task is gets the last lines of its log, paths and tracebacks among them",
+        "a sentence in the place of `details`",
+        (
+            ("utils.async_tasks.task:AsyncTask", "status", _without_log),
+            ("utils.async_tasks.task:AsyncTask", "run", _without_log),
+        ),
+    ),
+    Patch(
+        "nothing_known",
+        "of an image or label that is not there the answer is {}, with status 200",
+        "status 404",
+        (
+            ("endpoints.datastore", "get_image_info", _info_or_missing),
+            ("endpoints.datastore", "get_label_info", _label_info_or_missing),
+        ),
+    ),
+    Patch(
+        "log_page",
+        "the page of the log loads scripts from elsewhere, which a content policy forbids",
+        "a page without scripts",
+        (("endpoints.logs", "get_logs", "pages:log_page"),),
     ),
     Patch(
         "proxy",

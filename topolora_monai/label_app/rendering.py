@@ -1,7 +1,5 @@
 """How large images are, before they are decoded, and images and labels as pictures that every browser shows."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path
@@ -16,15 +14,6 @@ from topolora_monai.io.pictures import deep_maximum, picture_size
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.io.volumes import default_axis, slice_count, volume_shape
 from topolora_monai.label_app.tasks.masks import read_label
-
-__all__ = [
-    "ImageTooLargeError",
-    "check_image_size",
-    "image_shape",
-    "label_as_png",
-    "picture_as_png",
-    "probability_as_png",
-]
 
 
 class ImageTooLargeError(DataError):

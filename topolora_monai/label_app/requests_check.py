@@ -1,7 +1,5 @@
 """A look at every request before its endpoint: names that could be paths, models that are not there, its size."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable
@@ -18,8 +16,6 @@ from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.endpoints import parsed_params
 from topolora_monai.label_app.names import RESULT_SUFFIXES, RefusedNameError, checked_name, checked_suffix, leads_out
-
-__all__ = ["LimitBody", "check_request"]
 
 _NAMES = frozenset(
     {"image", "label", "tag", "label_tag", "id", "model", "method", "strategy", "adapter", "model_filename"}

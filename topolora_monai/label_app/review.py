@@ -1,7 +1,5 @@
 """Endpoints for work on labels by several people: verdicts, who has an image, agreement, consensus, an archive."""
 
-from __future__ import annotations
-
 import math
 from datetime import datetime, timezone
 from itertools import combinations
@@ -22,8 +20,6 @@ from topolora_monai.label_app.archive import write_archive
 from topolora_monai.label_app.datastore import FINAL, StudyFolder
 from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.tasks.masks import new_result_file, read_label, write_label
-
-__all__ = ["CONSENSUS", "add_review_routes"]
 
 CONSENSUS = "consensus"
 """Tag of masks that those of several annotators make likely."""

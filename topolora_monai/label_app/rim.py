@@ -1,7 +1,5 @@
 """How far a place of a fundus photograph is from the rim of its lit disc."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,8 +9,6 @@ from scipy.ndimage import distance_transform_edt
 
 from topolora_monai.data.fields_of_view import field_of_view
 from topolora_monai.io.images import image_kind, read_image
-
-__all__ = ["Rim", "rim_of"]
 
 _SIDE = 512
 """Pixels of the shorter side on which the disc is looked for."""

@@ -1,15 +1,18 @@
 """The web application that MONAI Label's server runs: its endpoints, mended and guarded, and a few of our own."""
 
-from __future__ import annotations
-
 import logging
+import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from functools import cache
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import monailabel.endpoints
 from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
@@ -24,7 +27,7 @@ from monailabel.interfaces.exception import (
 from monailabel.interfaces.utils.app import app_instance
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 import topolora_monai
 import topolora_monai.label_app.main
@@ -34,11 +37,10 @@ from topolora_monai.label_app.access import RequireToken, end_session, fetch_tok
 from topolora_monai.label_app.dicom_server import DicomServerError
 from topolora_monai.label_app.history import NewerLabelError
 from topolora_monai.label_app.options import LabelOptions
+from topolora_monai.label_app.pages import interface_page
 from topolora_monai.label_app.patches import in_threads
 from topolora_monai.label_app.rendering import ImageTooLargeError
 from topolora_monai.label_app.requests_check import LimitBody, check_request
-
-__all__ = ["CLIENT_PATH", "RULES", "create_application"]
 
 CLIENT_PATH = "/topolora"
 """Where the web client is served; our own endpoints are at ``/topolora/api``."""
@@ -50,15 +52,15 @@ _ROUTERS = (
     "activelearning", "batch_infer", "datastore", "infer", "info", "logs", "model", "ohif", "proxy", "scoring",
     "session", "train", "wsi_infer",
 )  # fmt: skip
-_LEFT_OUT = {("PUT", "/model/{model}"), ("DELETE", "/model/{model}")}  # adapters have versions instead
+_LEFT_OUT = {
+    ("PUT", "/model/{model}"), ("DELETE", "/model/{model}"),  # adapters have versions instead
+    ("POST", "/train/"), ("POST", "/train/{model}"),  # ours are in their place
+}  # fmt: skip
 _WAITS = ("proxy_wado", "proxy_qido", "proxy_stow", "proxy")  # endpoints that read the body themselves
 _STATIC = Path(__file__).with_name("static")
-_PAGE_RULES = {
-    "x-content-type-options": "nosniff",
-    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
-    "frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-}
+_OHIF = "/ohif/"
+_PAGE_RULES = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 _logger = logging.getLogger(__name__)
 
 
@@ -133,10 +135,15 @@ def _add_own(application: FastAPI) -> None:
         application.add_api_route(path, endpoint)
     application.add_api_route("/auth/token", _token, methods=["POST"])
     application.add_api_route("/auth/sign_out", _sign_out, methods=["POST"])
+    application.add_api_route("/docs", lambda: _interface(application), include_in_schema=False)
     application.add_api_route("/", lambda: RedirectResponse(f"{CLIENT_PATH}/"), include_in_schema=False)
     extra.add_routes(application)
     if (_STATIC / "index.html").is_file():
         application.mount(CLIENT_PATH, StaticFiles(directory=_STATIC, html=True), name="client")
+
+
+def _interface(application: FastAPI) -> Response:
+    return HTMLResponse(interface_page(application.openapi()))
 
 
 def _health() -> dict[str, str]:
@@ -203,10 +210,28 @@ class _Origins:
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_PAGE_RULES)
+                path = scope["path"]
+                policy = _ohif_policy(path.endswith(".js")) if path.startswith(_OHIF) else _POLICY
+                MutableHeaders(scope=message).update({**_PAGE_RULES, "content-security-policy": policy})
             await send(message)
 
         return await self._app(scope, receive, send_guarded)
+
+
+@cache
+def _ohif_policy(worker: bool) -> str:
+    """What OHIF needs beside: WebAssembly in workers, some made of blobs, and the scripts that its page came with.
+
+    Its decoders, which run in a ``worker`` under the policy of their script, make functions of texts.
+    """
+    page = Path(monailabel.endpoints.__file__).parent / "static/ohif/index.html"
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page.read_text() if page.is_file() else "", re.DOTALL)
+    digests = [f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts if script]
+    further = "'unsafe-eval'" if worker else " ".join(digests)
+    return (
+        f"{_POLICY}; script-src 'self' 'wasm-unsafe-eval' {further}; "
+        "worker-src 'self' blob:; connect-src 'self' blob: data:; font-src 'self' data:"
+    )
 
 
 def _monai_label_error(request: Request, error: Any) -> Response:

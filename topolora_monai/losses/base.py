@@ -1,7 +1,5 @@
 """What all losses share: probabilities, pixels that count, and the reduction to a number."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import functools
@@ -12,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError, unknown_choice
-
-__all__ = ["ClassScores", "Pixels", "RatioLoss", "Reduction", "SegmentationLoss"]
 
 Reduction = Literal["none", "mean", "sum"]
 

@@ -15,15 +15,6 @@ from topolora_monai.losses.base import ClassScores, Pixels, RatioLoss, Segmentat
 from topolora_monai.losses.soft_skeleton import soft_skeleton
 from topolora_monai.losses.topology_skeleton import exact_skeleton, topology_skeleton
 
-__all__ = [
-    "CbDiceLoss",
-    "CentrelineLoss",
-    "ClCrossEntropyLoss",
-    "SkeletonMethod",
-    "SkeletonRecallLoss",
-    "SoftClDiceLoss",
-]
-
 SkeletonMethod = Literal["soft", "topology_preserving"]
 
 _NOISE = 0.33  # of the sampled masks in training, as the paper has it
@@ -82,9 +73,6 @@ class SoftClDiceLoss(CentrelineLoss, RatioLoss):
     soft skeleton and would cost nothing; the target's skeleton can be exact, and both can preserve topology; half
     precision is computed in float32; time and memory are a fraction.
 
-    Args:
-        **options: see :class:`CentrelineLoss` and :class:`RatioLoss`.
-
     Example:
         >>> import torch
         >>> target = torch.zeros(1, 1, 8, 8)
@@ -112,9 +100,6 @@ class ClCrossEntropyLoss(CentrelineLoss):
     few of them, values are small. Each class is scored against the rest, which for one class is the paper's softmax
     over two. On an empty target every predicted pixel counts as a false centreline; the authors' code takes the soft
     skeleton there too, which thick false positives do not have.
-
-    Args:
-        **options: see :class:`CentrelineLoss`.
 
     Example:
         >>> import torch
@@ -145,11 +130,8 @@ class CbDiceLoss(CentrelineLoss, RatioLoss):
     instead of pooled; on an empty target all of the predicted mask counts as skeleton; a mask without background has
     D = 1. As with theirs, the gradient passes through p alone and only inside the predicted mask: a vessel that is
     missed whole costs, but has no gradient here, and where the masks agree the loss is 0 however unsure p is, which
-    cancels. To be used beside Dice or cross entropy. Distances are taken on the CPU.
-
-    Args:
-        **options: see :class:`CentrelineLoss`, whose topology-preserving skeleton is taken without noise here, and
-            :class:`RatioLoss`.
+    cancels. To be used beside Dice or cross entropy. Distances are taken on the CPU, topology-preserving skeletons
+    without noise.
 
     Example:
         >>> target = torch.zeros(1, 1, 8, 12)

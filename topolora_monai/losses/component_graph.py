@@ -1,15 +1,11 @@
 """Penalty on the regions whose error joins, breaks, adds or removes components and holes."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import generate_binary_structure, label
 
 from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss
-
-__all__ = ["ComponentGraphLoss", "critical_regions"]
 
 Mask = NDArray[np.bool_]
 
@@ -33,9 +29,6 @@ class ComponentGraphLoss(SegmentationLoss):
     of prediction and target are looked at one after the other instead of in one graph. Beyond the border of the image,
     and where pixels do not count, there is background. Labels are found on the CPU, in time linear in the pixels,
     for each class of each image.
-
-    Args:
-        **options: see :class:`SegmentationLoss`.
 
     Example:
         >>> target = torch.zeros(1, 1, 9, 12)

@@ -1,7 +1,5 @@
 """Cross entropies: plain, balanced between the kinds of pixels, and over classes that exclude each other."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -9,8 +7,6 @@ import torch.nn.functional as F
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.losses.base import ClassScores, Pixels, SegmentationLoss
-
-__all__ = ["BalancedCrossEntropyLoss", "BinaryCrossEntropyLoss", "CrossEntropyLoss"]
 
 
 class BinaryCrossEntropyLoss(SegmentationLoss):

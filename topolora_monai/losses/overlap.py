@@ -1,7 +1,5 @@
 """Overlap for each class of each image: Dice of masks and of their edges, and an IoU that stresses edges."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,8 +7,6 @@ from monai.losses import DiceLoss
 from torch import Tensor
 
 from topolora_monai.losses.base import ClassScores, Pixels, RatioLoss, SegmentationLoss
-
-__all__ = ["BoundaryDiceLoss", "SoftDiceLoss", "StructureLoss"]
 
 _WINDOW = 31
 _EDGE_WEIGHT = 5.0
@@ -50,9 +46,6 @@ class BoundaryDiceLoss(RatioLoss):
     where pixels do not count there is background, so that a full target has an edge too. On an empty target every
     predicted edge costs: e pixels of edge cost 1 - smooth / (e + smooth); a flat prediction has edges at the
     border alone.
-
-    Args:
-        **options: see :class:`RatioLoss`.
 
     Example:
         >>> import torch

@@ -1,14 +1,10 @@
 """Differentiable skeleton by morphological thinning, lean in time and memory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-__all__ = ["soft_skeleton"]
 
 _FIRST_SPATIAL_AXIS = 2
 

@@ -1,7 +1,5 @@
 """A weighted sum of terms by name, some of which grow in during training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -22,8 +20,6 @@ from topolora_monai.losses.centreline import (
 from topolora_monai.losses.component_graph import ComponentGraphLoss
 from topolora_monai.losses.cross_entropy import BalancedCrossEntropyLoss, BinaryCrossEntropyLoss, CrossEntropyLoss
 from topolora_monai.losses.overlap import BoundaryDiceLoss, SoftDiceLoss, StructureLoss
-
-__all__ = ["DEFAULT_WEIGHTS", "LOSS_TERMS", "TopologyLoss", "topology_loss"]
 
 LOSS_TERMS: Mapping[str, Callable[..., SegmentationLoss]] = MappingProxyType(
     {
@@ -109,14 +105,7 @@ class TopologyLoss(nn.Module):
     def forward(
         self, logits: Tensor, target: Tensor, *, mask: Tensor | None = None, skeleton: Tensor | None = None
     ) -> Tensor:
-        """Compute the sum; arguments as :meth:`SegmentationLoss.forward`.
-
-        Returns:
-            Scalar, float32, or float64 for such logits.
-
-        Raises:
-            ValueError: if the shapes do not fit, or the target has values outside [0, 1].
-        """
+        """The sum, a scalar, float32, or float64 for such logits; otherwise as :meth:`SegmentationLoss.forward`."""
         total = logits.flatten()[:0].sum().to(torch.promote_types(logits.dtype, torch.float32))  # 0 with a gradient
         for name, term in self.terms.items():
             weight = self.weight(name)

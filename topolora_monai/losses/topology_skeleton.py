@@ -1,14 +1,10 @@
 """Skeletons that have the topology of the mask: differentiable by deleting simple points, exact by scikit-image."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from skimage.morphology import skeletonize
 from torch import Tensor
-
-__all__ = ["exact_skeleton", "topology_skeleton"]
 
 _AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))  # anticlockwise from the right
 _CLOSEST = 1e-6  # of a probability to 0 and 1 where its log-odds are taken

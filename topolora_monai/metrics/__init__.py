@@ -3,18 +3,13 @@
 Functions of masks take ``prediction`` and ``target``, binary and of one shape (H, W) or (D, H, W), those of
 probabilities ``probability`` (H, W) with values in [0, 1] instead of the first, and a target above 0.5. Pixels
 outside ``mask``, of the same shape, are background in both masks, and with probabilities do not count; all do
-without it. They raise ValueError if the shapes differ, or a probability is not in [0, 1]. Each is a MONAI metric too,
-an :class:`ImageMetric`.
+without it. They raise ValueError if the shapes differ, or a probability is not in [0, 1]. :class:`ImageMetric` makes a
+MONAI metric of each, :class:`ProbabilityMetric` of those of probabilities.
 """
 
-from topolora_monai.metrics.betti import BettiErrorMetric, betti_error, betti_numbers
-from topolora_monai.metrics.betti_matching import (
-    BettiMatching,
-    BettiMatchingErrorMetric,
-    betti_matching,
-    betti_matching_error,
-)
-from topolora_monai.metrics.boundary import ASSDMetric, BoundaryF1Metric, HD95Metric, assd, boundary_f1, hd95
+from topolora_monai.metrics.betti import betti_error, betti_numbers
+from topolora_monai.metrics.betti_matching import BettiMatching, betti_matching, betti_matching_error
+from topolora_monai.metrics.boundary import assd, boundary_f1, hd95
 from topolora_monai.metrics.breaks import SkeletonBreak, false_components, skeleton_breaks
 from topolora_monai.metrics.calibration import (
     ReliabilityDiagram,
@@ -23,7 +18,7 @@ from topolora_monai.metrics.calibration import (
     reliability_diagram,
 )
 from topolora_monai.metrics.classes import class_counts, class_indices, class_masks, predicted_masks
-from topolora_monai.metrics.cldice import BestClDice, ClDiceCurveMetric, ClDiceMetric, cldice
+from topolora_monai.metrics.cldice import BestClDice, ClDiceCurveMetric, cldice
 from topolora_monai.metrics.dice import PooledDice
 from topolora_monai.metrics.image_metric import ImageMetric
 from topolora_monai.metrics.overlap import (
@@ -38,12 +33,7 @@ from topolora_monai.metrics.overlap import (
     to_16_bit,
 )
 from topolora_monai.metrics.saliency import (
-    BalancedErrorRateMetric,
-    EMeasureMetric,
-    MeanAbsoluteErrorMetric,
     ProbabilityMetric,
-    SMeasureMetric,
-    WeightedFMeasureMetric,
     balanced_error_rate,
     e_measure,
     mean_absolute_error,
@@ -53,29 +43,18 @@ from topolora_monai.metrics.saliency import (
 from topolora_monai.metrics.statistics import Interval, PairedTest, bootstrap_interval, paired_test
 
 __all__ = [
-    "ASSDMetric",
-    "BalancedErrorRateMetric",
     "BestClDice",
-    "BettiErrorMetric",
     "BettiMatching",
-    "BettiMatchingErrorMetric",
-    "BoundaryF1Metric",
     "ClDiceCurveMetric",
-    "ClDiceMetric",
-    "EMeasureMetric",
-    "HD95Metric",
     "ImageMetric",
     "Interval",
-    "MeanAbsoluteErrorMetric",
     "OverlapScores",
     "PairedTest",
     "PooledDice",
     "ProbabilityMetric",
     "ReliabilityDiagram",
-    "SMeasureMetric",
     "SkeletonBreak",
     "ThresholdCurve",
-    "WeightedFMeasureMetric",
     "apply_temperature",
     "assd",
     "average_precision",

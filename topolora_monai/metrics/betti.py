@@ -1,18 +1,14 @@
 """Betti numbers of masks, and how far those of a prediction are off."""
 
-from __future__ import annotations
-
 import itertools
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 from skimage.measure import euler_number
 
-from topolora_monai.metrics.image_metric import ImageMetric, valid_masks
-
-__all__ = ["BettiErrorMetric", "betti_error", "betti_numbers"]
+from topolora_monai.metrics.image_metric import valid_masks
 
 
 def betti_numbers(mask: ArrayLike) -> tuple[int, ...]:
@@ -90,28 +86,3 @@ def betti_error(
             equal = np.array_equal(found, there)
             errors.append(0 if equal else abs(betti_numbers(found)[dimension] - betti_numbers(there)[dimension]))
     return float(np.mean(errors)) if errors else float("nan")
-
-
-class BettiErrorMetric(ImageMetric):
-    """:func:`betti_error` as a MONAI metric; see :class:`ImageMetric` for how to call it.
-
-    Args:
-        dimension: 0 for components, 1 for holes.
-        patch_size: side of a patch in pixels; None for the whole image.
-        reduction: one of MONAI's.
-
-    Example:
-        >>> import torch
-        >>> metric = BettiErrorMetric(0, patch_size=64)
-        >>> metric(y_pred=torch.zeros(1, 1, 64, 128), y=torch.ones(1, 1, 64, 128))
-        tensor([[1.]], dtype=torch.float64)
-    """
-
-    def __init__(self, dimension: Literal[0, 1], patch_size: int | None = None, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        self.dimension: Literal[0, 1] = dimension
-        self.patch_size = patch_size
-
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`betti_error`."""
-        return betti_error(prediction, target, self.dimension, mask, self.patch_size, **options)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from topolora_monai.metrics.image_metric import ImageMetric, valid_masks
-
-__all__ = ["BettiMatching", "BettiMatchingErrorMetric", "betti_matching", "betti_matching_error"]
+from topolora_monai.metrics.image_metric import valid_masks
 
 _EIGHT = np.ones((3, 3), bool)
 
@@ -71,54 +69,33 @@ def betti_matching(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | N
     )
 
 
-def betti_matching_error(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> tuple[int, int]:
-    """Numbers of components and of holes of either mask that :func:`betti_matching` leaves unmatched.
+def betti_matching_error(
+    prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, dimension: Literal[0, 1] | None = None
+) -> float:
+    """Number of features of either mask that :func:`betti_matching` leaves unmatched.
 
     At least the :func:`betti_error` of the whole image, and more where features are many enough but in the wrong
-    places.
+    places. ``dimension`` is 0 for components, 1 for holes, None for their sum, as in the paper.
 
     Returns:
-        Of dimensions 0 and 1; zeros if both masks are empty, all features of the other if one is.
+        0 if both masks are empty, all features of the other if one is; NaN if ``mask`` is.
+
+    Raises:
+        ValueError: for another dimension.
 
     Example:
         >>> line = np.zeros((9, 40), bool)
         >>> line[4, 10:30] = True
         >>> betti_matching_error(line, np.roll(line, 3, axis=0)), betti_matching_error(line, line)
-        ((2, 0), (0, 0))
+        (2.0, 0.0)
     """
+    if dimension not in (0, 1, None):
+        raise ValueError(f"dimension must be 0, 1 or None, not {dimension}")
+    if mask is not None and not np.any(mask):
+        return float("nan")
     found = betti_matching(prediction, target, mask)
-    components, holes = (a + b for a, b in zip(found.unmatched_prediction, found.unmatched_target, strict=True))
-    return components, holes
-
-
-class BettiMatchingErrorMetric(ImageMetric):
-    """:func:`betti_matching_error` as a MONAI metric; see :class:`ImageMetric` for how to call it.
-
-    Images without a pixel that counts score NaN.
-
-    Args:
-        dimension: 0 for components, 1 for holes, None for their sum, as in the paper.
-        reduction: one of MONAI's.
-
-    Example:
-        >>> import torch
-        >>> metric = BettiMatchingErrorMetric()
-        >>> metric(y_pred=torch.zeros(1, 1, 9, 9), y=torch.ones(1, 1, 9, 9))
-        tensor([[1.]], dtype=torch.float64)
-    """
-
-    def __init__(self, dimension: Literal[0, 1] | None = None, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        if dimension not in (0, 1, None):
-            raise ValueError(f"dimension must be 0, 1 or None, not {dimension}")
-        self.dimension = dimension
-
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`betti_matching_error`."""
-        if mask is not None and not mask.any():
-            return float("nan")
-        errors = betti_matching_error(prediction, target, mask, **options)
-        return float(sum(errors) if self.dimension is None else errors[self.dimension])
+    errors = [a + b for a, b in zip(found.unmatched_prediction, found.unmatched_target, strict=True)]
+    return float(sum(errors) if dimension is None else errors[dimension])
 
 
 class _Holes:

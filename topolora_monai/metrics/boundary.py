@@ -1,19 +1,14 @@
 """How far the outlines of two masks are apart."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion
 from scipy.spatial import KDTree
 
-from topolora_monai.metrics.image_metric import ImageMetric, harmonic_mean, valid_masks
-
-__all__ = ["ASSDMetric", "BoundaryF1Metric", "HD95Metric", "assd", "boundary_f1", "hd95"]
+from topolora_monai.metrics.image_metric import harmonic_mean, valid_masks
 
 Spacing = float | Sequence[float]
 """Size of a pixel, of each axis or of all: 1 for distances in pixels, millimetres for distances in millimetres."""
@@ -90,63 +85,6 @@ def assd(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None
         1.0
     """
     return float(np.concatenate(_distances(prediction, target, mask, spacing)).mean())
-
-
-class _SpacedMetric(ImageMetric):
-    def __init__(self, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        self.spacing = spacing
-
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """Score of one mask, in pixels of ``spacing`` or else of the metric's own."""
-        return super().score(prediction, target, mask, **{"spacing": self.spacing} | options)
-
-
-class HD95Metric(_SpacedMetric):
-    """:func:`hd95` as a MONAI metric; see :class:`ImageMetric` for how to call it.
-
-    Args:
-        spacing: size of a pixel; a call can say another one for its images, as ``spacing=``.
-        reduction: one of MONAI's.
-
-    Example:
-        >>> import torch
-        >>> metric = HD95Metric()
-        >>> line = torch.zeros(1, 1, 9, 9)
-        >>> line[..., 4, :] = 1
-        >>> metric(y_pred=line, y=line.roll(2, 2), spacing=0.5)
-        tensor([[1.]], dtype=torch.float64)
-    """
-
-    measure = staticmethod(hd95)
-
-
-class ASSDMetric(_SpacedMetric):
-    """:func:`assd` as a MONAI metric, with the arguments of :class:`HD95Metric`."""
-
-    measure = staticmethod(assd)
-
-
-class BoundaryF1Metric(_SpacedMetric):
-    """:func:`boundary_f1` as a MONAI metric, with the arguments of :class:`HD95Metric` and ``tolerance`` before them.
-
-    Example:
-        >>> import torch
-        >>> metric = BoundaryF1Metric(tolerance=1)
-        >>> _ = metric(y_pred=torch.eye(9)[None, None], y=torch.eye(9)[None, None])
-        >>> metric.aggregate()
-        tensor([1.])
-    """
-
-    measure = staticmethod(boundary_f1)
-
-    def __init__(self, tolerance: float = 2.0, spacing: Spacing = 1.0, reduction: str = "mean") -> None:
-        super().__init__(spacing, reduction)
-        self.tolerance = tolerance
-
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`boundary_f1`."""
-        return super().score(prediction, target, mask, tolerance=self.tolerance, **options)
 
 
 def _distances(

@@ -1,7 +1,5 @@
 """Where a prediction breaks a structure, and where it sees one that is not there."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +8,6 @@ from scipy import ndimage
 from skimage.morphology import skeletonize
 
 from topolora_monai.metrics.image_metric import valid_masks
-
-__all__ = ["SkeletonBreak", "false_components", "skeleton_breaks"]
 
 _EIGHT = np.ones((3, 3), bool)
 _NEAR = 6

@@ -1,7 +1,5 @@
 """Whether probabilities mean what they say, and one number that mends them."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -14,8 +12,6 @@ from scipy.special import logit
 from torch import Tensor
 
 from topolora_monai.metrics.overlap import LEVELS, ThresholdCurve
-
-__all__ = ["ReliabilityDiagram", "apply_temperature", "fit_temperature", "reliability_diagram"]
 
 
 @dataclasses.dataclass(frozen=True)

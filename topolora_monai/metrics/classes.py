@@ -1,14 +1,10 @@
 """Decisions over several classes, and how many pixels of each are right."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from topolora_monai.metrics.overlap import threshold_bin, to_16_bit
-
-__all__ = ["class_counts", "class_indices", "class_masks", "predicted_masks"]
 
 _WHOLE = 65536
 """Of :func:`~topolora_monai.metrics.to_16_bit`, a probability of 1."""

@@ -1,7 +1,5 @@
 """Centreline Dice with exact skeletons, as a function and as MONAI metrics, at one threshold and at the best."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from skimage.morphology import skeletonize
 from torch import Tensor
 
-from topolora_monai.metrics.image_metric import ImageMetric, MaskedMetric, harmonic_mean, valid_masks
+from topolora_monai.metrics.image_metric import MaskedMetric, harmonic_mean, valid_masks
 from topolora_monai.metrics.overlap import threshold_bin, to_16_bit
-
-__all__ = ["BestClDice", "ClDiceCurveMetric", "ClDiceMetric", "cldice"]
 
 DEFAULT_THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 """Those clDice is taken at: 0.05, 0.10, ... 0.95."""
@@ -35,20 +31,6 @@ def cldice(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = No
     """
     predicted, true = valid_masks(prediction, target, mask)
     return _cldice(predicted, true, skeletonize(true))
-
-
-class ClDiceMetric(ImageMetric):
-    """:func:`cldice` as a MONAI metric; see :class:`ImageMetric` for its argument and how to call it.
-
-    Example:
-        >>> import torch
-        >>> metric = ClDiceMetric()
-        >>> _ = metric(y_pred=torch.eye(9)[None, None], y=torch.eye(9)[None, None])
-        >>> metric.aggregate()
-        tensor([1.])
-    """
-
-    measure = staticmethod(cldice)
 
 
 class ClDiceCurveMetric(MaskedMetric):

@@ -1,7 +1,5 @@
 """Pooled Dice in the field of view as a MONAI metric, to choose checkpoints by."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +11,6 @@ from torch import Tensor
 from topolora_monai.metrics.calibration import fit_temperature
 from topolora_monai.metrics.classes import class_counts, predicted_masks
 from topolora_monai.metrics.overlap import OverlapScores, ThresholdCurve, best_common_threshold, mean_scores
-
-__all__ = ["BestDice", "PooledDice"]
 
 
 class BestDice(NamedTuple):
@@ -73,11 +69,17 @@ class PooledDice(CumulativeIterationMetric):
             ValueError: if nothing was.
         """
         total = self._total()
-        if total.ndim == 2:
-            return BestDice(mean_scores([OverlapScores.of_counts(*row) for row in total.tolist()]).dice, 0.5)
-        curves = [ThresholdCurve(*pair) for pair in total]
-        threshold = best_common_threshold(curves)
-        return BestDice(mean_scores([curve.scores(threshold) for curve in curves]).dice, threshold)
+        threshold = 0.5 if total.ndim == 2 else best_common_threshold([ThresholdCurve(*pair) for pair in total])
+        return BestDice(_dice(total, threshold), threshold)
+
+    def of_images(self) -> list[float]:
+        """Dice of each image since the last reset, in order, at the threshold of :meth:`best`; NaN where nothing is.
+
+        Raises:
+            ValueError: if there was none.
+        """
+        threshold = self.best().threshold
+        return [_dice(counts, threshold) for counts in self.get_buffer().cpu().numpy()]
 
     def temperature(self) -> float:
         """What :func:`fit_temperature` finds for everything seen since the last reset.
@@ -97,3 +99,10 @@ class PooledDice(CumulativeIterationMetric):
         if not isinstance(buffer, Tensor):
             raise ValueError("no image has been scored yet")
         return np.asarray(buffer.sum(dim=0).cpu().numpy(), np.int64)
+
+
+def _dice(counts: NDArray[np.int64], threshold: float) -> float:
+    """Mean over classes, of pixel counts (K, 3) or of histograms (K, 2, bins)."""
+    if counts.ndim == 2:
+        return mean_scores([OverlapScores.of_counts(*row) for row in counts.tolist()]).dice
+    return mean_scores([ThresholdCurve(*pair).scores(threshold) for pair in counts]).dice

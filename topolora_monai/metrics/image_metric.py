@@ -1,7 +1,5 @@
 """What metrics of single images share: validity masks, a value for each image and class, and their reduction."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +10,6 @@ from monai.metrics import CumulativeIterationMetric
 from monai.metrics.utils import do_metric_reduction
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-
-__all__ = ["ImageMetric", "harmonic_mean", "valid_masks"]
 
 
 def valid_masks(
@@ -63,11 +59,7 @@ class MaskedMetric(CumulativeIterationMetric):
         return y_pred > 0.5
 
     def scored(self) -> Tensor:
-        """The buffer.
-
-        Raises:
-            ValueError: if nothing was scored.
-        """
+        """The buffer. A ``ValueError`` if nothing was scored."""
         buffer = self.get_buffer()
         if not isinstance(buffer, Tensor):
             raise ValueError("no image has been scored yet")
@@ -100,31 +92,43 @@ class MaskedMetric(CumulativeIterationMetric):
 
 
 class ImageMetric(MaskedMetric):
-    """A score of each image and class by itself, then reduced; only the scores are kept.
+    """A score of each image and class by itself as a MONAI metric, reduced in the end; only the scores are kept.
 
     Call it with ``y_pred`` and ``y`` of shape (B, K, H, W) or (B, K, D, H, W), foreground above 0.5, or with lists of
     such without B. Every channel is scored. Where pixels count is said by ``mask=``, of shape (B, 1, ...) or
     (B, K, ...) and above 0.5, or by one more channel of ``y``, which is the way through MONAI's
-    ``IgniteMetricHandler``. Without either all pixels count. The buffer has shape (B, K), float64 where the device
-    has it. A subclass names the function of one image that it is made of as ``measure``.
+    ``IgniteMetricHandler``. Without either all pixels count. Further arguments of a call are the measure's, in place
+    of those given here. The buffer has shape (B, K), float64 where the device has it.
 
     Args:
+        measure: of masks, such as :func:`~topolora_monai.metrics.cldice` or :func:`~topolora_monai.metrics.hd95`.
         reduction: one of MONAI's: ``"none"``, ``"mean"``, ``"mean_batch"``, ``"mean_channel"`` and their sums.
             Scores that are not defined, NaN, are left out.
+        **options: further arguments of the measure.
 
     Raises:
         ValueError: from the call, if shapes do not fit.
+
+    Example:
+        >>> from topolora_monai.metrics import hd95
+        >>> metric = ImageMetric(hd95, spacing=0.5)
+        >>> line = torch.zeros(1, 1, 9, 9)
+        >>> line[..., 4, :] = 1
+        >>> metric(y_pred=line, y=line.roll(2, 2)), metric(y_pred=line, y=line.roll(2, 2), spacing=1)
+        (tensor([[1.]], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
+        >>> metric.aggregate()
+        tensor([1.5000])
     """
 
-    measure: Callable[..., float]
-
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, measure: Callable[..., float], reduction: str = "mean", **options: Any) -> None:
         super().__init__()
+        self.measure = measure
         self.reduction = reduction
+        self.options = options
 
     def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See the function that the metric is named after."""
-        return self.measure(prediction, target, mask=mask, **options)
+        """What the measure says of one image and class."""
+        return self.measure(prediction, target, mask=mask, **self.options | options)
 
     def aggregate(self, reduction: str | None = None) -> Tensor:
         """Scores of all images since the last reset, reduced.

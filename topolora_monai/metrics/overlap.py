@@ -15,19 +15,6 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError
 
-__all__ = [
-    "LEVELS",
-    "OverlapScores",
-    "ThresholdCurve",
-    "average_precision",
-    "best_common_threshold",
-    "check_threshold",
-    "mean_of_defined",
-    "mean_scores",
-    "threshold_bin",
-    "to_16_bit",
-]
-
 _BINS = 65536
 """Probabilities are scored at 16-bit resolution, that of the probability images written to disk."""
 

@@ -3,9 +3,8 @@
 py-sod-metrics has most of them, but takes no mask, and its requirements exclude the present numpy and scikit-image.
 """
 
-from __future__ import annotations
-
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,6 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from topolora_monai.metrics.image_metric import ImageMetric
-
-__all__ = [
-    "BalancedErrorRateMetric",
-    "EMeasureMetric",
-    "MeanAbsoluteErrorMetric",
-    "ProbabilityMetric",
-    "SMeasureMetric",
-    "WeightedFMeasureMetric",
-    "balanced_error_rate",
-    "e_measure",
-    "mean_absolute_error",
-    "s_measure",
-    "weighted_f_measure",
-]
 
 _EPS = float(np.spacing(1))
 _LEVELS = 256
@@ -159,13 +144,24 @@ class ProbabilityMetric(ImageMetric):
     """An :class:`ImageMetric` that scores probabilities rather than masks; it is called in the same way.
 
     Args:
+        measure: of probabilities, such as :func:`s_measure`.
         reduction: one of MONAI's.
         normalize: stretch each map to [0, 1] inside its mask first, as evaluations of salient objects do; a constant
             map stays as it is.
+        **options: further arguments of the measure.
+
+    Example:
+        >>> import torch
+        >>> metric = ProbabilityMetric(s_measure)
+        >>> _ = metric(y_pred=torch.zeros(1, 1, 4, 4), y=torch.zeros(1, 1, 4, 4))
+        >>> metric.aggregate().item()
+        1.0
     """
 
-    def __init__(self, reduction: str = "mean", normalize: bool = False) -> None:
-        super().__init__(reduction)
+    def __init__(
+        self, measure: Callable[..., float], reduction: str = "mean", normalize: bool = False, **options: Any
+    ) -> None:
+        super().__init__(measure, reduction, **options)
         self.normalize = normalize
 
     def answers(self, y_pred: Tensor) -> Tensor:
@@ -173,57 +169,11 @@ class ProbabilityMetric(ImageMetric):
         return y_pred.cpu().double()
 
     def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See the function that the metric is named after."""
+        """What the measure says of one map."""
         counted = prediction if mask is None else prediction[mask]
         if self.normalize and counted.size and counted.max() > counted.min():
             prediction = np.clip((prediction - counted.min()) / (counted.max() - counted.min()), 0, 1)
         return super().score(prediction, target, mask, **options)
-
-
-class SMeasureMetric(ProbabilityMetric):
-    """:func:`s_measure` as a MONAI metric.
-
-    Example:
-        >>> import torch
-        >>> metric = SMeasureMetric()
-        >>> _ = metric(y_pred=torch.zeros(1, 1, 4, 4), y=torch.zeros(1, 1, 4, 4))
-        >>> metric.aggregate().item()
-        1.0
-    """
-
-    measure = staticmethod(s_measure)
-
-
-class EMeasureMetric(ProbabilityMetric):
-    """:func:`e_measure` as a MONAI metric."""
-
-    measure = staticmethod(e_measure)
-
-
-class WeightedFMeasureMetric(ProbabilityMetric):
-    """:func:`weighted_f_measure` as a MONAI metric."""
-
-    measure = staticmethod(weighted_f_measure)
-
-
-class MeanAbsoluteErrorMetric(ProbabilityMetric):
-    """:func:`mean_absolute_error` as a MONAI metric."""
-
-    measure = staticmethod(mean_absolute_error)
-
-
-class BalancedErrorRateMetric(ProbabilityMetric):
-    """:func:`balanced_error_rate` as a MONAI metric, whose ``threshold`` comes before the other arguments."""
-
-    measure = staticmethod(balanced_error_rate)
-
-    def __init__(self, threshold: float = 0.5, reduction: str = "mean", normalize: bool = False) -> None:
-        super().__init__(reduction, normalize)
-        self.threshold = threshold
-
-    def score(self, prediction: Any, target: Any, mask: Any, **options: Any) -> float:
-        """See :func:`balanced_error_rate`."""
-        return super().score(prediction, target, mask, threshold=self.threshold, **options)
 
 
 def _checked(

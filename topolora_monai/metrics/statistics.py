@@ -1,7 +1,5 @@
 """How sure a mean over images is, and whether two runs differ."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -10,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-
-__all__ = ["Interval", "PairedTest", "bootstrap_interval", "paired_test"]
 
 Statistic = Callable[..., Any]
 

@@ -1,29 +1,17 @@
-"""Inferers around MONAI's: reduced precision on any device, flipped copies at test time, calibrated logits."""
-
-from __future__ import annotations
+"""Inferers around MONAI's: reduced precision on any device, copies seen otherwise at test time, calibrated logits."""
 
 import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError, TopoLoRAError
-
-__all__ = [
-    "AutocastInferer",
-    "FlipInferer",
-    "Precision",
-    "TemperatureInferer",
-    "check_finite",
-    "default_precision",
-    "mirrored_axes",
-]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,37 +59,61 @@ class AutocastInferer(Inferer):
         return self.inferer(inputs, run, *args, **kwargs)
 
 
-def mirrored_axes(axes: int) -> list[tuple[int, ...]]:
-    """What an image and its mirror images are flipped along: nothing, then each axis and both.
+class View(NamedTuple):
+    """A way to look at an image: mirrored along some axes, then turned by so many quarters.
+
+    Example:
+        >>> image = torch.rand(1, 1, 2, 3)
+        >>> view = View((-1,), 1)
+        >>> tuple(view.of(image).shape), torch.equal(view.back(view.of(image)), image)
+        ((1, 1, 3, 2), True)
+    """
+
+    axes: tuple[int, ...]
+    quarters: int
+
+    def of(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) seen so."""
+        return torch.rot90(images.flip(self.axes), self.quarters, (-2, -1))
+
+    def back(self, answers: Tensor) -> Tensor:
+        """Answers to them, as the images were."""
+        return torch.rot90(answers, -self.quarters, (-2, -1)).flip(self.axes)
+
+
+def views(axes: int, quarter_turns: bool = False) -> list[View]:
+    """An image, its mirror images along each axis and both, and all of these turned by a quarter if asked for.
 
     Raises:
         ConfigError: for another number of axes than 0, 1 or 2.
     """
     if axes not in (0, 1, 2):
         raise ConfigError("a 2-D image is mirrored along 0, 1 or 2 axes", found=axes)
-    return [flip for count in range(axes + 1) for flip in itertools.combinations((-1, -2)[:axes], count)]
+    mirrored = [flip for count in range(axes + 1) for flip in itertools.combinations((-1, -2)[:axes], count)]
+    return [View(flip, quarters) for quarters in range(1 + quarter_turns) for flip in mirrored]
 
 
 class FlipInferer(Inferer):
-    """Average the logits of the image and its mirror images (test-time augmentation).
+    """Average the logits of the image, its mirror images and their quarter turns (test-time augmentation).
 
     Args:
         inferer: what runs the network on each copy.
         axes: number of spatial axes to mirror: 0 leaves the image alone, 2 averages four copies.
+        quarter_turns: also turn each copy by a quarter; with two axes these are all eight ways to lay a square.
 
     Raises:
         ConfigError: for another number of axes.
     """
 
-    def __init__(self, inferer: Inferer, axes: int = 2) -> None:
+    def __init__(self, inferer: Inferer, axes: int = 2, quarter_turns: bool = False) -> None:
         super().__init__()
         self.inferer = inferer
-        self.flips = mirrored_axes(axes)
+        self.views = views(axes, quarter_turns)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Averaged logits of ``inputs``."""
-        answers = (self.inferer(inputs.flip(axes), network, *args, **kwargs).flip(axes) for axes in self.flips)
-        return functools.reduce(torch.add, answers) / len(self.flips)
+        answers = (view.back(self.inferer(view.of(inputs), network, *args, **kwargs)) for view in self.views)
+        return functools.reduce(torch.add, answers) / len(self.views)
 
 
 class TemperatureInferer(Inferer):

@@ -1,7 +1,5 @@
 """The network of a trained model: a base with its adapter, or merged from a released bundle."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ from topolora_monai.adapters.files import build_as_stored
 from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.networks import build_network
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["MODEL_FILE", "WEIGHTS_FILE", "adapted_network", "bundle_spec", "load_model", "merged_network"]
 
 MODEL_FILE = "models/model.json"
 """Where a released bundle keeps what its model is; its configuration reads it from there, text and all."""
@@ -46,8 +42,7 @@ def adapted_network(
 def bundle_spec(folder: str | Path) -> ModelSpec:
     """What a released bundle says of its model.
 
-    Raises:
-        ConfigError, AdapterFileError: if the folder holds no released bundle, or a damaged one.
+    A ``ConfigError`` or ``AdapterFileError`` if the folder holds no released bundle, or a damaged one.
     """
     path = Path(folder) / MODEL_FILE
     if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from topolora_monai.model.inferers import (
     default_precision,
 )
 from topolora_monai.model.network import WEIGHTS_FILE, adapted_network, bundle_spec, load_model, merged_network
+from topolora_monai.model.scale import MatchScale, ScaleMatch
 from topolora_monai.model.scenes import SceneSegmenter
 from topolora_monai.model.tiling import TileInferer
 from topolora_monai.model.uncertainty import UncertaintyInferer
@@ -37,8 +38,6 @@ from topolora_monai.model.writing import MaskWriter, mask_of, write_classes
 from topolora_monai.networks.activation import probabilities
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import fingerprint
-
-__all__ = ["Prediction", "Predictor"]
 
 _FILTER_MARGIN = 16  # pixels around a scene's tiles that filters of its values see
 _ADAPTER_OF_RUN = "adapter.safetensors"
@@ -74,14 +73,17 @@ class Predictor:
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes what the device is fast in.
         overlap: of neighbouring tiles, in [0, 1), less is faster; None takes that of the model's validation.
         flip_axes: average over mirror images, along 0, 1 or 2 axes.
+        quarter_turns: average over these and each of them turned by a quarter.
         dropout_passes: average over answers with dropout in the adapters, for each mirror image.
         uncertainty: tell how unsure it is, from these answers and mirror images; by default if there are passes. Scenes
             are left to the mirror images alone.
         tile_batch: most tiles at once.
         seed: of the dropout.
+        match_scale: cut tiles so that structures have the size that they had in training, see
+            :class:`~topolora_monai.model.scale.ScaleMatch`.
 
     Raises:
-        ConfigError: for a setting that is not possible.
+        ConfigError: for a setting that is not possible, or if the model does not know its own pixel scale.
 
     Example:
         >>> import tempfile
@@ -105,10 +107,12 @@ class Predictor:
         precision: Precision | None = None,
         overlap: float | None = None,
         flip_axes: int = 0,
+        quarter_turns: bool = False,
         dropout_passes: int = 0,
         uncertainty: bool | None = None,
         tile_batch: int = 4,
         seed: int = 0,
+        match_scale: MatchScale = False,
     ) -> None:
         self.spec = spec
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -117,14 +121,18 @@ class Predictor:
         self.precision: Precision = precision or default_precision(self.device)
         self.overlap = spec.overlap if overlap is None else overlap
         self.flip_axes = flip_axes
+        self.quarter_turns = quarter_turns
         self.load: Compose = spec.loading_transforms()
         """From an item to ``image``, ``fov`` and what :class:`~topolora_monai.transforms.LoadItem` gives besides."""
         once = AutocastInferer(SimpleInferer(), self.precision)
-        self.tiles = TileInferer(FlipInferer(once, flip_axes), spec.crop_size, self.overlap, tile_batch)
+        self.scale = ScaleMatch(spec, match_scale)
+        tiled = (self.scale.crop_size, self.overlap, tile_batch, self.scale.crop_of if self.scale.by_view else None)
+        self.tiles = TileInferer(FlipInferer(once, flip_axes, quarter_turns), *tiled)
         self.uncertainty: UncertaintyInferer | None = None
         if dropout_passes > 0 if uncertainty is None else uncertainty:
-            plain = TileInferer(once, spec.crop_size, self.overlap, tile_batch)
-            self.uncertainty = UncertaintyInferer(plain, dropout_passes, flip_axes, spec.activation, seed)
+            self.uncertainty = UncertaintyInferer(
+                TileInferer(once, *tiled), dropout_passes, flip_axes, spec.activation, seed, quarter_turns
+            )
         self.inferer: Inferer = TemperatureInferer(self.uncertainty or self.tiles, spec.temperature)
         """From a batch of images to logits."""
 
@@ -184,9 +192,19 @@ class Predictor:
             return self._predicted([self._prepared(source)])
         items = find_images(source)
         check_items(items)
+        self.find_scale(items)
         files = itertools.groupby(items, key=_file_name)  # in which the slices of a volume follow one another
         found = {name: self._predicted([self.load(item) for item in of]) for name, of in files}
         return next(iter(found.values())) if path_kind(source) == FILE or is_volume(source) else found
+
+    def find_scale(self, items: Sequence[Item]) -> None:
+        """Find the scale of images that are to be segmented, and say it; without ``match_scale`` nothing is done.
+
+        Raises:
+            DataError: if it is found in none of them; or one cannot be read.
+            ConfigError: for a scene, whose scale has to be given.
+        """
+        self.scale.survey(items, self.load)
 
     def predict_item(self, item: Mapping[str, Any]) -> Prediction:
         """Segment the ``image`` of an item: a picture, the ``slice`` along ``axis`` of a volume, or a scene in memory.
@@ -229,6 +247,7 @@ class Predictor:
         prepare_output(output_dir)
         write_classes(output_dir, self.spec.labels)
         check_items(items)
+        self.find_scale(items)
         writer = MaskWriter(output_dir, self.spec.threshold, self.spec.activation)
         written: list[Path] = []
         scenes: list[Item] = []
@@ -252,7 +271,8 @@ class Predictor:
         """What segments scenes of any size with this model; see there for what is written, and for the margin."""
         filters = self.load.transforms[1:]
         spec = self.spec
-        settings = (self.precision, spec.temperature, self.flip_axes, spec.clahe, spec.despeckle_looks)
+        looks = (self.flip_axes, self.quarter_turns)
+        settings = (self.precision, spec.temperature, *looks, spec.clahe, spec.despeckle_looks)
         return SceneSegmenter(
             self.network,
             self.tiles,

@@ -1,7 +1,5 @@
 """Images of any size in overlapping tiles: where these lie, and what a network says of them put together."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,8 +14,6 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["BandBlend", "TileBlend", "TileGrid", "TileInferer", "blended_logits"]
 
 Infer = Callable[[Tensor], Tensor]
 """Logits (N, K, crop, crop) of tiles (N, C, crop, crop)."""
@@ -253,6 +249,7 @@ class TileInferer(Inferer):
         crop_size: side of a tile in pixels.
         overlap: of neighbouring tiles, as a share of their side, at least 0 and less than 1.
         batch_size: most tiles at once.
+        crop_of: side of the tiles of an image (C, H, W), where it is not that of all.
 
     Raises:
         ConfigError: for an impossible setting.
@@ -264,7 +261,14 @@ class TileInferer(Inferer):
         True
     """
 
-    def __init__(self, inferer: Inferer, crop_size: int, overlap: float = 0.5, batch_size: int = 4) -> None:
+    def __init__(
+        self,
+        inferer: Inferer,
+        crop_size: int,
+        overlap: float = 0.5,
+        batch_size: int = 4,
+        crop_of: Callable[[Tensor], int] | None = None,
+    ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigError("batch_size must be at least 1", found=batch_size)
@@ -273,20 +277,23 @@ class TileInferer(Inferer):
         self.crop_size = crop_size
         self.overlap = overlap
         self.batch_size = batch_size
+        self.crop_of = crop_of
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Logits (B, K, H, W), float32, of images (B, C, H, W)."""
         images: Tensor = convert_to_tensor(inputs, track_meta=False)  # MONAI's own kind slows every operation
-        grid = TileGrid(images.shape[-2], images.shape[-1], self.crop_size, self.overlap)
 
         def infer(tiles: Tensor) -> Tensor:
             logits: Tensor = self.inferer(tiles, network, *args, **kwargs)
             return logits
 
-        logits = torch.stack([self._whole(F.pad(image, grid.padding), grid, infer) for image in images])
+        logits = torch.stack([self._whole(image, infer) for image in images])
         return convert_to_dst_type(logits, inputs, dtype=logits.dtype)[0]
 
-    def _whole(self, padded: Tensor, grid: TileGrid, infer: Infer) -> Tensor:
+    def _whole(self, image: Tensor, infer: Infer) -> Tensor:
+        crop = self.crop_size if self.crop_of is None else self.crop_of(image)
+        grid = TileGrid(image.shape[-2], image.shape[-1], crop, self.overlap)
+        padded = F.pad(image, grid.padding)
         blend = BandBlend(grid, infer, self.batch_size, padded.device)
 
         def tile(row: int, column: int) -> Tensor:

@@ -1,7 +1,5 @@
 """How unsure a network is of each pixel: dropout in its adapters, mirrored images, and what to expect of either."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Iterator
@@ -17,10 +15,8 @@ from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
 from topolora_monai.metrics import ThresholdCurve
-from topolora_monai.model.inferers import mirrored_axes
+from topolora_monai.model.inferers import views
 from topolora_monai.networks.activation import Activation, check_activation, probabilities
-
-__all__ = ["RiskCoverage", "Uncertainty", "UncertaintyInferer"]
 
 
 class Uncertainty(NamedTuple):
@@ -50,6 +46,7 @@ class UncertaintyInferer(Inferer):
         inferer: what runs the network once.
         passes: answers with dropout for each copy of the image; 0 leaves dropout off and one answer each.
         axes: number of spatial axes to mirror: 0 leaves the image alone, 2 makes four copies.
+        quarter_turns: also turn each copy by a quarter.
         activation: ``"sigmoid"``, or ``"softmax"`` where classes exclude one another.
         seed: of the dropout.
 
@@ -65,11 +62,17 @@ class UncertaintyInferer(Inferer):
     """
 
     def __init__(
-        self, inferer: Inferer, passes: int = 8, axes: int = 2, activation: Activation = "sigmoid", seed: int = 0
+        self,
+        inferer: Inferer,
+        passes: int = 8,
+        axes: int = 2,
+        activation: Activation = "sigmoid",
+        seed: int = 0,
+        quarter_turns: bool = False,
     ) -> None:
         super().__init__()
-        self.flips = mirrored_axes(axes)
-        if passes < 0 or (passes < 2 and axes == 0):
+        self.views = views(axes, quarter_turns)
+        if passes < 0 or (passes < 2 and len(self.views) == 1):
             raise ConfigError(
                 "one answer does not say how unsure it is",
                 expected="at least 2 passes, or an axis to mirror",
@@ -98,13 +101,13 @@ class UncertaintyInferer(Inferer):
         The network gives logits (B, K, H, W); further arguments are the inferer's.
         """
         mean = entropies = torch.zeros(())
-        count = len(self.flips) * max(self.passes, 1)
+        count = len(self.views) * max(self.passes, 1)
         devices = [inputs.device] if inputs.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _dropout(network, active=self.passes > 0):
             torch.manual_seed(self.seed)
-            for axes in self.flips:
+            for view in self.views:
                 for _ in range(max(self.passes, 1)):
-                    logits = self.inferer(inputs.flip(axes), network, *args, **kwargs).float().flip(axes)
+                    logits = view.back(self.inferer(view.of(inputs), network, *args, **kwargs).float())
                     logits = torch.where(logits.isfinite(), logits, math.nan)  # or a mean would hide what is infinite
                     p = probabilities(logits, self.activation)
                     mean = mean.to(p) + p / count

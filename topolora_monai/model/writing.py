@@ -1,7 +1,5 @@
 """Masks and probabilities as files: pictures one by one, volumes put back together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,6 @@ from topolora_monai.io.atomic import writing
 from topolora_monai.io.json_files import write_json
 from topolora_monai.metrics import check_threshold, class_indices, threshold_bin, to_16_bit
 from topolora_monai.networks.activation import Activation
-
-__all__ = ["MaskWriter", "decided", "mask_of", "write_classes"]
 
 
 def decided(stored: NDArray[np.uint16], threshold: float, activation: Activation) -> NDArray[np.uint8]:

@@ -1,15 +1,11 @@
 """From logits to probabilities: classes that exclude one another, and classes that may overlap."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from topolora_monai.errors import unknown_choice
-
-__all__ = ["Activation", "activated", "check_activation", "probabilities", "with_background"]
 
 Activation = Literal["sigmoid", "softmax"]
 

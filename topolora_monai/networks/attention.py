@@ -1,7 +1,5 @@
 """Exact attention with decomposed relative positions that never forms the token-by-token matrix."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-
-__all__ = ["fill_windows", "relative_position_attention", "relative_position_table"]
 
 _CHUNK_ELEMENTS = 1 << 23
 """Logits held at a time on the CPU, 32 MiB in float32: fewer queries multiply slower, more take memory for nothing."""

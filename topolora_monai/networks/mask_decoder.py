@@ -1,7 +1,5 @@
 """SAM's mask decoder for batches of images: original parameters, one logit map per class."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -9,8 +7,6 @@ from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
 
 from topolora_monai.networks.shared import KeepsOutput
-
-__all__ = ["MaskDecoder", "TokenOutput", "TokenSetHead", "merge_tokens"]
 
 _LEAST = 1e-6  # of a probability, for its logarithm
 
@@ -61,8 +57,10 @@ class MaskDecoder(nn.Module):
         """Parts that no gradient reaches: the IoU head and the hyper-networks of masks 1 to 3."""
         return [self.iou_prediction_head, *self.output_hypernetworks_mlps[1:]]
 
-    def forward(self, embedding: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor, *finer: Tensor) -> Tensor:
-        """Decode masks to logits (B, K, 4h, 4w).
+    def forward(
+        self, embedding: Tensor, positions: Tensor, sparse: Tensor, dense: Tensor, *finer: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode masks to logits (B, K, 4h, 4w), and the upscaled embedding that they were made of (B, D / 8, 4h, 4w).
 
         Args:
             embedding: image embedding, shape (B, D, h, w).
@@ -81,7 +79,7 @@ class MaskDecoder(nn.Module):
         logits: Tensor = (self.output_hypernetworks_mlps[0](answers) @ upscaled.flatten(2)).unflatten(
             2, upscaled.shape[2:]
         )
-        return logits if self.token_set is None else self.token_set(answers, logits)
+        return logits if self.token_set is None else self.token_set(answers, logits), upscaled
 
     def _more_tokens(self) -> tuple[Tensor, ...]:
         """Output tokens beside those for masks and their quality; (1, D) each."""

@@ -1,7 +1,5 @@
 """Networks by name: the official SAM sizes, MobileSAM, SAM 2, a tiny one that needs no weights, and the baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,8 +20,6 @@ from topolora_monai.networks.tiny_vit import TinyVitImageEncoder
 from topolora_monai.networks.vit import VitImageEncoder
 from topolora_monai.parsing import parse_bool
 from topolora_monai.weights import load_base_weights, published_name
-
-__all__ = ["NETWORK_NAMES", "MulticlassHead", "build_network", "network_extra"]
 
 MulticlassHead = Literal["per_class", "token_set"]
 

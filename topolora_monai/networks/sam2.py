@@ -1,7 +1,5 @@
 """SAM 2's image part: transformers' Hiera encoder, and a mask decoder that sees its finer maps."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,8 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from topolora_monai.errors import unknown_choice
 from topolora_monai.extras import import_extra
 from topolora_monai.networks.mask_decoder import MaskDecoder
-
-__all__ = ["Sam2ImageEncoder", "Sam2MaskDecoder", "Sam2Size"]
 
 Sam2Size = Literal["tiny", "small", "base_plus", "large"]
 

@@ -14,8 +14,6 @@ from topolora_monai.errors import ConfigError
 from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.networks.shared import checked_image
 
-__all__ = ["Fit", "SamSegmenter"]
-
 Fit = Literal["pad", "squash"]
 
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -86,6 +84,7 @@ class SamSegmenter(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
         self.embedding_adapter: nn.Module = nn.Identity()
+        self.detail_branch: nn.Module | None = None  # an injected part, as the embedding's adapter is
         self.channel_mixer: nn.Module = nn.Identity() if in_channels in (1, 3) else _channel_mixer(in_channels)
         self.register_buffer("pixel_mean", torch.tensor(_PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(_PIXEL_STD).view(1, 3, 1, 1), persistent=False)
@@ -142,14 +141,20 @@ class SamSegmenter(nn.Module):
         """
         inner = self._inner_size(size)
         embedding, *finer = features
+        image = finer.pop() if self.detail_branch is not None else None
         sparse = self._embed_points(points, point_labels, boxes, size, inner, embedding)
         dense = self._embed_mask(mask_prompt, inner, embedding)
         positions = self.prompt_encoder.pe_layer(embedding.shape[-2:]).unsqueeze(0)
-        logits = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense, *finer)
-        return self.restore(logits, size)
+        logits, upscaled = self.mask_decoder(embedding, positions.to(embedding.dtype), sparse, dense, *finer)
+        logits = self.restore(logits, size)
+        if self.detail_branch is None:
+            return logits
+        guides: Tensor = self.detail_branch.guide(upscaled)  # type: ignore[operator]
+        refined: Tensor = self.detail_branch(image, self.restore(guides, size), logits)
+        return refined
 
     def restore(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring the mask decoder's logits (B, K, h, w) to the image's ``size`` in pixels, in float32."""
+        """Bring a map of the mask decoder (B, K, h, w) to the image's ``size`` in pixels, in float32."""
         inner, logits = self._inner_size(size), logits.float()
         square = (self.image_size, self.image_size)
         if inner != square:
@@ -164,17 +169,21 @@ class SamSegmenter(nn.Module):
     def features(self, image: Tensor) -> tuple[Tensor, ...]:
         """All that the mask decoder takes of images: the embedding, and finer maps where the encoder has some.
 
-        Images are as of :meth:`forward`; for SAM 2 there are also maps at an eighth and a quarter of ``image_size``.
+        Images are as of :meth:`forward`; for SAM 2 there are also maps at an eighth and a quarter of ``image_size``,
+        and last, for a detail branch, the image itself, normalised, (B, 3, H, W).
         """
         image = checked_image(image, self.in_channels)
         x = self.channel_mixer(image)
         x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
         inner = self._inner_size((image.shape[-2], image.shape[-1]))
-        x = F.interpolate(x.float(), size=inner, mode="bilinear", align_corners=False, antialias=True)
+        own_size = x = x.float()
+        x = F.interpolate(x, size=inner, mode="bilinear", align_corners=False, antialias=True)
         x = (x * 255 - self.pixel_mean) / self.pixel_std
         x = F.pad(x, (0, self.image_size - inner[1], 0, self.image_size - inner[0]))
         encoded = self.image_encoder(x)
         embedding, *finer = encoded if isinstance(encoded, tuple) else (encoded,)
+        if self.detail_branch is not None:
+            finer = [*finer, (own_size * 255 - self.pixel_mean) / self.pixel_std]
         return (self.embedding_adapter(embedding), *finer)
 
     def _inner_size(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """What the networks here share: the check of their images, and what they keep for a loss that asks for it."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -9,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["KeepsOutput", "checked_image"]
 
 Kept = TypeVar("Kept")
 

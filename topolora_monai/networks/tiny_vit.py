@@ -1,7 +1,5 @@
 """MobileSAM's TinyViT image encoder, composed from timm's blocks under the checkpoint's own names."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from typing import cast
 
@@ -10,8 +8,6 @@ from segment_anything.modeling.common import LayerNorm2d
 from timm.models.tiny_vit import Attention, ConvNorm, TinyVit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-__all__ = ["TinyVitImageEncoder"]
 
 
 class TinyVitImageEncoder(nn.Module):

@@ -1,7 +1,5 @@
 """The loss that a network is trained with, for some of which logits alone do not do."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch.nn.functional as F
@@ -14,8 +12,6 @@ from topolora_monai.networks.baselines.segmenter import BaselineSegmenter
 from topolora_monai.networks.mask_decoder import TokenSetHead
 from topolora_monai.networks.segmenter import SamSegmenter
 from topolora_monai.parsing import parse_bool
-
-__all__ = ["FirstStageLoss", "MatchingLoss", "TokenSetLoss", "network_loss"]
 
 _OUTSIDE = -30.0  # logit of a mask where nothing is to be learnt: certain, and right
 

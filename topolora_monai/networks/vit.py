@@ -1,7 +1,5 @@
 """SAM's plain ViT image encoder (B, L, H): original parameters, memory-lean computation, any grid."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -12,8 +10,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from topolora_monai.networks.attention import fill_windows, relative_position_attention, relative_position_table
-
-__all__ = ["VitImageEncoder"]
 
 
 class RelativePositionAttention(nn.Module):

@@ -1,7 +1,5 @@
 """A plan as a file: settings of ``train.yaml`` with their reasons, for a person to read and edit."""
 
-from __future__ import annotations
-
 import difflib
 import textwrap
 from collections.abc import Iterator
@@ -13,14 +11,14 @@ import yaml
 from topolora_monai.errors import ConfigError, first_line
 from topolora_monai.io.atomic import atomic_write, writing
 from topolora_monai.io.regular import require_file
-from topolora_monai.planning.plan import PLAN_IDS, SAMPLINGS, Plan, network_stride
-
-__all__ = ["HEADING", "plan_text", "read_plan", "write_plan"]
+from topolora_monai.model.scale import PixelScale
+from topolora_monai.planning.plan import PLAN_IDS, SAMPLINGS, SCALE_REASONS, Plan, network_stride
 
 HEADING = "# topolora plan"
 """How the file of a plan begins."""
 _WIDTH = 118
 _ZOOMS = (1 / 16, 16)
+_FAR = 1e6
 
 
 def plan_text(plan: Plan) -> str:
@@ -31,9 +29,9 @@ def plan_text(plan: Plan) -> str:
     ]
     for sentence in plan.found:
         lines += _comment(sentence)
-    for id_, name in PLAN_IDS.items():
-        lines += ["", *_comment(plan.reasons.get(name, "given"))]
-        lines.append(f"{id_}: {getattr(plan, name)!r}".replace("'", ""))
+    for id_, value in plan.values().items():
+        lines += ["", *_comment(plan.reasons.get(PLAN_IDS[id_], "given"))]
+        lines.append(f"{id_}: {value!r}".replace("'", ""))
     return "\n".join(lines) + "\n"
 
 
@@ -50,12 +48,12 @@ def write_plan(plan: Plan, path: str | Path) -> None:
             beside.write_text(plan_text(plan), encoding="utf-8")
 
 
-def read_plan(path: str | Path, network_name: str) -> dict[str, Any]:
+def read_plan(path: str | Path, network_name: str | None = None) -> dict[str, Any]:
     """Settings of a plan, which a person may have edited; those that it leaves out are missing.
 
     Args:
         path: the file.
-        network_name: that is to be trained with them.
+        network_name: that is to be trained with them; None for none.
 
     Returns:
         By the ids of ``train.yaml``.
@@ -79,8 +77,28 @@ def read_plan(path: str | Path, network_name: str) -> dict[str, Any]:
         if words:
             raise _wrong(path, line, f"wrong {id_}", words, repr(value), "correct it")
         found[id_], lines[id_] = value, line
-    _check_sizes(path, found, lines, network_stride(network_name))
+    _check_sizes(path, found, lines, 1 if network_name is None else network_stride(network_name))
     return found
+
+
+def given_scale(match: Any) -> Any:
+    """What ``match_scale`` of a configuration says, with the pixel scale of a plan in place of its path.
+
+    Args:
+        match: as :class:`~topolora_monai.model.scale.ScaleMatch` takes it, or the path of a plan of the new images,
+            which ends in ``.yaml``.
+
+    Raises:
+        DataError, ConfigError: as :func:`read_plan`.
+
+    Example:
+        >>> given_scale(1.7), given_scale("5.1px")
+        (1.7, '5.1px')
+    """
+    if not str(match).endswith((".yaml", ".yml")):
+        return match
+    values = read_plan(match)
+    return PixelScale(*(values.get(f"model#{name}") for name in PixelScale._fields))
 
 
 def _comment(text: str) -> list[str]:
@@ -117,6 +135,8 @@ def _words(id_: str, value: Any) -> str | None:
         return None if number and 0 < value < 1 else "a number above 0 and below 1, such as 5.0e-4"
     if PLAN_IDS[id_] == "overlap":
         return None if number and 0 <= value < 1 else "a number from 0 to below 1"
+    if PLAN_IDS[id_] in SCALE_REASONS:
+        return None if number and 0 < value < _FAR else "a number of pixels above 0"
     least, most = (16, 8192) if id_ in ("image_size", "crop_size") else (1, 1_000_000)
     return (
         None

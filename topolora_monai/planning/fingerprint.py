@@ -1,7 +1,5 @@
 """What a training split looks like: sizes, how thick and how rare its structures are, and the memory at hand."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +13,13 @@ from skimage.measure import block_reduce
 from skimage.morphology import skeletonize
 
 from topolora_monai.data.depth import bits_for, item_maximum
+from topolora_monai.data.fields_of_view import view_diameter
 from topolora_monai.data.items import Item, check_item
 from topolora_monai.data.registry import SegmentationData
 from topolora_monai.errors import DataError
 from topolora_monai.io import LabelValues, image_kind, numbered
 from topolora_monai.io.memory import memory_bytes
 from topolora_monai.transforms import IntensityScaling, LoadItem
-
-__all__ = ["MOST_IMAGES", "ClassFigures", "Fingerprint", "fingerprint", "skeleton_widths"]
 
 MOST_IMAGES = 64
 """Images of the split that are opened."""
@@ -32,6 +29,8 @@ _WINDOW = 2048
 """Side of the part of a larger mask that its skeleton is taken of."""
 _COARSE = 1024
 """Side that larger masks are reduced to before crops of them are counted."""
+_MOST_VIEWS = 16
+"""Pictures that a field of view is looked for in."""
 
 _Mask = NDArray[np.bool_]
 
@@ -75,6 +74,7 @@ class Fingerprint:
         occupied: by the side of a square crop, the share of crops laid anywhere in an image with foreground that hold
             some of it.
         memory: bytes of the device that trains.
+        view_diameter: of the pictures' fields of view, the median in pixels; None where most have none.
     """
 
     dataset: str
@@ -89,6 +89,12 @@ class Fingerprint:
     empty: int
     occupied: Mapping[int, float]
     memory: int
+    view_diameter: float | None = None
+
+    @property
+    def thickness(self) -> float | None:
+        """Width in pixels that half of the skeleton stays below, of the thinnest class; None without foreground."""
+        return min((each.widths[1] for each in self.classes if each.widths), default=None)
 
     @property
     def longer_sides(self) -> tuple[int, int, int]:
@@ -145,12 +151,16 @@ def fingerprint(
     load = LoadItem(data.channels, scaling, values, label_channels=len(names))
     counts = [_Counts(name) for name in names]
     sizes, ranges, empty, occupied = [], [], 0, []
+    pictures = image_kind(chosen[0]["image"]) == "picture"
+    views: list[float | None] = []
     for number, item in zip(drawn, chosen, strict=True):
         check_item(item, values)
         sample = load(item)
         masks: _Mask = sample["label"].numpy() > 0
         sizes.append((masks.shape[1], masks.shape[2]))
         ranges.append(_value_range(sample))
+        if pictures and len(views) < _MOST_VIEWS:
+            views.append(view_diameter(sample["image"].numpy()))
         foreground: _Mask = np.any(masks, 0)
         empty += not foreground.any()
         if foreground.any():
@@ -164,13 +174,14 @@ def fingerprint(
         opened=len(chosen),
         sizes=tuple(sizes),
         channels=data.channels,
-        bits=bits if image_kind(chosen[0]["image"]) == "picture" else None,
+        bits=bits if pictures else None,
         value_range=(float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))),
         volumes=len({item["image"] for item in items if "slice" in item}),
         classes=tuple(count.figures(pixels) for count in counts),
         empty=empty,
         occupied={side: float(np.mean([one[side] for one in occupied])) for side in _SIDES} if occupied else {},
         memory=_device_memory() if memory is None else memory,
+        view_diameter=_median_view(views),
     )
 
 
@@ -274,6 +285,11 @@ def _value_range(sample: Mapping[str, Any]) -> tuple[float, float]:
     low = (lows + values.amin(1) * (highs - lows)).min()
     high = (lows + values.amax(1) * (highs - lows)).max()
     return float(low), float(high)
+
+
+def _median_view(views: Sequence[float | None]) -> float | None:
+    known = [view for view in views if view is not None]
+    return round(float(np.median(known)), 1) if 2 * len(known) > len(views) else None
 
 
 def _device_memory() -> int:

@@ -1,7 +1,5 @@
 """From a fingerprint to settings of a training, each with its reason."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +10,6 @@ from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.networks.registry import NETWORK_NAMES
 from topolora_monai.planning.fingerprint import ClassFigures, Fingerprint, fingerprint
 from topolora_monai.spec import Sampling
-
-__all__ = ["OVERLAP", "PLAN_IDS", "SAMPLINGS", "Plan", "fit_plan", "largest_zoom", "network_stride", "plan"]
 
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 """Where crops are cut."""
@@ -27,8 +23,16 @@ PLAN_IDS: Mapping[str, str] = {
     "epochs": "epochs",
     "crops_per_image": "crops_per_image",
     "learning_rate": "learning_rate",
+    "model#view_diameter": "view_diameter",
+    "model#thickness": "thickness",
 }
 """Ids of ``train.yaml`` that a plan gives, and its names for them."""
+
+SCALE_REASONS: Mapping[str, str] = {
+    "view_diameter": "pixels across the fields of view, the median; what match_scale compares other images with",
+    "thickness": "pixels across the thinnest class, the median along its skeleton; likewise, for other plans",
+}
+"""What a plan says of the pixel scale of its images."""
 
 _DECODER_STRIDE = 4
 _DECODER_PIXELS_ACROSS = 3
@@ -103,6 +107,7 @@ class Plan:
         learning_rate: the highest.
         reasons: why, by the same names.
         found: the fingerprint, and what is remarkable in it, a sentence each.
+        view_diameter, thickness: of a :class:`Fingerprint`; None where nothing is known.
     """
 
     network_name: str
@@ -116,6 +121,8 @@ class Plan:
     learning_rate: float
     reasons: Mapping[str, str] = field(default_factory=dict)
     found: tuple[str, ...] = ()
+    view_diameter: float | None = None
+    thickness: float | None = None
 
     @property
     def zoom(self) -> float:
@@ -123,8 +130,9 @@ class Plan:
         return self.image_size / self.crop_size
 
     def values(self) -> dict[str, int | float | str]:
-        """By the ids of ``train.yaml``."""
-        return {id_: getattr(self, name) for id_, name in PLAN_IDS.items()}
+        """By the ids of ``train.yaml``, those that are known."""
+        values = {id_: getattr(self, name) for id_, name in PLAN_IDS.items()}
+        return {id_: value for id_, value in values.items() if value is not None}
 
 
 def network_stride(network_name: str) -> int:
@@ -188,6 +196,7 @@ def fit_plan(figures: Fingerprint, network_name: str = "vit_b") -> Plan:
         "learning_rate": "from random weights, on a small network"
         if network_name == "vit_tiny_test"
         else "measured on DRIVE with a batch of two; for pretrained weights and what is added to them",
+        **SCALE_REASONS,
     }
     return Plan(
         network_name=network_name,
@@ -201,6 +210,8 @@ def fit_plan(figures: Fingerprint, network_name: str = "vit_b") -> Plan:
         learning_rate=network.learning_rate,
         reasons=reasons,
         found=(*_described(figures), *_remarks(figures, image_size / crop_size, crop_size)),
+        view_diameter=figures.view_diameter,
+        thickness=figures.thickness,
     )
 
 

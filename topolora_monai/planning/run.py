@@ -1,14 +1,12 @@
 """The plan of a run: measured when it is first asked for, kept in the run's folder, and read there when it goes on."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from topolora_monai.data.items import Item
@@ -18,10 +16,8 @@ from topolora_monai.errors import unknown_choice
 from topolora_monai.io import LabelValues
 from topolora_monai.parsing import parse_bool
 from topolora_monai.planning.files import HEADING, read_plan, write_plan
-from topolora_monai.planning.fingerprint import fingerprint
-from topolora_monai.planning.plan import OVERLAP, PLAN_IDS, SAMPLINGS, Plan, fit_plan
-
-__all__ = ["PLAN_FILE", "RunPlan", "check_plans", "check_sampling"]
+from topolora_monai.planning.fingerprint import Fingerprint, fingerprint
+from topolora_monai.planning.plan import OVERLAP, PLAN_IDS, SAMPLINGS, SCALE_REASONS, Plan, fit_plan
 
 _logger = logging.getLogger(__name__)
 
@@ -83,6 +79,8 @@ class RunPlan:
     epochs = property(lambda self: self._value("epochs"), doc="Passes over the training images.")
     crops_per_image = property(lambda self: self._value("crops_per_image"), doc="Of each image in an epoch.")
     learning_rate = property(lambda self: self._value("learning_rate"), doc="The highest.")
+    view_diameter = property(lambda self: self._scale("view_diameter"), doc="Of the fields of view.")
+    thickness = property(lambda self: self._scale("thickness"), doc="Along the skeletons.")
 
     @property
     def overlap(self) -> float:
@@ -102,7 +100,7 @@ class RunPlan:
             **values: by the names of a :class:`Plan`.
         """
         planned = self.__dict__.get("_measured")
-        reasons = dict(planned.reasons) if planned else {}
+        reasons = dict(planned.reasons if planned else SCALE_REASONS)
         for name, value in values.items():
             if self._read.get(name) == value:
                 reasons[name] = "the run's own plan"
@@ -110,7 +108,7 @@ class RunPlan:
                 reasons[name] += f" (planned for image_size {planned.image_size}; the zoom is kept)" * (
                     values["image_size"] != planned.image_size
                 )
-            elif not planned or getattr(planned, name) != value:
+            elif getattr(self.__dict__.get("_figures") if name in SCALE_REASONS else planned, name, None) != value:
                 reasons[name] = "given to the run"
         self._in_force = Plan(
             network_name=self.network_name, reasons=reasons, found=planned.found if planned else (), **values
@@ -127,15 +125,23 @@ class RunPlan:
         return None if self._in_force is None else dataclasses.asdict(self._in_force)
 
     @cached_property
+    def _figures(self) -> Fingerprint:
+        return fingerprint(self.data, items=self.items, classes=self.classes, label_values=self.label_values)
+
+    @cached_property
     def _measured(self) -> Plan:
-        figures = fingerprint(self.data, items=self.items, classes=self.classes, label_values=self.label_values)
-        return fit_plan(figures, self.network_name)
+        return fit_plan(self._figures, self.network_name)
 
     @cached_property
     def _read(self) -> Mapping[str, Any]:
         if not self._kept or self._file is None:
             return {}
         return {PLAN_IDS[id_]: value for id_, value in read_plan(self._file, self.network_name).items()}
+
+    def _scale(self, name: str) -> float | None:
+        """Of the images alone, whatever a plan for them would be."""
+        scale: float | None = self._read[name] if name in self._read else getattr(self._figures, name)
+        return scale
 
     def _value(self, name: str) -> Any:
         return self._read[name] if name in self._read else getattr(self._measured, name)
@@ -172,10 +178,8 @@ def check_sampling(name: str) -> None:
 
 def _config_files() -> list[str]:
     """MONAI hands the names of a configuration's files to nobody, so they are looked for among the callers."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(sys._getframe()):
         files = frame.f_locals.get("config_file")
         if files and str(frame.f_globals.get("__name__", "")).startswith("monai.bundle"):
             return [str(file) for file in ([files] if isinstance(files, str | Path) else files)]
-        frame = frame.f_back
     return []

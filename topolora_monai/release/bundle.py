@@ -1,7 +1,5 @@
 """Freezing a run into a self-contained MONAI bundle."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -23,8 +21,6 @@ from topolora_monai.packaged import bundle_folder
 from topolora_monai.release.card import NEEDED, model_card
 from topolora_monai.release.configs import data_facts, inference_config, metadata
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["release"]
 
 _ZOO_LIMIT = 25_000_000
 """Bytes of the largest file that MONAI's model zoo takes in a pull request."""
@@ -66,7 +62,7 @@ def release(
         raise OutputError("the new bundle's folder exists already", path=out, hint="choose another --out")
     adapter = run / "adapter.safetensors"
     spec = read_spec(adapter)
-    record = _record(run / "evaluation" / "summary.json")
+    record = evaluation_record(run / "evaluation" / "summary.json")
     state = adapted_network(adapter, weights).state_dict()
     with writing(out, "the bundle", "choose another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +72,8 @@ def release(
     return out
 
 
-def _record(path: Path) -> dict[str, Any]:
+def evaluation_record(path: Path) -> dict[str, Any]:
+    """A run's ``evaluation/summary.json``, or a :class:`DataError` if a card would lack something."""
     record = read_json(path, "evaluate the run first")
     missing = [name for name in NEEDED if name not in record]
     if missing:

@@ -1,15 +1,13 @@
 """The model card of a released bundle, filled from its run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any
 
+from topolora_monai.adapters import ReleasedAdapter
 from topolora_monai.release.configs import data_facts
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["NEEDED", "model_card"]
+from topolora_monai.weights import KNOWN_CHECKPOINTS
 
 NEEDED = ("trainable", "epochs", "seconds", "peak_memory_bytes", "hardware", "commit", "command", "seed", "test")
 """Entries of a run's ``evaluation/summary.json`` that the card tells."""
@@ -26,44 +24,10 @@ def model_card(name: str, spec: ModelSpec, record: dict[str, Any], references: I
         record: the run's ``evaluation/summary.json``, with the entries of :data:`NEEDED`.
         references: works that the bundle rests on; that of a known data set is added.
     """
-    foreground, dataset = _verbatim(", ".join(spec.labels[1:])), _dataset(spec)
     return f"""# Model Overview
-**{_verbatim(name)}** segments {foreground} in 2-D images, without prompts. {_verbatim(spec.network_name)}, adapted by
-{_verbatim(spec.preset)} of topolora_monai {_verbatim(spec.package_version)}.
+{_overview(name, spec)}
 
-For research. Not a medical device; not for clinical decisions.
-
-## Data
-{_data(spec, record)}
-
-Terms and citation of the data: `docs/data_license.txt`.
-
-### Preprocessing
-Values in [0, 1]{_scaling(spec)}{_filters(spec)}.
-One pixel of the image becomes {spec.pixel_scale:.2f} in the network: tiles of
-{spec.crop_size} px are enlarged to {spec.image_size} px.
-Images of another resolution should be resampled to that of the training images first.
-
-## Training configuration
-{_training(record)}
-
-### Input
-{spec.in_channels} channels; images of any size, taken in overlapping tiles of {spec.crop_size} px.
-
-### Output
-{_output(spec)}
-{_decision(spec)}
-
-## Performance
-{_table(record)}
-
-Overlap scores are pooled over the pixels of all test images inside the field of view at native size; clDice is the mean
-over images on exact skeletons.
-
-### Limits
-- Measured on {dataset} alone: other cameras, resolutions and populations need a validation of their own.
-- One training run, seed {record["seed"]}; no interval over repetitions.
-- Outside of images of the kind it was trained on it answers all the same.
+{_about(spec, record, "Terms and citation of the data: `docs/data_license.txt`.")}
 
 ## MONAI Bundle Commands
 In this folder, or with `--bundle_root`, where the packages of `configs/metadata.json` are installed.
@@ -85,6 +49,86 @@ It is traced for tiles of {spec.crop_size} px; images of another size raise an e
 # License
 The bundle: Apache-2.0, see `LICENSE`. The data: see `docs/data_license.txt`. The base checkpoint: its own terms.
 """
+
+
+def adapter_card(adapter: ReleasedAdapter, spec: ModelSpec, record: dict[str, Any], change: float) -> str:
+    """Markdown for whoever considers using an adapter that comes with the package.
+
+    Args:
+        adapter: what the package's list says of it.
+        spec: of the model.
+        record: as of :func:`model_card`.
+        change: of a tensor by rounding to 16 bits, the largest, as a share of its norm.
+    """
+    base = KNOWN_CHECKPOINTS.get(adapter.checkpoint or "")
+    weights = (
+        f"{base.name} ({base.licence}; {base.citation}), downloaded when it is first needed"
+        if base
+        else f"random weights of seed {spec.seed}"
+    )
+    return f"""# {_verbatim(adapter.name)}
+{_overview(adapter.name, spec)}
+
+    topolora predict photo.jpg --adapter {adapter.name}
+
+Its base is {_verbatim(spec.network_name)} with {weights}.
+
+{_about(spec, record, _verbatim(adapter.data))}
+- Scores are those of its 32-bit numbers; rounding to 16 bits changed no tensor by more than {change:.1g} of its norm.
+
+## License
+The adapter: {_verbatim(adapter.licence)}. The base: its own terms, as above.
+"""
+
+
+def _overview(name: str, spec: ModelSpec) -> str:
+    return f"""**{_verbatim(name)}** segments {_verbatim(", ".join(spec.labels[1:]))} in 2-D images, without prompts. \
+{_verbatim(spec.network_name)}, adapted by
+{_verbatim(spec.preset)} of topolora_monai {_verbatim(spec.package_version)}.
+
+For research. Not a medical device; not for clinical decisions."""
+
+
+def _about(spec: ModelSpec, record: dict[str, Any], terms: str) -> str:
+    return f"""## Data
+{_data(spec, record)}
+
+{terms}
+
+### Preprocessing
+Values in [0, 1]{_scaling(spec)}{_filters(spec)}.
+One pixel of the image becomes {spec.pixel_scale:.2f} in the network: tiles of
+{spec.crop_size} px are enlarged to {spec.image_size} px.
+{_other_scales(spec)}
+
+## Training configuration
+{_training(record)}
+
+### Input
+{spec.in_channels} channels; images of any size, taken in overlapping tiles of {spec.crop_size} px.
+
+### Output
+{_output(spec)}
+{_decision(spec)}
+
+## Performance
+{_table(record)}
+
+Overlap scores are pooled over the pixels of all test images inside the field of view at native size; clDice is the mean
+over images on exact skeletons.
+
+### Limits
+- Measured on {_dataset(spec)} alone: other cameras, resolutions and populations need a validation of their own.
+- One training run, seed {record["seed"]}; no interval over repetitions.
+- Outside of images of the kind it was trained on it answers all the same."""
+
+
+def _other_scales(spec: ModelSpec) -> str:
+    known = {"fields of view": spec.view_diameter, "the thinnest structures": spec.thickness}
+    told = ", ".join(f"{what} {pixels:.3g} px across" for what, pixels in known.items() if pixels)
+    if not told or spec.protocol != "native":
+        return "Images of another resolution should be resampled to that of the training images first."
+    return f"In training {told}. For images of another pixel scale give `--match_scale`."
 
 
 def _verbatim(text: str) -> str:
@@ -117,7 +161,7 @@ def _filters(spec: ModelSpec) -> str:
 
 def _output(spec: ModelSpec) -> str:
     maps = ", ".join(_verbatim(label) for label in spec.labels[1:])
-    return f"Of the network, logits at the image's size, a map for each of: {maps}. Of the bundle, masks."
+    return f"Of the network, logits at the image's size, a map for each of: {maps}. Of inference, masks."
 
 
 def _references(spec: ModelSpec, references: Iterable[str]) -> str:

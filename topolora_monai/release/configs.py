@@ -1,7 +1,5 @@
 """From the source bundle's configuration to that of one trained network, as MONAI's model zoo takes bundles."""
 
-from __future__ import annotations
-
 import copy
 import re
 from typing import Any
@@ -12,8 +10,6 @@ from topolora_monai.data.benchmark import Facts
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE
 from topolora_monai.networks import network_extra
 from topolora_monai.spec import ModelSpec
-
-__all__ = ["data_facts", "inference_config", "metadata"]
 
 _PACKAGE = topolora_monai.__name__
 

@@ -1,7 +1,5 @@
 """Merged networks as single safetensors files, which need neither adapter nor base."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import nn
@@ -16,8 +14,6 @@ from topolora_monai.io.json_files import json_text
 from topolora_monai.model.network import adapted_network, merged_network
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights.files import write_tensors
-
-__all__ = ["load_merged", "read_merged_spec", "write_merged"]
 
 _HEADER_KEY = "topolora_monai_merged"
 _KIND = "merged network"

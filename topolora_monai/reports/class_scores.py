@@ -21,8 +21,6 @@ from topolora_monai.metrics import (
 )
 from topolora_monai.networks.activation import Activation
 
-__all__ = ["ClassScores"]
-
 
 class ClassScores:
     """Overlap and calibration of K classes pooled over images, and means over images of scores of single ones.

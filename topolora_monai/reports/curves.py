@@ -1,7 +1,5 @@
 """Precision-recall and reliability curves of a split, as ``evaluation/curves.json`` holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,8 +7,6 @@ import numpy as np
 
 from topolora_monai.engines import RiskCoverage
 from topolora_monai.metrics import ThresholdCurve, average_precision, reliability_diagram
-
-__all__ = ["curve_points", "curves_record"]
 
 
 def curves_record(

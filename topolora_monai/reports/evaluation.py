@@ -1,8 +1,8 @@
 """Scores of a split: pooled ones to choose a threshold from; a table per image, a summary, and pictures to look at."""
 
-from __future__ import annotations
-
 import csv
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from topolora_monai.engines import (
     FiniteAnswers,
     RiskCoverage,
     UncertaintyInferer,
+    batch_items,
     check_threshold_by,
-    image_names,
     provenance,
     read_json,
     write_json,
@@ -33,8 +33,6 @@ from topolora_monai.reports.figures import comparison_figure
 from topolora_monai.reports.image_scores import ImageScores
 from topolora_monai.reports.layers import write_layers
 
-__all__ = ["EvaluationReport", "SplitScores", "run_record", "write_summary"]
-
 
 class EvaluationReport:
     """Write ``per_image.csv``, ``curves.json``, the pictures of each image, and keep the summary of a split.
@@ -43,7 +41,8 @@ class EvaluationReport:
     :func:`~topolora_monai.reports.write_layers` in ``images/NAME``, which the HTML report lays over one another.
 
     Overlap and calibration are pooled over the pixels of all images inside the field of view, at native size; what
-    ``scores`` names is the mean over images. Of several classes there are the scores of each and their mean.
+    ``scores`` names is the mean over images. Of several classes there are the scores of each and their mean. Images
+    that belong to a group have it in the table.
 
     Args:
         folder: where the table and the pictures go.
@@ -85,6 +84,7 @@ class EvaluationReport:
         """Act after each image, if its answer is in numbers, and at the end."""
         FiniteAnswers().attach(engine)
         engine.add_event_handler(Events.STARTED, lambda _: self._start())
+        engine.add_event_handler(Events.ITERATION_STARTED, lambda _: self._answer_from())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
         engine.add_event_handler(Events.COMPLETED, lambda _: self._write())
 
@@ -92,20 +92,31 @@ class EvaluationReport:
         """Scores of the split; see :meth:`ClassScores.summary`."""
         return self.scores.summary(self.threshold)
 
+    def seconds_per_image(self) -> float | None:
+        """What the network's answer to an image took in the middle; of a processor those of all cores added up."""
+        return round(statistics.median(self._seconds), 4) if self._seconds else None
+
     def _reset(self) -> None:
         self.scores = self._empty()
         self.risks = [RiskCoverage() for _ in self.scores.foreground if self.uncertainty is not None]
         self.rows: list[dict[str, Any]] = []
         self.threshold = 0.5
+        self._seconds: list[float] = []
+        self._began: float | None = None
 
     def _start(self) -> None:
         self._reset()
         self.threshold = self._choose()
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
 
+    def _answer_from(self) -> None:
+        self._began = _clock()
+
     def _score(self, engine: Engine) -> None:
-        output, names = engine.state.output, image_names(engine.state.batch)
-        for one, name, uncertainty in zip(output, names, self._uncertainties(len(output)), strict=True):
+        output, items = engine.state.output, batch_items(engine.state.batch)
+        if self._began is not None:
+            self._seconds.append((_clock() - self._began) / len(output))
+        for one, item, uncertainty in zip(output, items, self._uncertainties(len(output)), strict=True):
             probability = one[Keys.PRED].float().cpu()
             label, fov = one[Keys.LABEL]["label"].cpu(), one[Keys.LABEL]["fov"].cpu()
             scores = self._empty()
@@ -117,7 +128,9 @@ class EvaluationReport:
             if uncertainty is not None:
                 for risk, one_class, wrong in zip(self.risks, uncertainty, predicted != truth, strict=True):
                     risk.add(one_class, torch.from_numpy(wrong), fov)
-            row = {"name": name, **scores.row(self.threshold)}
+            name = str(item["name"])
+            group = {"group": str(item["group"])} if "group" in item else {}
+            row = {"name": name, **group, **scores.row(self.threshold)}
             self.rows.append(row)
             if self.pictures:
                 image = one[Keys.IMAGE].float().cpu().numpy()
@@ -148,6 +161,14 @@ class EvaluationReport:
         curves = dict(zip(self.scores.foreground, self.scores.curves, strict=True))
         risks = dict(zip(curves, self.risks, strict=False))  # of all classes, or of none
         write_json(curves_record(curves, self.threshold, risks), self.folder / "curves.json")
+
+
+def _clock() -> float:
+    """Seconds of the processor, which other work on the machine does not lengthen; of the wall clock with a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 def _cell(value: Any) -> Any:
@@ -224,6 +245,7 @@ def write_summary(
     validation: SplitScores,
     data: Mapping[str, Any],
     temperature: float = 1.0,
+    scale: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``summary.json``: the run's own description, and its scores on validation and test.
 
@@ -233,11 +255,14 @@ def write_summary(
         validation: likewise.
         data: what was scored, as the data set describes itself; a part of one is said to be one.
         temperature: what the logits were divided by.
+        scale: how the pixel scale was matched, where it was.
     """
     record = run_record(output_dir)
     record.pop("split", None)  # which stays with the run
     record |= {"evaluation_command": provenance()["command"]} if record else provenance()
     record |= {"evaluated_on": dict(data), "temperature": temperature, "threshold_by": validation.threshold_by}
+    record |= {"seconds_per_image": report.seconds_per_image()}
+    record |= {"scale": dict(scale)} if scale else {}
     record |= {"validation": validation.summary(), "test": report.summary()}
     write_json(record, Path(output_dir) / "evaluation" / "summary.json")
     test = {name: value for name, value in record["test"].items() if name != "classes"}

@@ -1,7 +1,5 @@
 """Pictures of a segmentation: what was seen, what is true, what was answered, and where they differ."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 
@@ -9,15 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["comparison_figure"]
+from topolora_monai.reports.colours import ERROR_COLOURS
 
-_COLOURS = {
-    "true positive": (235, 235, 235),
-    "false positive": (230, 97, 0),
-    "false negative": (55, 140, 255),
-    "true negative": (18, 18, 18),
-    "not scored": (70, 70, 70),
-}
 _CLASS_COLOURS = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
     *((0, 114, 178), (213, 94, 0), (204, 121, 167)),
@@ -62,7 +53,7 @@ def comparison_figure(
         "errors": _errors(true, answered, fov),
     }
     top = _MARGIN + 2 * _LINE
-    legends = [_COLOURS]
+    legends = [ERROR_COLOURS]
     if len(classes) > 1:
         legends.append(dict(zip(classes, class_colours(len(classes)), strict=True)))
     size = (_MARGIN + 4 * (width + _MARGIN), top + height + _MARGIN + _LINE * len(legends))
@@ -102,9 +93,9 @@ def _coloured(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 def _errors(truth: NDArray[np.bool_], prediction: NDArray[np.bool_], fov: NDArray[np.bool_]) -> NDArray[np.uint8]:
     panel = np.empty((*fov.shape, 3), np.uint8)
-    panel[truth.any(axis=0)] = _COLOURS["true positive"]
-    panel[~truth.any(axis=0)] = _COLOURS["true negative"]
-    panel[(truth & ~prediction).any(axis=0)] = _COLOURS["false negative"]
-    panel[(~truth & prediction).any(axis=0)] = _COLOURS["false positive"]
-    panel[~fov] = _COLOURS["not scored"]
+    panel[truth.any(axis=0)] = ERROR_COLOURS["true positive"]
+    panel[~truth.any(axis=0)] = ERROR_COLOURS["true negative"]
+    panel[(truth & ~prediction).any(axis=0)] = ERROR_COLOURS["false negative"]
+    panel[(~truth & prediction).any(axis=0)] = ERROR_COLOURS["false positive"]
+    panel[~fov] = ERROR_COLOURS["not scored"]
     return panel

@@ -1,7 +1,5 @@
 """Scores that are taken of each image by itself, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -12,26 +10,30 @@ from torch import Tensor
 from topolora_monai import metrics
 from topolora_monai.errors import unknown_choice
 
-__all__ = ["IMAGE_SCORES", "ImageScores", "check_scores"]
-
 PATCH_SIZE = 64
 """Side in pixels of the patches that Betti errors are averaged over, as in Hu et al., NeurIPS 2019."""
 
 IMAGE_SCORES: Mapping[str, Callable[[float, float], metrics.ImageMetric]] = {
-    "cldice": lambda spacing, tolerance: metrics.ClDiceMetric(),
-    "betti_0_error": lambda spacing, tolerance: metrics.BettiErrorMetric(0),
-    "betti_1_error": lambda spacing, tolerance: metrics.BettiErrorMetric(1),
-    "betti_0_patch_error": lambda spacing, tolerance: metrics.BettiErrorMetric(0, PATCH_SIZE),
-    "betti_1_patch_error": lambda spacing, tolerance: metrics.BettiErrorMetric(1, PATCH_SIZE),
-    "betti_matching_error": lambda spacing, tolerance: metrics.BettiMatchingErrorMetric(),
-    "boundary_f1": lambda spacing, tolerance: metrics.BoundaryF1Metric(tolerance, spacing),
-    "hd95": lambda spacing, tolerance: metrics.HD95Metric(spacing),
-    "assd": lambda spacing, tolerance: metrics.ASSDMetric(spacing),
-    "s_measure": lambda spacing, tolerance: metrics.SMeasureMetric(),
-    "e_measure": lambda spacing, tolerance: metrics.EMeasureMetric(),
-    "weighted_f": lambda spacing, tolerance: metrics.WeightedFMeasureMetric(),
-    "mae": lambda spacing, tolerance: metrics.MeanAbsoluteErrorMetric(),
-    "ber": lambda spacing, tolerance: metrics.BalancedErrorRateMetric(),
+    "cldice": lambda spacing, tolerance: metrics.ImageMetric(metrics.cldice),
+    "betti_0_error": lambda spacing, tolerance: metrics.ImageMetric(metrics.betti_error, dimension=0),
+    "betti_1_error": lambda spacing, tolerance: metrics.ImageMetric(metrics.betti_error, dimension=1),
+    "betti_0_patch_error": lambda spacing, tolerance: metrics.ImageMetric(
+        metrics.betti_error, dimension=0, patch_size=PATCH_SIZE
+    ),
+    "betti_1_patch_error": lambda spacing, tolerance: metrics.ImageMetric(
+        metrics.betti_error, dimension=1, patch_size=PATCH_SIZE
+    ),
+    "betti_matching_error": lambda spacing, tolerance: metrics.ImageMetric(metrics.betti_matching_error),
+    "boundary_f1": lambda spacing, tolerance: metrics.ImageMetric(
+        metrics.boundary_f1, tolerance=tolerance, spacing=spacing
+    ),
+    "hd95": lambda spacing, tolerance: metrics.ImageMetric(metrics.hd95, spacing=spacing),
+    "assd": lambda spacing, tolerance: metrics.ImageMetric(metrics.assd, spacing=spacing),
+    "s_measure": lambda spacing, tolerance: metrics.ProbabilityMetric(metrics.s_measure),
+    "e_measure": lambda spacing, tolerance: metrics.ProbabilityMetric(metrics.e_measure),
+    "weighted_f": lambda spacing, tolerance: metrics.ProbabilityMetric(metrics.weighted_f_measure),
+    "mae": lambda spacing, tolerance: metrics.ProbabilityMetric(metrics.mean_absolute_error),
+    "ber": lambda spacing, tolerance: metrics.ProbabilityMetric(metrics.balanced_error_rate),
 }
 """What makes the metric of a name, given the size of a pixel and the tolerance of boundaries in the same unit.
 

@@ -1,7 +1,5 @@
 """The files an image's answer is looked at with: input, truth, prediction, probability, each a picture of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topolora_monai.io.pictures import write_png
-
-__all__ = ["ClassLayers", "ImageLayers", "find_layers", "write_layers"]
 
 
 class ClassLayers(NamedTuple):

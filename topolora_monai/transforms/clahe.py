@@ -1,7 +1,5 @@
 """Local contrast of fundus photographs."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -14,8 +12,6 @@ from scipy.ndimage import distance_transform_edt
 from skimage.exposure import equalize_adapthist
 
 from topolora_monai.errors import ConfigError, DataError
-
-__all__ = ["GreenClahed"]
 
 _BINS = 256
 

@@ -1,7 +1,5 @@
 """Crops where there is something to learn."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +9,6 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, SpatialCrop
 
 from topolora_monai.errors import ConfigError
-
-__all__ = ["RandForegroundCropd"]
 
 
 class RandForegroundCropd(MapTransform, Randomizable):

@@ -20,8 +20,6 @@ from torch.nn import functional as F
 
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
 
-__all__ = ["ExactSkeletond", "RandConnectedElasticd"]
-
 _LARGEST_SHIFT = 0.25  # of the spacing
 _STEPS = 40  # the error shrinks at least to three quarters in each
 _CLOSE_ENOUGH = 0.01  # pixels

@@ -1,7 +1,5 @@
 """From raw pixel values to what the network takes: the logarithm of radar values, limits per scene, [0, 1]."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any, Literal
@@ -10,8 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from topolora_monai.errors import ConfigError, DataError, unknown_choice
-
-__all__ = ["IntensityScaling", "PixelValues"]
 
 PixelValues = Literal["linear", "amplitude", "intensity", "db"]
 

@@ -1,7 +1,5 @@
 """From an item's paths to tensors."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
@@ -27,8 +25,6 @@ from topolora_monai.io import (
 from topolora_monai.io.rasters import open_raster, read_bands
 from topolora_monai.metrics import class_masks
 from topolora_monai.transforms.intensity import IntensityScaling
-
-__all__ = ["LoadItem", "raster_limits", "squash"]
 
 _LIMITS_PIXELS = 1_000_000
 
@@ -80,7 +76,7 @@ class LoadItem(Transform):
             "limits": torch.from_numpy(np.tile([0.0, 1.0], (len(values), 1)) if limits is None else limits),
             "name": data.get("name", Path(data["image"]).stem),
             "path": data["image"],
-            **{key: data[key] for key in ("axis", "slice") if key in data},
+            **{key: data[key] for key in ("axis", "slice", "group") if key in data},
         }
         if "label" in data:
             classes, known = read_labels(data["label"], self.label_values, axis, index, like=data["image"])
@@ -117,10 +113,7 @@ def raster_limits(path: str | Path, channels: int, scaling: IntensityScaling) ->
     """What the values of a raster of measurements are scaled between, shape (C, 2).
 
     They are those of every n-th of its pixels, about a million in all, so that rasters of any size have some, whether
-    they are read whole or not.
-
-    Raises:
-        DataError: as :func:`~topolora_monai.io.read_image`.
+    they are read whole or not. A ``DataError``, as :func:`~topolora_monai.io.read_image`.
     """
     if scaling.value_range is not None:
         return scaling.limits(np.empty((channels, 0)))

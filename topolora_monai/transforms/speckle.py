@@ -1,7 +1,5 @@
 """Speckle of coherent imaging, added as augmentation or filtered out (synthetic aperture radar, ultrasound)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
@@ -15,8 +13,6 @@ from scipy.ndimage import correlate
 from torch import Tensor
 
 from topolora_monai.errors import ConfigError, unknown_choice
-
-__all__ = ["RandSpeckled", "RefinedLeed"]
 
 _SCALES = ("amplitude", "intensity", "db")
 

@@ -1,7 +1,5 @@
 """Checkpoint files: reading tensors without running anything that lies in them, and writing them as safetensors."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Mapping
@@ -17,8 +15,6 @@ import topolora_monai
 from topolora_monai.errors import CheckpointError, ConfigError
 from topolora_monai.weights.known import KNOWN_CHECKPOINTS
 from topolora_monai.weights.layouts import base_layout, detect_network
-
-__all__ = ["checkpoint_origin", "convert_checkpoint", "read_checkpoint", "write_tensors"]
 
 _HEADER_KEY = "topolora_monai_base"
 """Key of the origin in the metadata of a converted checkpoint."""

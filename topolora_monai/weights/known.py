@@ -1,24 +1,10 @@
 """Published base checkpoints that are known by name, where they are kept, and how they get there."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from topolora_monai.errors import CheckpointError, ConfigError, unknown_choice
-
-__all__ = [
-    "KNOWN_CHECKPOINTS",
-    "PUBLISHED_CHECKPOINTS",
-    "KnownCheckpoint",
-    "fetch_checkpoint",
-    "find_checkpoint",
-    "known_checkpoint",
-    "published_name",
-    "weights_folder",
-    "weights_record",
-]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,10 @@
 """From the tensor names that publishers use to those of the package's networks."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable
 
 from torch import Tensor
-
-__all__ = ["base_layout", "detect_network", "summarise_names"]
 
 # TinyViT's ImageNet classifier: in the published files, never used by SAM.
 _CLASSIFIER = ("image_encoder.norm_head.", "image_encoder.head.")

@@ -1,7 +1,5 @@
 """Published weights against a network: strict loading, verification, and fingerprints of state dicts."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable
@@ -16,8 +14,6 @@ from topolora_monai.errors import CheckpointError
 from topolora_monai.weights.files import checkpoint_origin, read_checkpoint
 from topolora_monai.weights.known import KNOWN_CHECKPOINTS, PUBLISHED_CHECKPOINTS, find_checkpoint, known_checkpoint
 from topolora_monai.weights.layouts import base_layout, detect_network, summarise_names
-
-__all__ = ["CheckpointReport", "fingerprint", "load_base_weights", "matching_state", "verify_checkpoint"]
 
 # Parts of the package's own, which no published file has.
 _OWN_PARTS = ("mask_decoder.class_tokens", "channel_mixer.")

@@ -4,7 +4,8 @@ import type { Api, ImageEntry, LabelVersion } from "./api";
 import { announce, ask, byId, choose, say, sayError, whenText } from "./dom";
 import type { Draft, Drafts } from "./drafts";
 import { Editor } from "./editor";
-import type { Click } from "./history";
+import { type Click, ofFirstClass } from "./history";
+import { madeBy } from "./list";
 import type { Point, Rect } from "./mask";
 import type { Plane } from "./png";
 import type { Preferences } from "./preferences";
@@ -174,7 +175,7 @@ export class Annotation {
     }
   }
 
-  /** Add a click; clicks that come while the server works are sent together. */
+  /** Add a click; clicks of one class that come while the server works are sent together. */
   click(at: Point, positive: boolean): void {
     this.queue.push({ ...at, positive, label: this.hooks.label() });
     this.stage.pending = [...this.queue];
@@ -319,7 +320,7 @@ export class Annotation {
     if (tag !== undefined) {
       const plane = await this.api.label(entry.image, tag);
       if (turn !== this.opening) return;
-      editor.start(plane.values, tag === "final" ? "submitted label" : `label "${tag}"`);
+      editor.start(plane.values, tag === "final" ? "submitted label" : (madeBy(entry.labels[tag]!) ?? `label "${tag}"`));
       setTimeout(() => turn === this.opening && void this.findBreaks(), SEEK_AFTER);
     } else if (this.preferences.automatic) {
       await this.automatic();
@@ -349,7 +350,7 @@ export class Annotation {
     const { editor } = this;
     const turn = this.opening;
     while (editor && this.queue.length && turn === this.opening) {
-      const sent = [...this.queue];
+      const sent = ofFirstClass(this.queue);
       const clicks = [...editor.marks.clicks, ...sent];
       const label = sent[0]!.label;
       const places = (positive: boolean) =>
@@ -357,7 +358,7 @@ export class Annotation {
       const name = sent.length > 1 ? `${sent.length} clicks` : "click";
       await this.prompt(editor, name, { foreground: places(true), background: places(false), class: label }, clicks);
       if (turn !== this.opening) return;
-      this.queue = this.queue.slice(sent.length);
+      this.queue = this.queue.filter((click) => !sent.includes(click));
       this.stage.pending = [...this.queue];
       this.stage.redraw();
     }

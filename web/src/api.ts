@@ -53,7 +53,16 @@ export interface ImageEntry {
   file: string;
   /** By the method. */
   scores: Record<string, Score>;
-  labels: Record<string, { version: number | null; time: string | null; user: string | null }>;
+  labels: Record<string, LabelFacts>;
+}
+
+export interface LabelFacts {
+  version: number | null;
+  time: string | null;
+  user: string | null;
+  /** What made it, or what it began with. */
+  model: string | null;
+  model_version: number | null;
 }
 
 export interface ImageFacts {
@@ -90,7 +99,17 @@ export interface TrainingState {
   loss?: number;
   seconds_left?: number;
   started?: string;
-  result?: { version: number | null; before: number; after: number | null; training: string[]; validation: string[] };
+  result?: {
+    /** Null if it is not better than before. */
+    version: number | null;
+    /** Whether it is in use now, and if not, why. */
+    in_use: boolean;
+    reason: string;
+    before: number;
+    after: number | null;
+    training: string[];
+    validation: string[];
+  };
   error?: string;
 }
 
@@ -267,8 +286,8 @@ export class Api {
     });
   }
 
-  train(adapter: string, epochs: number): Promise<TaskState> {
-    return this.post(`/train/${encodeURIComponent(adapter)}`, { max_epochs: epochs, client_id: this.clientId });
+  train(adapter: string, epochs: number, user: string): Promise<TaskState> {
+    return this.post(`/train/${encodeURIComponent(adapter)}`, { max_epochs: epochs, client_id: this.clientId, user });
   }
 
   /** End the task of a kind that is running. */
@@ -294,8 +313,8 @@ export class Api {
     return this.json("/topolora/api/adapters");
   }
 
-  restoreAdapter(adapter: string, version: number, note: string): Promise<Adapter> {
-    return this.post("/topolora/api/adapters/restore", { adapter, version, note });
+  restoreAdapter(adapter: string, version: number, user: string): Promise<Adapter> {
+    return this.post("/topolora/api/adapters/restore", { adapter, version, user });
   }
 
   /** Whether people have to sign in. */

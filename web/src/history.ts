@@ -9,6 +9,11 @@ export interface Click extends Point {
   label: number;
 }
 
+/** The clicks of the first one's class, which one request can carry. */
+export function ofFirstClass(clicks: readonly Click[]): Click[] {
+  return clicks.filter(({ label }) => label === clicks[0]?.label);
+}
+
 /** A place where the mask may break one structure, as the server found it. */
 export interface Break extends Point {
   /** How probable it is that something is there after all. */

@@ -118,7 +118,7 @@ export class Learning {
     byId("batch").toggleAttribute("disabled", !mayTrain);
     byId("score").toggleAttribute("disabled", !(this.people?.may("score") ?? true));
     byId("train-about").textContent = adapter
-      ? "Learns from all submitted labels, in minutes. The old version stays if the new one is not better."
+      ? "Learns from all submitted labels, in minutes. A new version is used for everybody only if it is better on enough images that it did not see; otherwise you can choose it below."
       : "Adapters can be trained, bundles cannot.";
     const items = (adapter?.versions ?? []).map((told) => this.versionItem(adapter!, told)).reverse();
     byId("versions").replaceChildren(...(items.length ? items : [element("li", "quiet", "None.")]));
@@ -146,7 +146,7 @@ export class Learning {
   private async restore(adapter: string, version: number): Promise<void> {
     if (!(await ask(`Use version ${version} of ${adapter} for everybody from now on? All versions stay.`, "Use it"))) return;
     try {
-      await this.api.restoreAdapter(adapter, version, this.preferences.user ? `by ${this.preferences.user}` : "");
+      await this.api.restoreAdapter(adapter, version, this.preferences.user);
       await this.refresh();
       say(`Version ${version} of ${adapter} is in use.`);
       this.hooks.versionChanged(adapter, version);
@@ -161,7 +161,7 @@ export class Learning {
     if (!name || !epochs.reportValidity()) return;
     try {
       const before = (await this.api.training()).find(({ adapter }) => adapter === name)?.started;
-      await this.api.train(name, epochs.valueAsNumber);
+      await this.api.train(name, epochs.valueAsNumber, this.preferences.user);
       this.showState({ adapter: name, state: "running" });
       await this.watch({ adapter: name, before });
     } catch (error) {
@@ -215,7 +215,7 @@ export class Learning {
     const text = byId("train-state").textContent ?? "";
     announce(text);
     await this.refresh();
-    const version = state.result?.version;
+    const version = state.result?.in_use && state.result.version;
     if (state.state === "finished" && version) this.hooks.versionChanged(state.adapter, version);
     else say(text, state.state === "failed" ? "error" : "info");
   }
@@ -321,7 +321,11 @@ export function trainingText(state: TrainingState): string {
     case "finished": {
       if (!result) return "Training has finished.";
       const before = result.before.toFixed(3);
-      if (result.version) return `Version ${result.version} is better: Dice ${before} → ${(result.after ?? 0).toFixed(3)} on ${count(result.validation.length, "image")}.`;
+      if (result.version) {
+        const gain = `Dice ${before} → ${(result.after ?? 0).toFixed(3)} on ${count(result.validation.length, "image")}`;
+        if (result.in_use) return `Version ${result.version} is better: ${gain}.`;
+        return `Version ${result.version} was kept, and the old one stays in use: ${gain}, ${result.reason}.`;
+      }
       return `Not better than before (Dice ${before}): the old version stays.`;
     }
   }

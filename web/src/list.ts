@@ -1,6 +1,6 @@
 /** The list of images, with thumbnails and what is known of their labels. */
 
-import type { Api, ImageEntry } from "./api";
+import type { Api, ImageEntry, LabelFacts } from "./api";
 import { byId, element, whenText } from "./dom";
 
 const THUMBNAIL = 128;
@@ -139,6 +139,11 @@ export class ImageList {
   }
 }
 
+/** What made a mask, in words; null where that is not known. */
+export function madeBy({ model, model_version }: LabelFacts): string | null {
+  return model && `Mask by ${model}${model_version ? `, version ${model_version}` : ""}`;
+}
+
 /** What is known of an image's label, in words. */
 export function stateOf(entry: ImageEntry, draft: boolean): { kind: string; text: string; long: string } {
   const { final } = entry.labels;
@@ -152,7 +157,8 @@ export function stateOf(entry: ImageEntry, draft: boolean): { kind: string; text
     const text = `${final.user ? `Submitted by ${final.user}` : "Submitted"}${accepted}`;
     return { kind: "final", text, long: final.time ? `${text}, ${whenText(final.time)}` : text };
   }
-  if (Object.keys(entry.labels).length) return { kind: "made", text: "Labelled automatically", long: "Not submitted yet" };
+  const [label] = Object.values(entry.labels);
+  if (label) return { kind: "made", text: madeBy(label) ?? "Labelled automatically", long: "Not submitted yet" };
   if (entry.assigned) return { kind: "none", text: `For ${entry.assigned}`, long: "No label yet" };
   return { kind: "none", text: "Unlabelled", long: "No label yet" };
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { Editor } from "../src/editor";
-import { History, NO_MARKS as marks } from "../src/history";
+import { History, NO_MARKS as marks, ofFirstClass } from "../src/history";
 
 const filled = (value: number) => new Uint8Array(16).fill(value);
 const gap = (x: number, y: number) => ({ x, y, probability: 0.4 });
@@ -92,4 +92,10 @@ test("history gives up the oldest steps when there is no room", () => {
   for (const name of ["a", "b", "c"]) history.push({ name, patch, before: marks, after: marks });
   expect(history.undo()?.name).toBe("c");
   expect(history.undo()).toBeUndefined();
+});
+
+test("clicks of one class go together, in their order", () => {
+  const clicks = [1, 2, 1].map((label, x) => ({ x, y: 0, positive: true, label }));
+  expect(ofFirstClass(clicks).map(({ x }) => x)).toEqual([0, 2]);
+  expect(ofFirstClass([])).toEqual([]);
 });

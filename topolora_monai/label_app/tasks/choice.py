@@ -1,9 +1,8 @@
 """Active learning: scores of images, and which one comes next."""
 
-from __future__ import annotations
-
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
@@ -12,11 +11,9 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from topolora_monai.annotation.uncertainty import UncertaintyKind, random_score, uncertainty_score
 from topolora_monai.data import file_sha256
-from topolora_monai.errors import TopoLoRAError
+from topolora_monai.errors import ConfigError, TopoLoRAError
 from topolora_monai.io.images import image_kind
 from topolora_monai.label_app.models import Adapters
-
-__all__ = ["NextImage", "Scoring"]
 
 _HANDED_OUT = 300
 """Seconds for which an image that somebody was given is not given to others, while there are more."""
@@ -33,13 +30,25 @@ class Scoring(ScoringMethod):
         self._adapters = adapters
         self._kind = kind
 
+    def check(self, request: Mapping[str, Any]) -> tuple[str, int]:
+        """Adapter and passes of a request.
+
+        Raises:
+            ConfigError: for an adapter that is not here, or passes that are no number above 0.
+        """
+        name, passes = str(request.get("adapter") or self._adapters.names[0]), request.get("passes") or 4
+        self._adapters.versions(name)
+        if not isinstance(passes, int) or passes < 1:
+            raise ConfigError("passes must be a whole number above 0", found=repr(passes)[:60])
+        return name, passes
+
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score all images without final label; an image that cannot be scored is noted and passed over.
 
         Returns:
             Scores by image, and ``errors`` by image.
         """
-        name = str(request.get("adapter") or self._adapters.names[0])
+        name, passes = self.check(request)
         segmenter, version = self._adapters.segmenter(name), self._adapters.current(name).number
         scores, errors = {}, {}
         for image in datastore.get_unlabeled_images():
@@ -47,7 +56,6 @@ class Scoring(ScoringMethod):
                 path = datastore.get_image_uri(image)
                 if image_kind(path) == "volume":
                     continue
-                passes = int(request.get("passes") or 4)
                 score = scores[image] = uncertainty_score(segmenter, path, self._kind, name, passes)
             except TopoLoRAError as error:
                 errors[image] = str(error)

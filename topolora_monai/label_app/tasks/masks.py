@@ -1,7 +1,5 @@
 """From probabilities to a label file that other tools open."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from topolora_monai.io.images import image_kind, image_orientation
 from topolora_monai.io.pictures import open_picture, palette_colours, write_png
 from topolora_monai.io.volumes import is_volume, read_volume, write_volume
 from topolora_monai.metrics import predicted_masks
-
-__all__ = ["class_numbers", "new_result_file", "read_label", "write_label"]
 
 
 def class_numbers(probability: NDArray[np.float32], threshold: float, exclusive: bool = False) -> NDArray[np.uint8]:

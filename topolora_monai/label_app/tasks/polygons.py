@@ -1,7 +1,5 @@
 """Masks as polygons, and back, for clients that know no masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +7,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
-
-__all__ = ["Ring", "annotation", "draw_rings", "mask_rings"]
 
 Ring = list[list[int]]
 """Corners [x, y] of a polygon without holes; the last one is joined to the first."""

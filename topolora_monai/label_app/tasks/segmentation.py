@@ -1,7 +1,5 @@
 """Automatic segmentation, and correction by clicks."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +18,6 @@ from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
 from topolora_monai.label_app.rim import rim_of
 from topolora_monai.label_app.tasks.masks import class_numbers, read_label, write_label
 from topolora_monai.label_app.tasks.polygons import annotation
-
-__all__ = ["Clicks", "Segmentation"]
 
 
 class Segmentation(InferTask):

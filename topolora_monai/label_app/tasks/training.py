@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,20 @@ from topolora_monai.io.json_files import write_json
 from topolora_monai.label_app.models import Adapters
 from topolora_monai.label_app.options import LabelOptions
 
-__all__ = ["Training", "training_status"]
-
 _INTERVAL = 0.5
 """Least seconds between two notes of progress."""
 
 
 class Training(TrainTask):
-    """Fine-tune an adapter with the images that have a final label, and keep the result only if it is better.
+    """Fine-tune an adapter with the images that have a final label, and use the result only if it is surely better.
 
     A request may have the fields of :class:`~topolora_monai.annotation.training.TrainingSettings`; ``max_epochs``
-    means ``epochs``, as MONAI Label's clients say. The folder is for notes of progress.
+    means ``epochs``, as MONAI Label's clients say; its ``user`` is the author of a new version. The folder is for notes
+    of progress.
     """
 
     def __init__(self, adapters: Adapters, name: str, folder: Path, options: LabelOptions) -> None:
-        super().__init__(f"fine-tunes adapter {name}; the old one stays if validation does not improve")
+        super().__init__(f"fine-tunes adapter {name}; the old one stays if validation does not surely improve")
         self._adapters = adapters
         self._name = name
         self._folder = folder
@@ -51,6 +51,14 @@ class Training(TrainTask):
         settings = {"max_epochs": defaults.pop("epochs")}
         settings |= {name: getattr(recipe, name, None) if value is None else value for name, value in defaults.items()}
         return {name: value for name, value in settings.items() if value is not None}
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Refuse what a request cannot ask for, before a process is started for it.
+
+        Raises:
+            ConfigError: for a setting of another kind, or an impossible value.
+        """
+        _settings(request)
 
     def stats(self) -> dict[str, Any]:
         """As :func:`training_status`."""
@@ -89,19 +97,21 @@ class Training(TrainTask):
                 field_of_view=self._options.field_of_view,
                 settings=_settings(request),
                 device="cuda" if torch.cuda.is_available() else "cpu",
-                author=str(request.get("client_id") or "training"),
+                author=str(request.get("user") or "nobody named"),
                 note=f"from {len(pictures)} labels",
                 progress=notes.tell,
                 cancelled=lambda: os.getppid() != server,  # a killed server leaves nobody to follow it
             )
         except Exception as error:
-            kind = "" if isinstance(error, TopoLoRAError) else f"{type(error).__name__}: "
-            notes.write(state="failed", error=f"{kind}{error}")
+            failed = f"the server failed ({type(error).__name__}); its log says more"
+            notes.write(state="failed", error=str(error) if isinstance(error, TopoLoRAError) else failed)
             raise
         if tuned.cancelled:
             return notes.write(state="stopped")
-        result = {name: getattr(tuned, name) for name in ("before", "after", "training", "validation")}
+        told = ("in_use", "reason", "before", "after", "training", "validation")
+        result = {name: getattr(tuned, name) for name in told}
         result["version"] = tuned.version and tuned.version.number
+        result["test"] = tuned.test and dataclasses.asdict(tuned.test)
         return notes.write(state="finished", fraction=1.0, seconds_left=0.0, result=result)
 
 
@@ -110,9 +120,10 @@ def training_status(folder: Path, name: str) -> dict[str, Any]:
 
     Returns:
         ``state``: ``never``, ``running``, ``finished``, ``failed`` or ``stopped``; ``fraction`` in [0, 1]; ``loss``;
-        ``seconds_left``; ``started`` and ``updated``, ISO 8601; ``result`` of a finished one: ``version`` (null if
-        the old adapter was kept), ``before`` and ``after`` (Dice on the validation images), ``training`` and
-        ``validation`` (names of images); ``error`` of one that failed.
+        ``seconds_left``; ``started`` and ``updated``, ISO 8601; ``result`` of a finished one: ``version`` (null if it
+        is not better), ``in_use`` and else the ``reason``, ``before`` and ``after`` (Dice on the validation images),
+        ``test`` (:class:`~topolora_monai.metrics.PairedTest` of them), ``training`` and ``validation`` (names of
+        images); ``error`` of one that failed.
     """
     path = folder / f"{name}.json"
     try:
@@ -140,13 +151,14 @@ class _Notes:
             self.write(state="running", **dataclasses.asdict(progress))
 
     def write(self, **changes: Any) -> dict[str, Any]:
-        """Note changes; returns all that is noted."""
+        """Note changes; returns all that is noted, in which null stands for what is no number."""
         self._status |= changes | {"updated": _now()}
         write_json(self._status, self._path)
-        return dict(self._status)
+        noted: dict[str, Any] = json.loads(self._path.read_text())
+        return noted
 
 
-def _settings(request: dict[str, Any]) -> TrainingSettings:
+def _settings(request: Mapping[str, Any]) -> TrainingSettings:
     known = {entry.name: str(entry.type) for entry in dataclasses.fields(TrainingSettings)}
     chosen = {name: request[name] for name in known if request.get(name) is not None}
     if request.get("max_epochs") is not None:

@@ -29,8 +29,6 @@ from topolora_monai.networks.activation import Activation, probabilities
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["DIGEST_TAG", "SceneParts", "raster_digest", "stored_probabilities", "write_geotiffs", "written_whole"]
-
 _logger = logging.getLogger(__name__)
 
 DIGEST_TAG = "SETTINGS_SHA256"

@@ -21,8 +21,6 @@ from topolora_monai.model.scenes.files import DIGEST_TAG, written_whole
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["layer_digest", "require_polygon_packages", "scene_placing", "write_polygons"]
-
 Placing = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From (column, row) to (x, y), both (N, 2)."""
 
@@ -37,12 +35,9 @@ def require_polygon_packages() -> None:
 
 
 def write_polygons(layers: Mapping[str, tuple[Path, int]], path: Path, digest: str) -> None:
-    """Write the regions of masks, each as one layer of a GeoPackage, with what :func:`layer_digest` is to find.
+    """Write the regions of masks, each as one layer of a GeoPackage that is replaced.
 
-    Args:
-        layers: by name, a mask and the value in it that is the foreground.
-        path: the GeoPackage; replaced.
-        digest: of the settings.
+    Layers are, by name, a mask and the value in it that is the foreground; :func:`layer_digest` finds ``digest``.
     """
     import pyogrio  # noqa: PLC0415 - an optional dependency
 
@@ -120,13 +115,11 @@ def _regions(mask: DatasetReader, value: int = 1) -> Iterator[Any]:
 def scene_placing(source: DatasetReader) -> tuple[Any, Placing]:
     """The CRS of a scene, None where it has none, and what leads from its pixels there.
 
-    Without an affine transform, the ground control points are met by a thin plate spline, as ``gdalwarp -tps`` does.
-    On points as Sentinel-1 has them it is off by a thirtieth of a pixel, a polynomial by a whole one and an affine
-    transform by 40. In degrees, longitudes of a scene across the 180th meridian go on beyond 180.
-
-    Raises:
-        DataError: if rational polynomials alone say where it is, since that depends on the height of the ground; or
-            if the control points do not span an area.
+    Without an affine transform, the ground control points are met by a thin plate spline, as ``gdalwarp -tps`` does. On
+    points as Sentinel-1 has them it is off by a thirtieth of a pixel, a polynomial by a whole one and an affine
+    transform by 40. In degrees, longitudes of a scene across the 180th meridian go on beyond 180. A ``DataError`` if
+    rational polynomials alone say where it is, since that depends on the height of the ground; or if the control points
+    do not span an area.
     """
     points, crs_of_points = source.gcps
     if not source.transform.is_identity or not (points or source.rpcs):

@@ -24,8 +24,6 @@ from topolora_monai.transforms.loading import raster_limits
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["Band", "Prepare", "Scene", "TileReader", "open_scene"]
-
 Prepare = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
 

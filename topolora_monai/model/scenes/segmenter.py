@@ -35,8 +35,6 @@ from topolora_monai.transforms.intensity import IntensityScaling
 if TYPE_CHECKING:
     from topolora_monai.data import Item
 
-__all__ = ["SceneSegmenter"]
-
 _logger = logging.getLogger(__name__)
 
 _GDAL_CACHE_BYTES = 256 * 2**20  # GDAL's own choice is a share of the machine's memory

@@ -1,7 +1,5 @@
 """Pretrained encoders from a file: safe reading, strict loading."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +8,6 @@ from torch import nn
 
 from topolora_monai.errors import CheckpointError, ConfigError, first_line
 from topolora_monai.weights import read_checkpoint
-
-__all__ = ["IMAGENET", "fetching", "load_encoder"]
 
 IMAGENET = "imagenet"
 """In place of a path: the weights that the encoder's library publishes, from its cache or its server."""

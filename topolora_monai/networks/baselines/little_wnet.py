@@ -1,7 +1,5 @@
 """Little W-Net: two small U-Nets in sequence (Galdran et al., Scientific Reports 2022, arXiv 2009.01907)."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import cast
 
@@ -9,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from topolora_monai.networks.shared import KeepsOutput
-
-__all__ = ["LittleUNet", "LittleWNet"]
 
 
 class LittleWNet(KeepsOutput[Tensor]):

@@ -1,7 +1,5 @@
 """Mask2Former (Swin-T) of transformers, its query masks merged to logits per class."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +14,6 @@ from topolora_monai.extras import import_extra
 from topolora_monai.networks.baselines.encoder_weights import IMAGENET, another_encoder, fetching
 from topolora_monai.networks.shared import KeepsOutput
 from topolora_monai.weights import read_checkpoint
-
-__all__ = ["Mask2Former", "Queries", "build_mask2former", "merge_queries"]
 
 _PUBLISHED_SWIN = "microsoft/swin-tiny-patch4-window7-224"
 _NEW_IN_BACKBONE = "hidden_states_norms."  # Mask2Former's own norms on each stage of the encoder

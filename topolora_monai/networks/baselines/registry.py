@@ -1,7 +1,5 @@
 """Baselines by name: some by segmentation_models_pytorch, MONAI and transformers, one of our own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,8 +16,6 @@ from topolora_monai.networks.baselines.encoder_weights import IMAGENET, fetching
 from topolora_monai.networks.baselines.little_wnet import LittleWNet
 from topolora_monai.networks.baselines.mask2former import build_mask2former
 from topolora_monai.networks.baselines.segmenter import BaselineSegmenter
-
-__all__ = ["BASELINE_NAMES", "build_baseline"]
 
 
 def build_baseline(

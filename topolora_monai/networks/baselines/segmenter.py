@@ -1,7 +1,5 @@
 """One contract for all baselines: normalisation, padding and sizes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -9,8 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from topolora_monai.networks.shared import checked_image
-
-__all__ = ["BaselineSegmenter"]
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

@@ -1,15 +1,11 @@
 """What a report opens with: its answer in a sentence, and the images that show it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import COUNTS, lower_is_better, score_title, short_score, worst_score
 from topolora_monai.reports.html.statistics import Comparison, Difference, Interval
-
-__all__ = ["KEY_FIGURES", "comparison_sentence", "run_sentence", "telling_images"]
 
 KEY_FIGURES = {
     "dice": "how much of the areas agrees; 1 at best",
@@ -25,9 +21,7 @@ _FEW = 6  # of fewer pairs the signed-rank test's p-value is above that, whateve
 def run_sentence(run: Run, means: Mapping[str, Interval]) -> str:
     """What was trained on what, how well it does, and what goes wrong most.
 
-    Args:
-        run: that was evaluated.
-        means: over its images, of its scores and of what :data:`COUNTS` names, as far as they are known.
+    The means over its images are of its scores and of what :data:`COUNTS` names, as far as they are known.
     """
     made, data = _made(run), _data(run.record.get("evaluated_on", {}))
     elsewhere = f" of {data}" if data and data != _data(run.record) else ""

@@ -1,14 +1,10 @@
 """Line and bar charts as data, drawn as SVG."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
-
-__all__ = ["DASHES", "Chart", "Series", "as_svg", "nice_ticks"]
 
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "12 4")
 """Lengths of strokes and gaps of a chart's lines, in turn."""
@@ -58,12 +54,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def as_svg(chart: Chart, number: int) -> Markup:
-    """The chart as an SVG element whose colours are the page's.
-
-    Args:
-        chart: what to draw.
-        number: of the chart on its page, for the names that refer to one another.
-    """
+    """The chart as an SVG element in the page's colours; its number there is in the names that refer to others."""
     x0, x1, y0, y1 = chart.limits or _limits(chart.series)
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -1,15 +1,11 @@
 """What was trained on what, and how the probabilities did, as lines that compare runs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import best_value, score_title
-
-__all__ = ["Fact", "calibration_facts", "known_number", "run_facts"]
 
 _KNOWN_FACTS = {
     "dataset": "Data set",

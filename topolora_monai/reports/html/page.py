@@ -1,7 +1,5 @@
 """The report as one HTML page that needs nothing else but the pictures beside it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math
@@ -14,9 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 import topolora_monai
+from topolora_monai.reports.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
 from topolora_monai.reports.html.answer import KEY_FIGURES, comparison_sentence, run_sentence, telling_images
 from topolora_monai.reports.html.charts import DASHES, as_svg
-from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
 from topolora_monai.reports.html.facts import calibration_facts, known_number, run_facts
 from topolora_monai.reports.html.pictures import ImagePictures
 from topolora_monai.reports.html.run_charts import difference_charts, quality_charts, training_charts
@@ -32,8 +30,6 @@ from topolora_monai.reports.html.scores import (
     worst_score,
 )
 from topolora_monai.reports.html.statistics import compare_runs, mean_interval
-
-__all__ = ["render_page"]
 
 _FIRST_SHOWN = 24
 

@@ -1,7 +1,5 @@
 """The pictures a report shows of each image: its layers, a map of its errors with marks, and a small one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +14,10 @@ from skimage.measure import find_contours
 from topolora_monai.errors import DataError
 from topolora_monai.io.pictures import open_picture, picture_size
 from topolora_monai.metrics import SkeletonBreak, false_components, skeleton_breaks
-from topolora_monai.reports.html.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
+from topolora_monai.reports.colours import ERROR_COLOURS, MARK_COLOURS, as_hex, viridis
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import COUNTS
 from topolora_monai.reports.layers import ClassLayers
-
-__all__ = ["ClassPictures", "ImagePictures", "TopologyErrors", "make_pictures", "topology_errors"]
 
 Points = list[tuple[float, float]]
 
@@ -75,17 +71,10 @@ class ImagePictures(NamedTuple):
 
 
 def make_pictures(run: Run, name: str, folder: Path, report: Path) -> ImagePictures:
-    """Write the pictures of one image.
+    """Write the pictures of one image of a run to a folder of its own, created if there is anything to show.
 
-    Args:
-        run: where it was scored.
-        name: the image's.
-        folder: the image's own place in the report; created if there is anything to show.
-        report: what the paths are relative to.
-
-    Raises:
-        DataError: if a picture of the run is damaged, or those of one image differ in size.
-        OSError: if one cannot be written.
+    Paths are relative to ``report``. A ``DataError`` if a picture of the run is damaged, or those of one image differ
+    in size; an ``OSError`` if one cannot be written.
     """
     layers = run.layers(name)
     present = [path for path in (layers.input, *(path for one in layers.classes for path in one)) if path]

@@ -1,7 +1,5 @@
 """Write the report of some runs: a page and its pictures, in one folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,8 +12,6 @@ from topolora_monai.io.atomic import atomic_write, folder_beside, writing
 from topolora_monai.reports.html.page import render_page
 from topolora_monai.reports.html.pictures import ImagePictures, make_pictures
 from topolora_monai.reports.html.runs import Run, open_runs
-
-__all__ = ["write_report"]
 
 _PAGE, _FILES = "report.html", "report_files"
 

@@ -1,7 +1,5 @@
 """Charts of runs: how training went, how good the probabilities are, how two runs differ."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +11,6 @@ from topolora_monai.reports.html.facts import known_number
 from topolora_monai.reports.html.runs import Run, Scalars
 from topolora_monai.reports.html.scores import score_title, worst_score
 from topolora_monai.reports.html.statistics import Comparison
-
-__all__ = ["difference_charts", "quality_charts", "training_charts"]
 
 _MOST_POINTS = 300
 _FEW_POINTS = 40  # each is marked

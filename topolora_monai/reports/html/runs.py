@@ -1,7 +1,5 @@
 """What a run's folder says: its settings, its training curves, its scores and where its pictures are."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import math
@@ -17,10 +15,8 @@ from topolora_monai.errors import DataError
 from topolora_monai.io.csv_cells import text_of
 from topolora_monai.reports.layers import ImageLayers, find_layers
 
-__all__ = ["Run", "Scalars", "open_runs"]
-
 _CURVES_FORMAT = 1
-_NO_SCORE = ("name", "threshold")
+_NO_SCORE = ("name", "group", "threshold")
 _SCORE_TAGS = ("test/", "validation/")  # evaluation's, which are no curves
 _EVALUATE = "score it first: python -m monai.bundle run evaluating --config_file configs/evaluate.yaml --output_dir RUN"
 

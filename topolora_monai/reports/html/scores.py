@@ -1,13 +1,8 @@
 """What scores are called in a report, which way is better, and how their values are written."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
-
-__all__ = ["COUNTS", "best_value", "first_shown", "lower_is_better", "score_title", "short_score", "show_score",
-           "worst_score"]  # fmt: skip
 
 COUNTS = ("broken", "false_links", "false_parts")
 """Columns of the report's own counts: of broken and false connections, and of parts that touch nothing true."""

@@ -1,7 +1,5 @@
 """How sure a mean over images is, and whether two runs differ on the same images."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 
@@ -11,8 +9,6 @@ from numpy.typing import NDArray
 from topolora_monai.metrics import bootstrap_interval, paired_test
 from topolora_monai.reports.html.runs import Run
 from topolora_monai.reports.html.scores import lower_is_better
-
-__all__ = ["Comparison", "Difference", "Interval", "compare_runs", "mean_interval"]
 
 
 @dataclasses.dataclass(frozen=True)

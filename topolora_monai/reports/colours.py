@@ -1,11 +1,7 @@
 """Colours that people with any colour vision can tell apart (Okabe and Ito; viridis)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["ERROR_COLOURS", "MARK_COLOURS", "as_hex", "viridis"]
 
 ERROR_COLOURS = {
     "true negative": (18, 18, 18),
