@@ -58,7 +58,7 @@ def _files(
     path = folder / "file"
     if form == "dicom" and isinstance(store, DicomStudies):
         info = store.get_label_info(name, FINAL)
-        store.segmentation(name, label, info, info.get("user")).save_as(path)
+        store.segmentation(name, label, info, info.get("user")).save_as(path, enforce_file_format=True)
         yield f"{name}.dcm", path
         return
     numbers = read_label(label, image)

@@ -58,8 +58,8 @@ def add_routes(application: FastAPI) -> None:
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/labels/read", read_labels, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
-    for path, endpoint in (("/train/", train_all), ("/train/{model}", train)):
-        application.add_api_route(path, endpoint, methods=["POST"], response_model=None, tags=["Train"])
+    for path, start in (("/train/", train_all), ("/train/{model}", train)):
+        application.add_api_route(path, start, methods=["POST"], response_model=None, tags=["Train"])
 
 
 def images() -> list[dict[str, Any]]:
