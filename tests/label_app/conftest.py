@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -80,6 +81,39 @@ def make_client(studies, bundle, adapter, tmp_path, monkeypatch):
 
     yield make
     instances.clear_cache()
+
+
+@contextlib.contextmanager
+def in_process(studies, work, **options):
+    """The server in a thread of the tests' own process, which starts sooner; its address."""
+    import uvicorn
+    from monailabel.config import settings
+    from monailabel.interfaces.utils import app as instances
+
+    import topolora_monai.label_app.main  # noqa: F401
+    from topolora_monai.cli.label import _app_folder
+    from topolora_monai.label_app.options import LabelOptions
+    from topolora_monai.label_app.server import create_application
+
+    conf = LabelOptions(workspace=str(work), **options).to_conf()
+    values = {
+        "APP_DIR": str(_app_folder(work)),
+        "STUDIES": str(studies),
+        "APP_CONF": conf,
+        "SESSION_PATH": str(work / "sessions"),
+    }
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as listening:
+        for name, value in values.items():
+            patch.setattr(settings, f"MONAI_LABEL_{name}", value if name == "APP_CONF" else str(value))
+        instances.clear_cache()
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(create_application(), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(30)
+        instances.clear_cache()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ class Issuer:
 
     def __init__(self):
         self.key = rsa.generate_private_key(65537, 2048)
+        self.signed_out = []
         self.stranger = rsa.generate_private_key(65537, 2048)
         issuer = self
 
@@ -40,6 +41,7 @@ class Issuer:
                             "issuer": issuer.url,
                             "jwks_uri": f"{issuer.url}/keys",
                             "token_endpoint": f"{issuer.url}/token",
+                            "end_session_endpoint": f"{issuer.url}/logout",
                         }
                     )
                 else:
@@ -47,8 +49,12 @@ class Issuer:
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"])).decode()
-                right = "password=right" in body and "grant_type=password" in body
-                token = {"access_token": issuer.token(USER), "token_type": "Bearer"}
+                if self.path.endswith("/logout"):
+                    issuer.signed_out.append(body)
+                    return self.answer({})
+                renewed = "grant_type=refresh_token" in body and "refresh_token=again" in body
+                right = renewed or ("password=right" in body and "grant_type=password" in body)
+                token = {"access_token": issuer.token(USER), "token_type": "Bearer", "refresh_token": "again"}
                 self.answer(token if right else {"error": "invalid_grant"}, 200 if right else 401)
 
             def answer(self, content, status=200):
@@ -227,6 +233,18 @@ def with_tokens(issuer, monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_REALM_URI", issuer.url)
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_CLIENT_ID", CLIENT)
+
+
+def test_renewing_a_token_and_signing_out(make_client, with_tokens, issuer):
+    client, form = make_client(), {"grant_type": "refresh_token", "refresh_token": "again"}
+    headers = bearer(client.post("/auth/token", data=form).json()["access_token"])
+    refused = client.post("/auth/token", data=form | {"refresh_token": "stolen"})
+    assert (refused.status_code, refused.json()) == (401, {"detail": "sign in again"})
+    may = client.get("/auth/token/valid", headers=headers).json()["may"]
+    assert may == {"submit": False, "score": False, "review": False, "train": False}
+    assert client.post("/auth/sign_out", data={"refresh_token": "again"}).status_code == 401
+    assert client.post("/auth/sign_out", data={"refresh_token": "again"}, headers=headers).status_code == 200
+    assert "refresh_token=again" in issuer.signed_out[0] and CLIENT in issuer.signed_out[0]
 
 
 def test_upstream_refuses_a_valid_token(issuer, with_tokens, without):

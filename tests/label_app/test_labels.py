@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 
 import nibabel as nib
 import numpy as np
@@ -301,6 +302,29 @@ def test_two_images_of_one_name(studies):
     Image.new("RGB", (70, 50)).save(studies / "im1.jpg")
     with pytest.raises(DataError, match="same name"):
         StudyFolder(studies)
+
+
+def test_folders_are_looked_into_and_what_is_left_out_has_a_reason(studies, tmp_path):
+    store = StudyFolder(studies)
+    for place in ("left/deep/im9.png", "left/a%2fb.png", ".hidden/im8.png", "left/im8.txt"):
+        (studies / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (70, 50)).save(studies / place, "PNG")
+    (tmp_path / "outside.png").write_bytes((studies / "im0.png").read_bytes())
+    (studies / "out.png").symlink_to(tmp_path / "outside.png")
+    (studies / "round").symlink_to(studies)
+    Image.new("RGB", (70, 50)).save(studies / "left--deep--im9.tif")
+    reasons = {entry["file"]: entry["reason"] for entry in store.left_out()}
+    assert set(reasons) == {
+        "left/a%2fb.png", "left/im8.txt", "out.png", "round", "left/deep/im9.png", "left--deep--im9.tif",
+    }  # fmt: skip
+    assert len(set(reasons.values())) == 5
+    assert store.list_images() == ["im0", "im1", "im2", "im3"]
+    (studies / "left--deep--im9.tif").unlink()
+    assert store.image_path("left--deep--im9") == studies.resolve() / "left/deep/im9.png"
+    store.submit("left--deep--im9", mask_file(tmp_path, 1), "final", {})
+    assert (studies / "labels/final/left--deep--im9.png").is_file()
+    with zipfile.ZipFile(store.get_dataset_archive(None)) as archive:
+        assert archive.namelist() == ["image/left--deep--im9.png", "label/left--deep--im9.png"]
 
 
 def test_damaged_record_is_named(tmp_path):

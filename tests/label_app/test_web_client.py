@@ -95,15 +95,18 @@ class Client:
         frame = self.page.locator("#viewer").bounding_box()
         starts, sides = (frame["x"], frame["y"]), (frame["width"], frame["height"])
         place = [start + side / 2 for start, side in zip(starts, sides, strict=True)]
-        # Screen pixels for a pixel of the image; small ones cannot overshoot.
-        for step in 8 * [9] + 8 * [5] + 20 * [1]:
+        first, second = self.pointed(place), self.pointed([at + 90 for at in place])
+        steps = [90 / max(1, after - before) for before, after in zip(first, second, strict=True)]  # for a pixel
+        told = first
+        for _ in range(20):
+            place = [
+                min(max(at + step * (wanted - found), start + 2), start + side - 2)
+                for at, step, wanted, found, start, side in zip(place, steps, (x, y), told, starts, sides, strict=True)
+            ]
             told = self.pointed(place)
             if told == [x, y]:
                 return place
-            place = [at + step * (wanted - found) for at, wanted, found in zip(place, (x, y), told, strict=True)]
-            place = [
-                min(max(at, start + 2), start + side - 2) for at, start, side in zip(place, starts, sides, strict=True)
-            ]
+            steps = [max(1, step / 1.5) for step in steps]  # small ones cannot overshoot
         raise AssertionError(f"pixel {x}, {y} is not to be seen; {told} is at {place}")
 
     def pointed(self, place):
@@ -125,7 +128,7 @@ class Client:
 
     def submit(self):
         self.page.locator("#submit").click()
-        self.page.get_by_text("Submitted ").first.wait_for(timeout=WAIT)
+        self.page.get_by_text(f"Submitted {self.name()} as version").first.wait_for(timeout=WAIT)
         return self.settle()
 
     def label(self, name):

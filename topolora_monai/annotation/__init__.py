@@ -12,6 +12,7 @@ from topolora_monai.annotation.uncertainty import (
     mean_entropy,
     probable_breaks,
     random_score,
+    rated_breaks,
     topological_uncertainty,
     uncertainty_score,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "next_click",
     "probable_breaks",
     "random_score",
+    "rated_breaks",
     "split_pairs",
     "topological_uncertainty",
     "uncertainty_score",

@@ -62,6 +62,28 @@ def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -
     return skeleton_breaks(inside, inside | (np.asarray(probability) >= _FAINT * threshold))
 
 
+def rated_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -> list[tuple[SkeletonBreak, float]]:
+    """:func:`probable_breaks`, each with the mean probability of what would fill it, the most probable one first.
+
+    Example:
+        >>> whole = np.zeros((30, 60))
+        >>> whole[[5, 6, 7, 19, 20, 21], 5:55] = 0.9
+        >>> whole[:15, 28:33] *= 0.3
+        >>> whole[15:, 28:33] *= 0.5
+        >>> [(gap.row, round(rate, 2)) for gap, rate in rated_breaks(whole >= 0.5, whole, 0.5)]
+        [(20.0, 0.45), (6.0, 0.27)]
+    """
+    inside, maps = np.asarray(mask, bool), np.asarray(probability)
+    rated = []
+    for gap in probable_breaks(inside, maps, threshold):
+        reach = int(np.ceil(gap.radius))
+        top, left = max(0, int(gap.row) - reach), max(0, int(gap.col) - reach)
+        window = np.s_[top : int(gap.row) + reach + 1, left : int(gap.col) + reach + 1]
+        filling = ~inside[window] & (maps[window] >= _FAINT * threshold)
+        rated.append((gap, float(maps[window][filling].mean()) if filling.any() else 0.0))
+    return sorted(rated, key=lambda entry: -entry[1])
+
+
 def topological_uncertainty(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalUncertainty:
     """Predicted breaks, and how topology changes between answers to the same image.
 

@@ -1,5 +1,6 @@
 """Who may do what: OpenID Connect tokens of an issuer, and the roles in them."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -83,23 +84,61 @@ def _roles(claims: dict[str, Any]) -> list[str]:
     return [role for role in found if isinstance(role, str)] if isinstance(found, list) else []
 
 
-def fetch_token(username: str, password: str) -> dict[str, Any]:
-    """Ask the issuer for a token.
+def fetch_token(grant_type: str, **grant: str) -> dict[str, Any]:
+    """Ask the issuer for a token, for ``username`` and ``password`` or for a ``refresh_token``.
+
+    Returns:
+        ``access_token``, ``token_type`` and, where the issuer gives one, ``refresh_token``.
 
     Raises:
-        HTTPException: 401 for a wrong password, 503 if the issuer cannot be asked.
+        HTTPException: 401 if the issuer refuses, 503 if it cannot be asked.
     """
-    configuration = issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI)
-    form = {"username": username, "password": password, "grant_type": "password"}
-    form["client_id"] = settings.MONAI_LABEL_AUTH_CLIENT_ID
+    response = _asked("token_endpoint", {"grant_type": grant_type, **grant})
     try:
-        response = requests.post(configuration["token_endpoint"], data=form, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
         answer: dict[str, Any] = response.json()
-    except (requests.RequestException, ValueError, KeyError) as error:
+    except ValueError as error:
         raise HTTPException(503, "the issuer of tokens does not answer") from error
     if response.status_code != 200 or "access_token" not in answer:
-        raise HTTPException(401, "name or password is wrong")
-    return {"access_token": answer["access_token"], "token_type": answer.get("token_type", "Bearer")}
+        raise HTTPException(401, "name or password is wrong" if grant_type == "password" else "sign in again")
+    told = {name: answer[name] for name in ("access_token", "refresh_token") if name in answer}
+    return told | {"token_type": answer.get("token_type", "Bearer")}
+
+
+def end_session(refresh_token: str) -> None:
+    """Tell the issuer that a person has signed out, so that the refresh token is of no more use.
+
+    Raises:
+        HTTPException: 503 if the issuer cannot be asked.
+    """
+    if refresh_token and "end_session_endpoint" in issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI):
+        _asked("end_session_endpoint", {"refresh_token": refresh_token})
+
+
+def what_may_be_done(roles: Collection[str]) -> dict[str, bool]:
+    """What the roles allow: to ``submit`` labels, to ``score`` images, to ``review``, and to ``train`` and alike.
+
+    Example:
+        >>> what_may_be_done([])  # where nobody has to sign in
+        {'submit': True, 'score': True, 'review': True, 'train': True}
+    """
+    annotator, reviewer, admin = (
+        not settings.MONAI_LABEL_AUTH_ENABLE or role in roles
+        for role in (
+            settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR,
+            settings.MONAI_LABEL_AUTH_ROLE_REVIEWER,
+            settings.MONAI_LABEL_AUTH_ROLE_ADMIN,
+        )
+    )
+    return {"submit": annotator, "score": annotator, "review": reviewer, "train": admin}
+
+
+def _asked(endpoint: str, form: dict[str, str]) -> requests.Response:
+    configuration = issuer_configuration(settings.MONAI_LABEL_AUTH_REALM_URI)
+    form = {"client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID, **form}
+    try:
+        return requests.post(configuration[endpoint], data=form, timeout=settings.MONAI_LABEL_AUTH_TIMEOUT)
+    except (requests.RequestException, KeyError) as error:
+        raise HTTPException(503, "the issuer of tokens does not answer") from error
 
 
 class RequireToken:

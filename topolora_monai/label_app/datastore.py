@@ -6,6 +6,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from topolora_monai.io.images import IMAGE_SUFFIXES
 from topolora_monai.label_app.history import (
     LabelHistory,
     LabelVersion,
+    NewerLabelError,
     copy_durably,
     read_record,
     write_json_durably,
@@ -31,11 +33,31 @@ FINAL = "final"
 KEPT_FOLDER = ".topolora"
 """Folder beside the images in which everything is kept that is not for other tools."""
 
+_AMBIGUOUS = "another image has its name, but for the ending"
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds: images by name, files that are left out and why, and when its folders last changed."""
+
+    images: dict[str, Path]
+    left_out: dict[Path, str]
+    changed: dict[Path, int]
+
+    def is_fresh(self) -> bool:
+        """Whether nothing was added or removed since."""
+        try:
+            return all(folder.stat().st_mtime_ns == time for folder, time in self.changed.items())
+        except OSError:  # a folder is gone
+            return False
+
+
 class StudyFolder(Datastore):
-    """Images of a folder, not of folders in it; labels below ``labels/TAG`` named as their images.
+    """Images of a folder and of folders in it; labels below ``labels/TAG`` named as their images.
+
+    An image ``left/im1.png`` is named ``left--im1``. Folders that begin with a dot, links to folders, and ``labels``
+    are not looked into.
 
     It is the layout of MONAI Label's own datastore, so other tools find images and newest labels where they expect
     them. In the place of its one JSON file, which several processes write over each other, each label's history and
@@ -52,7 +74,7 @@ class StudyFolder(Datastore):
         self.history = LabelHistory(self.folder / KEPT_FOLDER / "labels")
         self._notes_folder = self.folder / KEPT_FOLDER / "images"
         self._lock = threading.RLock()
-        self._seen: tuple[int, dict[str, Path]] | None = None
+        self._seen: Scan | None = None
         self.check()
         for place in (self.folder, self._notes_folder, *self.folder.glob("labels/*")):
             remove_leftovers(place)
@@ -64,7 +86,7 @@ class StudyFolder(Datastore):
         Raises:
             DataError: if two have the same but for their endings.
         """
-        _, ambiguous = self._scan()
+        ambiguous = [path.name for path, why in self._scan().left_out.items() if why == _AMBIGUOUS]
         if ambiguous:
             raise DataError(
                 "images have the same name but for their endings",
@@ -194,18 +216,29 @@ class StudyFolder(Datastore):
     ) -> LabelVersion:
         """Keep a label file as the newest version; when this returns, it is on the disk.
 
-        ``info`` is noted; its ``client_id`` names the program.
+        ``info`` is noted; its ``client_id`` names the program, its ``base`` the version that the label began from,
+        0 for none.
+
+        Raises:
+            NewerLabelError: if there is a version that is newer than the ``base``.
         """
         self._check_known(image_id)
         checked_name(tag, "tag")
         suffix = checked_suffix(label.name, LABEL_SUFFIXES, "label")
         with self.history.turn():
+            self.check_base(image_id, tag, info)
             self._adopt(image_id, tag)
-            noted = {name: value for name, value in info.items() if name != "client_id"}
+            noted = {name: value for name, value in info.items() if name not in ("client_id", "base")}
             client = None if info.get("client_id") is None else str(info["client_id"])
             version = self.history.add(image_id, tag, label, suffix, user, client, noted)
             self._show(version)
         return version
+
+    def check_base(self, image_id: str, tag: str, info: Mapping[str, Any]) -> None:
+        """Raise ``NewerLabelError`` if somebody submitted a label since the version that ``info`` names as ``base``."""
+        base, newest = info.get("base"), self.history.latest(image_id, tag)
+        if isinstance(base, int) and newest is not None and newest.version > base:
+            raise NewerLabelError(newest)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """As :meth:`submit`, by the server itself; returns the label's name, which is that of the image."""
@@ -234,11 +267,11 @@ class StudyFolder(Datastore):
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Path of a new ZIP archive of images and final labels, which the caller removes."""
-        pairs = self.datalist()[: limit_cases or None]
         with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file, zipfile.ZipFile(file, "w") as archive:
-            for pair in pairs:
-                for kind, path in pair.items():
-                    archive.write(path, f"{kind}/{Path(path).name}")
+            for name in self.get_labeled_images()[: limit_cases or None]:
+                paths = {"image": self.image_path(name), "label": Path(self.get_label_uri(name, FINAL))}
+                for kind, path in paths.items():
+                    archive.write(path, f"{kind}/{name}{_ending(path)}")
             return file.name
 
     def refresh(self) -> None:
@@ -264,7 +297,7 @@ class StudyFolder(Datastore):
 
     def _described(self, name: str) -> dict[str, Any]:
         path = self._images()[name]
-        return {"ext": path.name[len(name) :], "info": _file_facts(path) | self._notes(name)}
+        return {"ext": _ending(path), "info": _file_facts(path) | self._notes(name)}
 
     def _described_labels(self, name: str) -> dict[str, Any]:
         return {
@@ -273,36 +306,57 @@ class StudyFolder(Datastore):
             if (path := self._label(name, tag))
         }
 
+    def left_out(self) -> list[dict[str, str]]:
+        """Files that are not served: ``file``, its path in the folder, and the ``reason``."""
+        self._images()
+        assert self._seen is not None
+        found = self._seen.left_out.items()
+        return [{"file": path.relative_to(self.folder).as_posix(), "reason": reason} for path, reason in found]
+
     def _images(self) -> dict[str, Path]:
         with self._lock:
-            state = self.folder.stat().st_mtime_ns
-            if self._seen is None or self._seen[0] != state:
-                images, ambiguous = self._scan()
-                for name in sorted(ambiguous):
-                    _logger.error("%s: left out, since several files have this name", name)
-                self._seen = (state, images)
-            return self._seen[1]
+            if self._seen is None or not self._seen.is_fresh():
+                self._seen = self._scan()
+                for path, reason in self._seen.left_out.items():
+                    _logger.warning("%s: left out, since %s", path, reason)
+            return self._seen.images
 
-    def _scan(self) -> tuple[dict[str, Path], set[str]]:
-        """Images by name, and names of several."""
-        found: dict[str, Path] = {}
-        ambiguous = set()
-        for path in sorted(self.folder.iterdir()):
-            suffix = ending(path.name, IMAGE_SUFFIXES)
-            name = path.name[: -len(suffix)] if suffix else ""
-            try:
-                usable = name and checked_name(name, "image") and path.is_file()
-            except ConfigError:
-                usable = False
-            if not usable:
-                continue
-            if not inside(self.folder, path):
-                _logger.error("%s: left out, since it is a link out of the folder", path.name)
-                continue
-            if name in found:
-                ambiguous.add(name)
-            found[name] = path
-        return {name: path for name, path in found.items() if name not in ambiguous}, ambiguous
+    def _scan(self) -> Scan:
+        found: dict[str, list[Path]] = {}
+        left_out, changed = {}, {}
+        folders = [self.folder]
+        while folders:
+            folder = folders.pop()
+            changed[folder] = folder.stat().st_mtime_ns
+            for path in sorted(folder.iterdir()):
+                if path.name.startswith(".") or path == self.folder / "labels":
+                    continue
+                if path.is_dir():
+                    if path.is_symlink():
+                        left_out[path] = "links to folders are not followed"
+                    else:
+                        folders.append(path)
+                    continue
+                suffix = ending(path.name, IMAGE_SUFFIXES)
+                name = "--".join(path.relative_to(self.folder).parts)[: -len(suffix) or None]
+                reason = self._reason_against(path, name) if suffix else "it is no kind of image that is read"
+                if reason:
+                    left_out[path] = reason
+                else:
+                    found.setdefault(name, []).append(path)
+        for name in [name for name, paths in found.items() if len(paths) > 1]:
+            left_out |= dict.fromkeys(found.pop(name), _AMBIGUOUS)
+        return Scan({name: found[name][0] for name in sorted(found)}, left_out, changed)
+
+    def _reason_against(self, path: Path, name: str) -> str | None:
+        """Why a file of a known kind is left out."""
+        try:
+            checked_name(name, "image")
+        except ConfigError:
+            return "its name has characters that could lead out of the folder, or too many of them"
+        if not path.is_file():
+            return "it is no file"
+        return None if inside(self.folder, path) else "it is a link out of the folder"
 
     def _check_known(self, image_id: str) -> None:
         if image_id not in self.list_images():
@@ -378,6 +432,11 @@ def made_by(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _file_facts(path: Path) -> dict[str, Any]:
     return {"name": path.name, "ts": int(path.stat().st_mtime)}
+
+
+def _ending(path: Path) -> str:
+    """The ending of an image's or a label's name as it is written."""
+    return path.name[-len(ending(path.name, (*IMAGE_SUFFIXES, *LABEL_SUFFIXES))) :]
 
 
 def _of_label(image_id: str, tag: str) -> str:

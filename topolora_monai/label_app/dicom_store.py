@@ -24,7 +24,7 @@ from topolora_monai.io.itk_formats import nifti_like_itk, series_files
 from topolora_monai.io.nifti import write_nifti
 from topolora_monai.io.pictures import write_png
 from topolora_monai.io.volumes import is_volume, read_volume
-from topolora_monai.label_app.datastore import FINAL, StudyFolder
+from topolora_monai.label_app.datastore import FINAL, Scan, StudyFolder
 from topolora_monai.label_app.dicom_seg import dicom_segmentation, numbers_of_segmentation, referenced_instances
 from topolora_monai.label_app.dicom_server import PHOTOGRAPHS, DicomImage, DicomServer, DicomServerError
 from topolora_monai.label_app.history import LabelVersion
@@ -74,6 +74,10 @@ class DicomStudies(StudyFolder):
     def description(self) -> str:
         """What it is."""
         return "images of a DICOM server"
+
+    def left_out(self) -> list[dict[str, str]]:
+        """Series that turned out to be of no use."""
+        return [{"file": image.name, "reason": str(error)} for image, error in self._unusable.items()]
 
     def list_images(self) -> list[str]:
         """Names of all images, in the server's order."""
@@ -145,9 +149,11 @@ class DicomStudies(StudyFolder):
         Raises:
             DataError: if the label lies elsewhere than its image.
             DicomServerError: if the server does not take it; nothing is kept then.
+            NewerLabelError: if there is a version that is newer than the ``base`` of ``info``.
         """
         self._check_known(image_id)
         checked_name(tag, "tag")
+        self.check_base(image_id, tag, info)
         if tag == FINAL:
             seg = self.segmentation(image_id, label, info, user)
             self.server.store(seg)
@@ -224,8 +230,8 @@ class DicomStudies(StudyFolder):
     def _is_here(self, image_id: str) -> bool:
         return True  # as far as is known at the start, when the server may be away
 
-    def _scan(self) -> tuple[dict[str, Path], set[str]]:
-        return {}, set()
+    def _scan(self) -> Scan:
+        return Scan({}, {}, {})
 
     def _copy(self, image_id: str) -> Path | None:
         paths = (self.folder / f"{image_id}{suffix}" for suffix in (".png", ".nii.gz"))

@@ -45,7 +45,7 @@ def save_label(
     app = app_instance()
     info = parsed_params(params)
     suffix = checked_suffix(label.filename or "label.nii.gz", _TAKEN_SUFFIXES, "label")
-    with _spooled(label, suffix) as path, as_label_file(path, suffix, image) as written:
+    with spooled(label, suffix) as path, as_label_file(path, suffix, image) as written:
         return dict(app.submit_label(image, written, tag or "final", info, user))
 
 
@@ -66,7 +66,7 @@ def add_image(
     name = checked_name(image or stem, "image")
     info = parsed_params(params) | ({"user": user} if user else {})
     app = app_instance()
-    with _spooled(file, suffix) as path:
+    with spooled(file, suffix) as path:
         check_image_size(path, app.options.max_pixels)
         return {"image": app.datastore().add_image(name, str(path), info)}
 
@@ -138,7 +138,7 @@ def infer_region(
             image = app.sessions().get_session(session_id).image
         elif file is not None and file.filename:
             suffix = checked_suffix(file.filename, IMAGE_SUFFIXES, "image")
-            image = str(uploads.enter_context(_spooled(file, suffix)))
+            image = str(uploads.enter_context(spooled(file, suffix)))
         result = app.infer({**(wsi.params or {}), **region, "model": model, "image": image, "output": "json"})
     Path(result["file"]).unlink(missing_ok=True)
     told = result["params"] | {"model": model, "location": region["location"], "size": region["size"]}
@@ -163,7 +163,7 @@ def parsed_params(text: str | None, name: str = "params") -> dict[str, Any]:
 
 
 @contextmanager
-def _spooled(upload: UploadFile, suffix: str) -> Iterator[Path]:
+def spooled(upload: UploadFile, suffix: str) -> Iterator[Path]:
     """An upload as a file of its own for as long as it is needed."""
     with tempfile.TemporaryDirectory(prefix="topolora-") as folder:
         path = Path(folder) / f"upload{suffix}"

@@ -1,9 +1,10 @@
 """Our own endpoints: what a browser needs beside MONAI Label's interface, and what stands in the place of its own."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, UploadFile
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
@@ -11,10 +12,16 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from topolora_monai.errors import ConfigError
 from topolora_monai.label_app.datastore import FINAL, StudyFolder, made_by
 from topolora_monai.label_app.dicom_store import DicomStudies
+from topolora_monai.label_app.endpoints import spooled
 from topolora_monai.label_app.history import LabelVersion
-from topolora_monai.label_app.rendering import label_as_png, picture_as_png
+from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
+from topolora_monai.label_app.rendering import check_image_size, label_as_png, picture_as_png, probability_as_png
+from topolora_monai.label_app.review import ImageChoice, add_review_routes
+from topolora_monai.label_app.tasks.masks import read_label
+from topolora_monai.label_app.tasks.segmentation import Segmentation
 from topolora_monai.label_app.tasks.training import training_status
 
 PATH = "/topolora/api"
@@ -32,12 +39,6 @@ class LabelChoice(BaseModel):
     version: int
 
 
-class ImageChoice(BaseModel):
-    """An image."""
-
-    image: str
-
-
 class AdapterChoice(BaseModel):
     """A version of an adapter, and who wants it where nobody has to sign in."""
 
@@ -49,20 +50,24 @@ class AdapterChoice(BaseModel):
 
 def add_routes(application: FastAPI) -> None:
     """Add the endpoints, ours below :data:`PATH`; those that change something see to the role themselves."""
-    for endpoint in (images, picture, label, labels, adapters, training):
-        may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+    may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+    for endpoint in (images, left_out, picture, probability, label, labels, adapters, training):
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
+    application.add_api_route(f"{PATH}/breaks", breaks, methods=["POST"], dependencies=may_look, response_model=None)
+    add_review_routes(application, PATH)
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/labels/read", read_labels, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
-    for path, endpoint in (("/train/", train_all), ("/train/{model}", train)):
-        application.add_api_route(path, endpoint, methods=["POST"], response_model=None, tags=["Train"])
+    for path, start in (("/train/", train_all), ("/train/{model}", train)):
+        application.add_api_route(path, start, methods=["POST"], response_model=None, tags=["Train"])
 
 
 def images() -> list[dict[str, Any]]:
-    """All images: ``image``, ``file``, and ``labels``: of each tag's newest version ``version``, ``time``, ``user``.
+    """All images: ``image``, ``file``, ``scores`` by method, and ``labels``.
 
-    And ``model`` and ``model_version``, see :func:`~topolora_monai.label_app.datastore.made_by`.
+    Those tell of each tag's newest version ``version``, ``time``, ``user``, ``model`` and ``model_version``, see
+    :func:`~topolora_monai.label_app.datastore.made_by`. And ``assigned``, who is to annotate the image, and ``review``,
+    the latest one; null where there is none.
     """
     store = app_instance().datastore()
     told = ("version", "time", "user")
@@ -70,6 +75,9 @@ def images() -> list[dict[str, Any]]:
         {
             "image": name,
             "file": found["image"]["info"].get("name", name),
+            "scores": found["image"]["info"].get("scores", {}),
+            "assigned": found["image"]["info"].get("assigned") or None,
+            "review": next(reversed(found["image"]["info"].get("reviews", [])), None),
             "labels": {
                 tag: {key: kept["info"].get(key) for key in told} | made_by(kept["info"])
                 for tag, kept in found.get("labels", {}).items()
@@ -79,11 +87,39 @@ def images() -> list[dict[str, Any]]:
     ]
 
 
-def picture(image: str, size: int = 0, slice: int | None = None) -> Response:
+def left_out() -> list[dict[str, str]]:
+    """Files of the studies that are not served, each with the reason."""
+    found: list[dict[str, str]] = app_instance().datastore().left_out()
+    return found
+
+
+def picture(image: str, size: int = 0, slice: int | None = None, window: str | None = None) -> Response:
     """An image, or one slice of a volume, as of :func:`~topolora_monai.label_app.rendering.picture_as_png`."""
     path = app_instance().datastore().image_path(image)
-    png, shape = picture_as_png(path, size, slice, app_instance().options.max_pixels)
+    limits = _window(window) if window else None
+    png, shape = picture_as_png(path, size, slice, app_instance().options.max_pixels, limits)
     return Response(png, media_type="image/png", headers={**_FRESH, "X-Image-Shape": ",".join(map(str, shape))})
+
+
+def probability(image: str, model: str) -> Response:
+    """What a model thinks of each pixel, :func:`~topolora_monai.label_app.rendering.probability_as_png`.
+
+    The headers ``X-Classes`` and ``X-Threshold`` say how to read it; the threshold is 0 where no threshold makes the
+    mask, since classes exclude one another.
+    """
+    task, path = _task(model), _image(image)
+    values, spec = task.probability(path), task.model.spec
+    threshold = 0 if spec.exclusive and len(values) > 1 else spec.threshold
+    headers = {**_FRESH, "X-Classes": str(len(values)), "X-Threshold": str(threshold)}
+    return Response(probability_as_png(values, spec.threshold), media_type="image/png", headers=headers)
+
+
+def breaks(image: str, model: str, label: UploadFile) -> list[list[float]]:
+    """Where a mask may break one structure, [x, y, probability] each, the most probable first."""
+    task, path = _task(model), _image(image)
+    suffix = checked_suffix(label.filename or "", RESULT_SUFFIXES, "label")
+    with spooled(label, suffix) as mask:
+        return task.breaks(path, read_label(mask, path))
 
 
 def label(image: str, tag: str = FINAL, version: int | None = None, slice: int | None = None) -> Response:
@@ -147,6 +183,32 @@ def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) ->
         raise HTTPException(404, f"adapter {choice.adapter} has no version {choice.version}")
     versions.roll_back(choice.version, _person(user, choice.user), choice.note)
     return _adapter(choice.adapter)
+
+
+def _task(model: str) -> Segmentation:
+    task = app_instance()._infers.get(model)
+    if not isinstance(task, Segmentation):
+        raise HTTPException(404, f"there is no model {model}")
+    return task
+
+
+def _image(name: str) -> Path:
+    """Path of an image that is not too large."""
+    path = app_instance().datastore().image_path(name)
+    check_image_size(path, app_instance().options.max_pixels)
+    return Path(path)
+
+
+def _window(text: str) -> tuple[float, float]:
+    """Two percentiles, as in ``1,99``."""
+    low, _, high = text.partition(",")
+    try:
+        limits = float(low), float(high)
+    except ValueError:
+        limits = 0.0, 0.0
+    if not 0 <= limits[0] < limits[1] <= 100:
+        raise ConfigError("window is no pair of percentiles", expected="as in 1,99", found=ascii(text[:40]))
+    return limits
 
 
 def _adapter(name: str) -> dict[str, Any]:

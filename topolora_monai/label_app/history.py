@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from topolora_monai.annotation.versions import sync
-from topolora_monai.errors import DataError
+from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.atomic import atomic_write, remove_leftovers
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.json_files import json_text
@@ -32,6 +32,14 @@ class LabelVersion:
     user: str | None = None
     client_id: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+
+class NewerLabelError(ConfigError):
+    """Somebody submitted a label of the image since the one that a new label began from."""
+
+    def __init__(self, newest: LabelVersion) -> None:
+        who = newest.user or "somebody"
+        super().__init__(f"{who} submitted version {newest.version} of this label at {newest.time} meanwhile")
 
 
 class LabelHistory:

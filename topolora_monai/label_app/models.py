@@ -122,14 +122,18 @@ class BundleModel:
         self._folder = folder
         self._lock = threading.Lock()
         self._predictor: Predictor | None = None
+        self._latest: tuple[Any, NDArray[np.float32]] | None = None
 
     def told(self) -> dict[str, Any]:
         """What a client is told with each result."""
         return {"bundle": self.name}
 
     def automatic(self, item: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Probabilities of an image or one slice, (K, H, W)."""
+        """Probabilities of an image or one slice, (K, H, W); the latest ones are kept, as they are asked for again."""
+        asked = item["image"], item.get("slice"), Path(item["image"]).stat().st_mtime_ns
         with self._lock:  # layers may keep results for one another
             if self._predictor is None:
                 self._predictor = Predictor.from_bundle(self._folder)
-            return self._predictor.predict_item(item).probabilities
+            if self._latest is None or self._latest[0] != asked:
+                self._latest = asked, self._predictor.predict_item(item).probabilities
+            return self._latest[1]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from topolora_monai.errors import DataError
 from topolora_monai.io.images import image_kind, image_size, read_image
-from topolora_monai.io.pictures import picture_size
+from topolora_monai.io.pictures import deep_maximum, picture_size
 from topolora_monai.io.rasters import open_raster
 from topolora_monai.io.volumes import default_axis, slice_count, volume_shape
 from topolora_monai.label_app.tasks.masks import read_label
@@ -50,11 +50,16 @@ def check_image_size(path: str | Path, max_pixels: int) -> None:
 
 
 def picture_as_png(
-    path: str | Path, size: int = 0, index: int | None = None, max_pixels: int | None = None
+    path: str | Path,
+    size: int = 0,
+    index: int | None = None,
+    max_pixels: int | None = None,
+    window: tuple[float, float] | None = None,
 ) -> tuple[bytes, tuple[int, int]]:
     """An image, or one slice of a volume along its coarsest axis, by default the middle one, in 8 bits.
 
-    ``size`` is the longest side in pixels, 0 for the native size, and never more than it.
+    ``size`` is the longest side in pixels, 0 for the native size, and never more than it; ``window`` the percentiles
+    of the image's values that become black and white, by default 1 and 99 of what has more than 8 bits.
 
     Returns:
         The PNG, and the native (height, width).
@@ -64,7 +69,7 @@ def picture_as_png(
     """
     if max_pixels is not None:
         check_image_size(path, max_pixels)
-    values = _values(path, index)
+    values = _values(path, index, window)
     shape = values.shape[1], values.shape[2]
     picture = Image.fromarray((np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
     if 0 < size < max(shape):
@@ -85,7 +90,18 @@ def label_as_png(path: str | Path, image: str | Path, index: int | None = None) 
     return _png(Image.fromarray(numbers))
 
 
-def _values(path: str | Path, index: int | None) -> NDArray[np.float32]:
+def probability_as_png(probability: NDArray[np.float32], threshold: float) -> bytes:
+    """Probabilities (K, H, W) as levels, the classes' planes one below the other; 128 and more are at the threshold.
+
+    Levels below are as far apart as the threshold allows, and so are those above.
+    """
+    below = np.floor(probability / threshold * 128).clip(0, 127)
+    above = 128 + np.floor((probability - threshold) / max(1 - threshold, 1e-6) * 127).clip(0, 127)
+    levels = np.where(probability >= threshold, above, below).astype(np.uint8)
+    return _png(Image.fromarray(levels.reshape(-1, levels.shape[-1])))
+
+
+def _values(path: str | Path, index: int | None, window: tuple[float, float] | None) -> NDArray[np.float32]:
     """Three channels in [0, 1]."""
     if image_kind(path) == "volume":
         axis = default_axis(path)
@@ -93,9 +109,9 @@ def _values(path: str | Path, index: int | None) -> NDArray[np.float32]:
     else:
         image = read_image(path, _bands(path))
     values = image.values[:3] if len(image.values) >= 3 else np.repeat(image.values[:1], 3, axis=0)
-    if image.scaled:
+    if image.scaled and window is None and (image.kind != "picture" or deep_maximum(path) is None):
         return values
-    low, high = np.percentile(values[:, image.valid], (1, 99)) if image.valid.any() else (0, 1)
+    low, high = np.percentile(values[:, image.valid], window or (1, 99)) if image.valid.any() else (0, 1)
     return np.asarray((values - low) / max(high - low, 1e-6), np.float32)
 
 

@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import monailabel.endpoints
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Form, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.security import OAuth2PasswordRequestForm
 from fastapi.staticfiles import StaticFiles
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import get_current_user
@@ -34,8 +33,9 @@ import topolora_monai
 import topolora_monai.label_app.main
 from topolora_monai.errors import ConfigError, DataError, TopoLoRAError
 from topolora_monai.label_app import extra
-from topolora_monai.label_app.access import RequireToken, fetch_token
+from topolora_monai.label_app.access import RequireToken, end_session, fetch_token, what_may_be_done
 from topolora_monai.label_app.dicom_server import DicomServerError
+from topolora_monai.label_app.history import NewerLabelError
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.label_app.pages import interface_page
 from topolora_monai.label_app.patches import in_threads
@@ -134,6 +134,7 @@ def _add_own(application: FastAPI) -> None:
     for path, endpoint in (("/health", _health), ("/auth/", _auth), ("/auth/token/valid", _valid)):
         application.add_api_route(path, endpoint)
     application.add_api_route("/auth/token", _token, methods=["POST"])
+    application.add_api_route("/auth/sign_out", _sign_out, methods=["POST"])
     application.add_api_route("/docs", lambda: _interface(application), include_in_schema=False)
     application.add_api_route("/", lambda: RedirectResponse(f"{CLIENT_PATH}/"), include_in_schema=False)
     extra.add_routes(application)
@@ -157,14 +158,26 @@ def _auth() -> dict[str, Any]:
     }
 
 
-def _token(form: OAuth2PasswordRequestForm = Depends()) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+def _token(
+    username: str = Form(""),
+    password: str = Form(""),
+    refresh_token: str = Form(""),
+    grant_type: str = Form("password"),
+) -> dict[str, Any]:
     if not settings.MONAI_LABEL_AUTH_ENABLE:
         raise HTTPException(404, "signing in is switched off")
-    return fetch_token(form.username, form.password)
+    if grant_type == "refresh_token":
+        return fetch_token(grant_type, refresh_token=refresh_token)
+    return fetch_token("password", username=username, password=password)
 
 
-def _valid(user: Any = Depends(get_current_user)) -> dict[str, Any]:  # noqa: B008
-    return dict(user.model_dump())
+def _sign_out(refresh_token: str = Form("")) -> dict[str, str]:
+    end_session(refresh_token)
+    return {"status": "signed out"}
+
+
+def _valid(user: Any = Depends(get_current_user)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+    return {**user.model_dump(), "may": what_may_be_done(user.roles)}
 
 
 def _add_site_rules(application: FastAPI, options: LabelOptions) -> None:
@@ -230,7 +243,9 @@ def _monai_label_error(request: Request, error: Any) -> Response:
 
 
 def _own_error(request: Request, error: BaseException) -> Response:
-    statuses = {ImageTooLargeError: 413, DataError: 422, ConfigError: 400, DicomServerError: 502}
+    statuses = {
+        ImageTooLargeError: 413, NewerLabelError: 409, DataError: 422, ConfigError: 400, DicomServerError: 502,
+    }  # fmt: skip
     status = next((status for kind, status in statuses.items() if isinstance(error, kind)), 500)
     return JSONResponse({"detail": str(error)}, status)
 

@@ -1,6 +1,8 @@
 /** MONAI Label's REST interface, and the app's own endpoints beside it. */
 
+import type { Break } from "./history";
 import { decodePng, encodePng, type Plane } from "./png";
+import { type Probabilities, probabilities } from "./threshold";
 
 export interface ModelInfo {
   type: string;
@@ -16,9 +18,41 @@ export interface Info {
   scoring: Record<string, { description: string }>;
 }
 
+export interface Score {
+  score: number;
+  adapter: string;
+  version: number;
+  /** Seconds since 1970. */
+  ts: number;
+}
+
+/** What somebody thinks of a version of a label. */
+export interface Review {
+  verdict: "accepted" | "rejected" | "comment";
+  version: number;
+  comment: string;
+  user: string;
+  time: string;
+}
+
+/** How far two versions agree; null where a score is not defined. */
+export interface Agreement {
+  one: number;
+  other: number;
+  dice: number | null;
+  cldice: number | null;
+  kappa: number | null;
+}
+
 export interface ImageEntry {
   image: string;
+  /** Who is to annotate it. */
+  assigned: string | null;
+  /** The latest one. */
+  review: Review | null;
   file: string;
+  /** By the method. */
+  scores: Record<string, Score>;
   labels: Record<string, LabelFacts>;
 }
 
@@ -36,6 +70,12 @@ export interface ImageFacts {
   ts?: number;
   shape?: number[];
   error?: string;
+}
+
+/** An image that is not shown, and why. */
+export interface LeftOut {
+  file: string;
+  reason: string;
 }
 
 export interface LabelVersion {
@@ -73,6 +113,8 @@ export interface TrainingState {
   error?: string;
 }
 
+export type TaskKind = "train" | "scoring" | "batch/infer";
+
 export interface TaskState {
   id: string;
   status: string;
@@ -81,7 +123,7 @@ export interface TaskState {
 
 export interface Answer {
   mask: Plane;
-  breaks: [number, number][];
+  breaks: Break[];
   adapter?: string;
   version?: number;
   seconds: number;
@@ -97,7 +139,23 @@ export class ApiError extends Error {
   }
 }
 
+/** What somebody's roles allow. */
+export interface May {
+  submit: boolean;
+  score: boolean;
+  review: boolean;
+  /** And pre-annotate all images, and choose versions for everybody. */
+  train: boolean;
+}
+
+export interface User {
+  username: string;
+  roles: string[];
+  may: May;
+}
+
 const TOKEN = "topolora.token";
+const REFRESH = "topolora.refresh";
 
 export class Api {
   private token = sessionStorage.getItem(TOKEN);
@@ -122,12 +180,32 @@ export class Api {
     return this.json("/topolora/api/images");
   }
 
+  leftOut(): Promise<LeftOut[]> {
+    return this.json("/topolora/api/left_out");
+  }
+
   facts(image: string): Promise<ImageFacts> {
     return this.json(`/datastore/image/info?${query({ image })}`);
   }
 
-  async picture(image: string, size = 0): Promise<Blob> {
-    return (await this.request(`/topolora/api/picture?${query({ image, size })}`)).blob();
+  /** @param window percentiles that become black and white, such as "1,99"; empty leaves the values. */
+  async picture(image: string, size = 0, window = ""): Promise<Blob> {
+    return (await this.request(`/topolora/api/picture?${query({ image, size, ...(window ? { window } : {}) })}`)).blob();
+  }
+
+  /** What a model thinks of each pixel; null if its classes exclude one another, so that no threshold makes its mask. */
+  async probabilities(model: string, image: string): Promise<Probabilities | null> {
+    const response = await this.request(`/topolora/api/probability?${query({ model, image })}`);
+    const threshold = Number(response.headers.get("X-Threshold"));
+    const plane = await decodePng(await response.blob());
+    return threshold ? probabilities(plane, Number(response.headers.get("X-Classes")), threshold) : null;
+  }
+
+  /** Where a mask may break one structure, by what a model thinks. */
+  async breaks(model: string, image: string, mask: Plane): Promise<Break[]> {
+    const body = new FormData();
+    body.set("label", await encodePng(mask), "mask.png");
+    return asBreaks(await this.json(`/topolora/api/breaks?${query({ model, image })}`, { method: "POST", body }));
   }
 
   async label(image: string, tag: string, version?: number): Promise<Plane> {
@@ -141,19 +219,21 @@ export class Api {
   }
 
   /** Ask a model for a mask; `previous` is what it goes on from. */
-  async infer(model: string, image: string, params: Record<string, unknown>, previous?: Plane): Promise<Answer> {
+  async infer(
+    model: string, image: string, params: Record<string, unknown>, signal: AbortSignal, previous?: Plane,
+  ): Promise<Answer> {
     const started = performance.now();
     const form = new FormData();
     form.set("params", JSON.stringify({ ...params, hints: true, result_extension: ".png" }));
     if (previous) form.set("label", await encodePng(previous), "previous.png");
     const path = `/infer/${encodeURIComponent(model)}?${query({ image, output: "all" })}`;
-    const answer = await (await this.request(path, { method: "POST", body: form })).formData();
-    const told = JSON.parse(String(answer.get("params"))) as Partial<Answer>;
+    const answer = await (await this.request(path, { method: "POST", body: form, signal })).formData();
+    const told = JSON.parse(String(answer.get("params"))) as Partial<Omit<Answer, "breaks">> & { breaks?: [number, number, number][] };
     const file = answer.get("image");
     if (!(file instanceof Blob)) throw new ApiError("The server answered without a mask.", 200);
     return {
       mask: await decodePng(file),
-      breaks: told.breaks ?? [],
+      breaks: asBreaks(told.breaks ?? []),
       ...(told.adapter === undefined ? {} : { adapter: told.adapter }),
       ...(told.version === undefined ? {} : { version: told.version }),
       seconds: (performance.now() - started) / 1000,
@@ -165,6 +245,28 @@ export class Api {
     form.set("params", JSON.stringify({ ...params, client_id: this.clientId }));
     form.set("label", await encodePng(mask), `${image}.png`);
     return this.json(`/datastore/label?${query({ image, tag: "final" })}`, { method: "PUT", body: form });
+  }
+
+  review(image: string, version: number, verdict: Review["verdict"], comment: string, user: string): Promise<Review> {
+    return this.post("/topolora/api/review", { image, version, verdict, comment, user });
+  }
+
+  assign(image: string, to: string): Promise<unknown> {
+    return this.post("/topolora/api/assign", { image, to });
+  }
+
+  agreement(image: string): Promise<Agreement[]> {
+    return this.json(`/topolora/api/agreement?${query({ image })}`);
+  }
+
+  /** Make the mask that all people's labels make likely; tells of which versions. */
+  consensus(image: string): Promise<{ version: number; of: number[] }> {
+    return this.post("/topolora/api/consensus", { image });
+  }
+
+  /** All submitted labels in one file. */
+  async archive(form: string): Promise<Blob> {
+    return (await this.request(`/topolora/api/archive?${query({ form })}`)).blob();
   }
 
   next(strategy: string): Promise<{ id?: string; score?: number | null }> {
@@ -188,14 +290,15 @@ export class Api {
     return this.post(`/train/${encodeURIComponent(adapter)}`, { max_epochs: epochs, client_id: this.clientId, user });
   }
 
-  stopTraining(): Promise<unknown> {
-    return this.json("/train/", { method: "DELETE" });
+  /** End the task of a kind that is running. */
+  stop(kind: TaskKind): Promise<unknown> {
+    return this.json(taskPath(kind), { method: "DELETE" });
   }
 
   /** State of the latest task of a kind; null if there was none. */
-  async task(kind: "train" | "scoring" | "batch/infer"): Promise<TaskState | null> {
+  async task(kind: TaskKind): Promise<TaskState | null> {
     try {
-      return await this.json(kind === "batch/infer" ? "/batch/infer" : `/${kind}/`);
+      return await this.json(taskPath(kind));
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) return null;
       throw error;
@@ -220,16 +323,42 @@ export class Api {
   }
 
   /** Who is signed in. */
-  async user(): Promise<string> {
-    return (await this.json<{ username: string }>("/auth/token/valid")).username;
+  user(): Promise<User> {
+    return this.json("/auth/token/valid");
   }
 
   /** Get a token for a name and a password. */
-  async authenticate(username: string, password: string): Promise<void> {
-    const body = new URLSearchParams({ username, password, grant_type: "password" });
-    const told: { access_token: string } = await (await this.fetched("/auth/token", { method: "POST", body })).json();
+  authenticate(username: string, password: string): Promise<void> {
+    return this.fetchToken({ username, password, grant_type: "password" });
+  }
+
+  /** Forget who is signed in, here and at the issuer. */
+  async signOut(): Promise<void> {
+    const body = new URLSearchParams({ refresh_token: sessionStorage.getItem(REFRESH) ?? "" });
+    await this.fetched("/auth/sign_out", { method: "POST", body }).catch(() => undefined);
+    this.token = null;
+    for (const key of [TOKEN, REFRESH]) sessionStorage.removeItem(key);
+  }
+
+  private async fetchToken(grant: Record<string, string>): Promise<void> {
+    const response = await this.fetched("/auth/token", { method: "POST", body: new URLSearchParams(grant) });
+    const told = (await response.json()) as { access_token: string; refresh_token?: string };
     this.token = told.access_token;
-    sessionStorage.setItem(TOKEN, this.token);
+    sessionStorage.setItem(TOKEN, told.access_token);
+    if (told.refresh_token) sessionStorage.setItem(REFRESH, told.refresh_token);
+  }
+
+  /** A new token in the place of one that has run out, without asking anybody if the issuer gives one. */
+  private async renew(): Promise<void> {
+    const refresh_token = sessionStorage.getItem(REFRESH);
+    if (refresh_token) {
+      try {
+        return await this.fetchToken({ refresh_token, grant_type: "refresh_token" });
+      } catch {
+        sessionStorage.removeItem(REFRESH);
+      }
+    }
+    await this.signIn();
   }
 
   private post<T>(path: string, content: unknown): Promise<T> {
@@ -246,7 +375,7 @@ export class Api {
       return await this.fetched(path, init);
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 401) throw error;
-      this.signingIn ??= this.signIn().finally(() => (this.signingIn = null));
+      this.signingIn ??= this.renew().finally(() => (this.signingIn = null));
       await this.signingIn;
       return this.fetched(path, init);
     }
@@ -258,12 +387,21 @@ export class Api {
     let response: Response;
     try {
       response = await fetch(this.root + path, { ...init, headers });
-    } catch {
+    } catch (error) {
+      if (init.signal?.aborted) throw error;
       throw new ApiError("The server cannot be reached. Your changes are kept in this browser.", 0);
     }
     if (!response.ok) throw new ApiError(await words(response), response.status);
     return response;
   }
+}
+
+function asBreaks(told: [number, number, number][]): Break[] {
+  return told.map(([x, y, probability]) => ({ x, y, probability }));
+}
+
+function taskPath(kind: TaskKind): string {
+  return kind === "batch/infer" ? "/batch/infer" : `/${kind}/`;
 }
 
 function query(entries: Record<string, string | number>): string {

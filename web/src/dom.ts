@@ -37,13 +37,25 @@ export function whenText(time: string | number): string {
 
 /** A question that is answered by yes or no. */
 export async function ask(question: string, yes: string): Promise<boolean> {
+  return (await choose(question, { yes })) === "yes";
+}
+
+/** A question with answers, by their names, the last of which is the main one; null for none of them. */
+export async function choose(question: string, answers: Record<string, string>): Promise<string | null> {
   const dialog = byId<HTMLDialogElement>("ask");
   byId("ask-text").textContent = question;
-  byId("ask-yes").textContent = yes;
-  dialog.returnValue = "no";
+  const texts = Object.entries({ "": "Cancel", ...answers });
+  byId("ask-answers").replaceChildren(
+    ...texts.map(([name, text], index) => {
+      const button = element("button", `button${index === texts.length - 1 ? " primary" : ""}`, text);
+      button.value = name;
+      return button;
+    }),
+  );
+  dialog.returnValue = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  return dialog.returnValue === "yes";
+  return dialog.returnValue || null;
 }
 
 /** Say something to screen readers. */

@@ -1,6 +1,6 @@
 /** One open image: its mask, clicks and hints, changes to them, and whether they were submitted. */
 
-import { type Click, History, type Marks, type Step } from "./history";
+import { type Break, History, type Marks, NO_MARKS, type Step } from "./history";
 import { difference, merged, paint, type Point, put, type Rect, touches } from "./mask";
 import type { Plane } from "./png";
 
@@ -9,13 +9,15 @@ const SETTLED = 5;
 
 export class Editor {
   readonly mask: Plane;
-  marks: Marks = { clicks: [], breaks: [] };
+  marks: Marks = NO_MARKS;
   /** What the label was started with; null before there is any. */
   origin: string | null = null;
   private readonly history = new History();
   private saved: Step | undefined;
   private settled = true;
-  private stroke: { start: Uint8Array; last: Point } | null = null;
+  /** The mask before the change that goes on, and where its brush was last. */
+  private before: Uint8Array | null = null;
+  private last: Point = { x: 0, y: 0 };
 
   /**
    * @param changed called after each change, with the rectangle of the mask that is new.
@@ -43,9 +45,9 @@ export class Editor {
   }
 
   /** Start with a mask from the server, or a draft; nothing to undo. */
-  start(values: Uint8Array, origin: string, marks: Marks = { clicks: [], breaks: [] }, dirty = false): void {
+  start(values: Uint8Array, origin: string, marks: Partial<Marks> = {}, dirty = false): void {
     this.mask.values.set(values);
-    this.marks = marks;
+    this.marks = { ...NO_MARKS, ...marks };
     this.origin = origin;
     this.settled = !dirty;
     this.changed(this.whole());
@@ -64,62 +66,77 @@ export class Editor {
   }
 
   /** Take in an answer to a mask that was sent; what was drawn meanwhile stays. */
-  answer(name: string, sent: Uint8Array, values: Uint8Array, breaks: readonly Point[], clicks?: readonly Click[]): void {
+  answer(name: string, sent: Uint8Array, values: Uint8Array, marks: Partial<Marks>): void {
     const before = this.mask.values;
-    const after = merged(sent, values, before);
-    const marks = { clicks: clicks ?? this.marks.clicks, breaks };
-    this.commit(name, Uint8Array.from(before), after, marks);
+    this.commit(name, Uint8Array.from(before), merged(sent, values, before), { ...this.marks, ...marks });
+  }
+
+  /** Note possible breaks of a mask that was sent, but those where something was drawn meanwhile. */
+  found(sent: Uint8Array, breaks: readonly Break[]): void {
+    const patch = difference(sent, this.mask.values, this.mask.width);
+    const open = patch ? breaks.filter((place) => !touches(patch, place, SETTLED)) : breaks;
+    this.marks = { ...this.marks, breaks: open };
+    this.changed(null);
+  }
+
+  /** Show what the mask would become; {@link end} makes it so. */
+  preview(values: Uint8Array): void {
+    this.before ??= Uint8Array.from(this.mask.values);
+    this.mask.values.set(values);
+    this.changed(this.whole());
   }
 
   /** Put the brush down. */
   beginStroke(at: Point, diameter: number, value: number): void {
-    this.stroke = { start: Uint8Array.from(this.mask.values), last: at };
+    this.before = Uint8Array.from(this.mask.values);
+    this.last = at;
     this.extendStroke(at, diameter, value);
   }
 
   /** Draw on. */
   extendStroke(to: Point, diameter: number, value: number): void {
-    if (!this.stroke) return;
-    const rect = paint(this.mask, this.stroke.last, to, diameter, value);
-    this.stroke.last = to;
+    if (!this.before) return;
+    const rect = paint(this.mask, this.last, to, diameter, value);
+    this.last = to;
     if (rect) this.changed(rect);
   }
 
-  /** Lift the brush. */
-  endStroke(name: string): void {
-    if (!this.stroke) return;
-    const { start } = this.stroke;
-    this.stroke = null;
+  /** Make the change that goes on a step, such as when the brush is lifted. */
+  end(name: string, level = this.marks.level): void {
+    const start = this.before;
+    if (!start) return;
+    this.before = null;
     const patch = difference(start, this.mask.values, this.mask.width);
     if (!patch) return;
     const clicks = this.marks.clicks.filter(
       ({ x, y, positive, label }) => (this.mask.values[y * this.mask.width + x] === label) === positive,
     );
     const breaks = this.marks.breaks.filter((place) => !touches(patch, place, SETTLED));
-    this.commit(name, start, this.mask.values, { clicks, breaks });
+    this.commit(name, start, this.mask.values, { clicks, breaks, level });
   }
 
-  /** Give a stroke up. */
-  cancelStroke(): void {
-    if (!this.stroke) return;
-    this.mask.values.set(this.stroke.start);
-    this.stroke = null;
+  /** Give the change that goes on up. */
+  cancel(): void {
+    if (!this.before) return;
+    this.mask.values.set(this.before);
+    this.before = null;
     this.changed(this.whole());
   }
 
+  /** Whether a change goes on. */
   get drawing(): boolean {
-    return this.stroke !== null;
+    return this.before !== null;
   }
 
   /** Take the latest step back; its name. */
   undo(): string | undefined {
-    this.cancelStroke();
+    this.cancel();
     return this.replay(this.history.undo(), "before");
   }
 
   /** Make the step that was taken back again; its name. */
   redo(): string | undefined {
-    this.cancelStroke();
+    this.cancel();
     return this.replay(this.history.redo(), "after");
   }
 

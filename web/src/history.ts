@@ -1,6 +1,7 @@
 /** Undo and redo. */
 
 import type { Patch, Point } from "./mask";
+import { OWN_LEVEL } from "./threshold";
 
 export interface Click extends Point {
   positive: boolean;
@@ -13,12 +14,22 @@ export function ofFirstClass(clicks: readonly Click[]): Click[] {
   return clicks.filter(({ label }) => label === clicks[0]?.label);
 }
 
-/** What lies over the mask. */
+/** A place where the mask may break one structure, as the server found it. */
+export interface Break extends Point {
+  /** How probable it is that something is there after all. */
+  probability: number;
+}
+
+/** What lies over the mask, and how it was made. */
 export interface Marks {
   clicks: readonly Click[];
-  /** Places where the mask may break one structure, as the server found them. */
-  breaks: readonly Point[];
+  /** The most probable ones first. */
+  breaks: readonly Break[];
+  /** Where the probabilities were cut, see {@link OWN_LEVEL}. */
+  level: number;
 }
+
+export const NO_MARKS: Marks = { clicks: [], breaks: [], level: OWN_LEVEL };
 
 export interface Step {
   name: string;

@@ -24,15 +24,17 @@ export function listen(groups: Record<string, Shortcut[]>, unlisted: Shortcut[],
   document.addEventListener("keydown", (event) => {
     if (event.altKey || document.querySelector("dialog[open]")) return;
     const target = event.target as HTMLElement;
-    const typing = target.matches("input[type=text], input[type=number], input[type=password], select, textarea");
+    const typing = target.matches("input[type=text], input[type=search], input[type=number], input[type=password], select, textarea");
     const control = event.ctrlKey || event.metaKey;
     const named = event.key.length > 1;
     if (typing && !control) return;
     if (!control && !named && !singleKeys()) return;
     // Buttons, links and sliders use some keys themselves.
     const own = target.matches("button, a, summary, input") && ["Enter", " "].includes(event.key);
-    if (own || (target.matches("input[type=range]") && event.key.startsWith("Arrow"))) return;
-    const act = actions.get(nameOf(event, control));
+    if (own || (target.matches("input[type=range], input[type=radio]") && event.key.startsWith("Arrow"))) return;
+    // What Shift makes of a digit differs between keyboards; a key of that sign itself comes first.
+    const digit = event.shiftKey && !control ? `Shift+${event.code.replace("Digit", "")}` : "";
+    const act = actions.get(nameOf(event, control)) ?? actions.get(digit);
     if (!act) return;
     event.preventDefault();
     act();

@@ -1,8 +1,9 @@
 /** Choice of the model, active learning, training and versions. */
 
-import type { Adapter, Api, Info, TaskState, TrainingState } from "./api";
+import type { Adapter, Api, ImageEntry, Info, TaskState, TrainingState } from "./api";
 import type { ModelChoice } from "./annotation";
 import { announce, ask, byId, element, say, sayError, whenText } from "./dom";
+import type { People } from "./people";
 import { keepPreferences, type Preferences } from "./preferences";
 
 const INTERVAL = 1000;
@@ -16,13 +17,15 @@ const STRATEGIES: Record<string, string> = {
 export interface LearningHooks {
   modelChanged(): void;
   versionChanged(adapter: string, version: number): void;
-  imagesChanged(): void;
+  /** The list of images, asked for again. */
+  images(): Promise<ImageEntry[]>;
 }
 
 export class Learning {
   private info: Info | null = null;
   private adapters: Adapter[] = [];
   private watching = false;
+  private people: People | null = null;
 
   constructor(
     private readonly api: Api,
@@ -33,6 +36,8 @@ export class Learning {
     byId("strategy").addEventListener("change", () => this.chooseStrategy());
     byId("score").addEventListener("click", () => void this.score());
     byId("batch").addEventListener("click", () => void this.batch());
+    byId("score-stop").addEventListener("click", () => void this.api.stop("scoring").catch(sayError));
+    byId("batch-stop").addEventListener("click", () => void this.api.stop("batch/infer").catch(sayError));
     byId("train").addEventListener("click", () => void this.train());
     byId("stop").addEventListener("click", () => void this.stop());
   }
@@ -61,13 +66,14 @@ export class Learning {
   }
 
   /** Ask the server what it has. */
-  async start(): Promise<void> {
+  async start(people: People): Promise<void> {
+    this.people = people;
     this.info = await this.api.info();
     const models = Object.entries(this.info.models).filter(([, told]) => told.type === "segmentation");
     fill(byId("model"), models.map(([name, told]) => [name, told.description || name]), this.preferences.model);
     const strategies = Object.keys(this.info.strategies);
     const preferred = this.preferences.strategy || (strategies.includes("topology") ? "topology" : "random");
-    fill(byId("strategy"), strategies.map((name) => [name, STRATEGIES[name] ?? name]), preferred);
+    fill(byId("strategy"), strategies.map((name) => [name, strategyText(name)]), preferred);
     this.chooseStrategy();
     await this.refresh();
     this.chooseModel();
@@ -107,7 +113,10 @@ export class Learning {
     const version = adapter ? `Version ${adapter.current} is in use.` : "A released bundle: it does not change.";
     const clicks = this.model && !this.model.clicks ? " It takes no clicks." : "";
     byId("model-about").textContent = this.model ? version + clicks : "The server has no model.";
-    byId("train").toggleAttribute("disabled", !adapter);
+    const mayTrain = this.people?.may("train") ?? true;
+    byId("train").toggleAttribute("disabled", !adapter || !mayTrain);
+    byId("batch").toggleAttribute("disabled", !mayTrain);
+    byId("score").toggleAttribute("disabled", !(this.people?.may("score") ?? true));
     byId("train-about").textContent = adapter
       ? "Learns from all submitted labels, in minutes. A new version is used for everybody only if it is better on enough images that it did not see; otherwise you can choose it below."
       : "Adapters can be trained, bundles cannot.";
@@ -124,7 +133,7 @@ export class Learning {
     if (told.number === adapter.current) head.append(element("span", "chip strong", "in use"));
     item.append(head, element("span", "quiet", `${whenText(told.time)} · ${told.author}`));
     if (told.note) item.append(element("span", "quiet", told.note));
-    if (told.number !== adapter.current) {
+    if (told.number !== adapter.current && this.people?.may("train")) {
       const button = element("button", "button small", "Use this version");
       button.type = "button";
       button.setAttribute("aria-label", `Use version ${told.number}`);
@@ -162,7 +171,7 @@ export class Learning {
 
   private async stop(): Promise<void> {
     try {
-      await this.api.stopTraining();
+      await this.api.stop("train");
       say("Training was stopped; the version in use stays.");
     } catch (error) {
       sayError(error);
@@ -231,33 +240,63 @@ export class Learning {
 
   private async score(): Promise<void> {
     const adapter = this.adapter?.adapter ?? this.adapters[0]?.adapter;
+    const kind = this.strategy;
     if (!adapter) return;
-    await this.follow("scoring", byId("score-state"), () => this.api.score(this.strategy, adapter), "All images are scored.");
+    const stamp = ({ scores }: ImageEntry) => scores[kind]?.ts;
+    await this.follow("scoring", "score", () => this.api.score(kind, adapter), stamp, "All images are scored.");
   }
 
   private async batch(): Promise<void> {
     const name = this.model?.automatic;
     if (!name) return;
-    await this.follow("batch/infer", byId("batch-state"), () => this.api.batch(name), "All images have a mask.");
+    const stamp = ({ labels }: ImageEntry) => labels["original"]?.version;
+    await this.follow("batch/infer", "batch", () => this.api.batch(name), stamp, "All images have a mask.");
   }
 
-  private async follow(kind: "scoring" | "batch/infer", line: HTMLElement, begin: () => Promise<unknown>, done: string): Promise<void> {
+  /** Start a job over all images without submitted label and show how far it is; it changes an image's `stamp`. */
+  private async follow(
+    kind: "scoring" | "batch/infer",
+    id: "score" | "batch",
+    begin: () => Promise<TaskState>,
+    stamp: (entry: ImageEntry) => unknown,
+    text: string,
+  ): Promise<void> {
+    const line = byId(`${id}-state`);
+    const bar = byId<HTMLProgressElement>(`${id}-progress`);
+    const running = (on: boolean) => {
+      bar.hidden = byId(`${id}-stop`).hidden = !on;
+      byId(id).hidden = on;
+    };
     try {
       line.textContent = "Starting …";
+      bar.removeAttribute("value");
+      running(true);
+      const before = new Map((await this.hooks.images()).map((entry) => [entry.image, stamp(entry)]));
       await begin();
-      for (let task = await this.api.task(kind); goesOn(task); task = await this.api.task(kind)) {
-        line.textContent = "Running; you can go on meanwhile …";
+      let task = await this.api.task(kind);
+      for (; goesOn(task); task = await this.api.task(kind)) {
         await new Promise((resolve) => setTimeout(resolve, 2 * INTERVAL));
-        this.hooks.imagesChanged();
+        const open = (await this.hooks.images()).filter(({ labels }) => !("final" in labels));
+        const count = open.filter((entry) => stamp(entry) !== before.get(entry.image)).length;
+        if (!count) continue;
+        bar.value = count / open.length;
+        line.textContent = `${count} of ${open.length} images; you can go on meanwhile.`;
       }
-      const task = await this.api.task(kind);
-      line.textContent = task?.status === "DONE" ? done : "It failed; the server's log says why.";
-      this.hooks.imagesChanged();
+      await this.hooks.images();
+      if (task?.status === "STOPPED") line.textContent = "Stopped; what was done stays.";
+      else line.textContent = task?.status === "DONE" ? text : "It failed; the server's log says why.";
     } catch (error) {
       line.textContent = "";
       sayError(error);
+    } finally {
+      running(false);
     }
   }
+}
+
+/** A way of choosing the next image, in words. */
+export function strategyText(name: string): string {
+  return STRATEGIES[name] ?? name;
 }
 
 function goesOn(task: TaskState | null): boolean {

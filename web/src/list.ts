@@ -5,6 +5,8 @@ import { byId, element, whenText } from "./dom";
 
 const THUMBNAIL = 128;
 const AT_ONCE = 2;
+/** Image 2 before image 10. */
+const NATURAL = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
 interface Row {
   entry: ImageEntry;
@@ -16,6 +18,8 @@ interface Row {
 export class ImageList {
   entries: ImageEntry[] = [];
   drafts: ReadonlySet<string> = new Set();
+  /** Who works here. */
+  person: () => string = () => "";
   private current: string | null = null;
   private readonly rows = new Map<string, Row>();
   private readonly wanted: { image: string; picture: HTMLImageElement }[] = [];
@@ -28,11 +32,13 @@ export class ImageList {
   ) {
     this.seen = new IntersectionObserver((changes) => this.load(changes), { root: byId("images"), rootMargin: "200px" });
     byId("images-filter").addEventListener("change", () => this.show());
+    byId("images-search").addEventListener("input", () => this.show());
   }
 
   /** Ask the server again. */
   async refresh(): Promise<void> {
-    this.entries = await this.api.images();
+    const entries = await this.api.images();
+    this.entries = entries.sort((one, other) => NATURAL.compare(one.image, other.image));
     this.show();
   }
 
@@ -62,15 +68,19 @@ export class ImageList {
       list.replaceChildren(...items);
     }
     const done = this.entries.filter((entry) => "final" in entry.labels).length;
+    byId("images-none").hidden = shown.length > 0;
     byId("images-count").textContent = `${done} of ${this.entries.length} submitted`;
     byId<HTMLProgressElement>("images-progress").value = this.entries.length ? done / this.entries.length : 0;
   }
 
   private shown(): ImageEntry[] {
     const filter = byId<HTMLSelectElement>("images-filter").value;
-    return this.entries.filter(
-      (entry) => filter === "all" || "final" in entry.labels === (filter === "final") || entry.image === this.current,
-    );
+    const words = byId<HTMLInputElement>("images-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    return this.entries.filter((entry) => {
+      if (words.length) return words.every((word) => entry.image.toLowerCase().includes(word));
+      if (filter === "mine") return entry.assigned !== null && entry.assigned === this.person();
+      return filter === "all" || "final" in entry.labels === (filter === "final") || entry.image === this.current;
+    });
   }
 
   private row(entry: ImageEntry): Row {
@@ -79,7 +89,7 @@ export class ImageList {
     const state = stateOf(entry, this.drafts.has(entry.image));
     row.state.textContent = state.text;
     row.state.className = `state ${state.kind}`;
-    row.button.title = state.long;
+    row.button.title = `${entry.image}: ${state.long}`;
     if (entry.image === this.current) row.button.setAttribute("aria-current", "true");
     else row.button.removeAttribute("aria-current");
     return row;
@@ -139,10 +149,16 @@ export function stateOf(entry: ImageEntry, draft: boolean): { kind: string; text
   const { final } = entry.labels;
   if (draft) return { kind: "draft", text: "Draft, not submitted", long: "Changes are kept in this browser" };
   if (final) {
-    const text = final.user ? `Submitted by ${final.user}` : "Submitted";
+    const { review } = entry;
+    if (review?.verdict === "rejected" && review.version === final.version) {
+      return { kind: "draft", text: "Rejected", long: review.comment || "See the review" };
+    }
+    const accepted = review?.verdict === "accepted" && review.version === final.version ? ", accepted" : "";
+    const text = `${final.user ? `Submitted by ${final.user}` : "Submitted"}${accepted}`;
     return { kind: "final", text, long: final.time ? `${text}, ${whenText(final.time)}` : text };
   }
   const [label] = Object.values(entry.labels);
   if (label) return { kind: "made", text: madeBy(label) ?? "Labelled automatically", long: "Not submitted yet" };
+  if (entry.assigned) return { kind: "none", text: `For ${entry.assigned}`, long: "No label yet" };
   return { kind: "none", text: "Unlabelled", long: "No label yet" };
 }

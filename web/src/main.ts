@@ -1,14 +1,22 @@
 /** Puts the page together. */
 
+import { addressedImage, addressImage, watchAddress } from "./address";
 import { Annotation } from "./annotation";
-import { Api } from "./api";
+import { Api, type LabelVersion } from "./api";
+import { Classes } from "./classes";
+import { palette } from "./colours";
+import { Display } from "./display";
 import { announce, byId, element, say, sayError, whenText } from "./dom";
 import { Drafts } from "./drafts";
 import { listen, type Shortcut } from "./keys";
-import { Learning } from "./learning";
+import { Learning, strategyText } from "./learning";
 import { ImageList, stateOf } from "./list";
+import { People } from "./people";
 import { keepPreferences, loadPreferences } from "./preferences";
+import { Refine } from "./refine";
+import { Review } from "./review";
 import { Stage } from "./stage";
+import { Tab } from "./tab";
 import { type Tool, Tools, TOOLS } from "./tools";
 
 const REFRESH = 20000;
@@ -17,9 +25,11 @@ const NARROW = matchMedia("(max-width: 1200px)");
 const preferences = loadPreferences();
 keepPreferences(preferences);
 const root = new URL("..", location.href).pathname.replace(/\/$/, "");
-const api = new Api(root, preferences.clientId, signIn);
-const drafts = new Drafts();
+const api = new Api(root, preferences.clientId, () => people.signIn());
+const people = new People(api, preferences, leave);
+const drafts = new Drafts(new Tab());
 const stage = new Stage(byId("viewer"));
+const classes = new Classes(palette(preferences.palette));
 const learning = new Learning(api, preferences, {
   modelChanged: showModel,
   versionChanged: (adapter, version) => {
@@ -27,13 +37,25 @@ const learning = new Learning(api, preferences, {
     if (adapter !== learning.model?.automatic) return;
     say(`Version ${version} of ${adapter} is in use.`, "info", annotation.editor ? again : undefined);
   },
-  imagesChanged: () => void list.refresh().catch(() => undefined),
+  images: async () => {
+    await list.refresh();
+    return list.entries;
+  },
 });
 const annotation = new Annotation(api, drafts, stage, preferences, {
   model: () => learning.model,
-  label: () => Number(byId<HTMLSelectElement>("class").value) || 1,
+  label: () => classes.chosen,
   changed: show,
   submitted: (image) => void afterSubmit(image),
+});
+const display = new Display(stage, preferences, {
+  windowChanged: (window) => void annotation.setWindow(window),
+  paletteChanged: (chosen) => classes.paint(chosen),
+});
+const refine = new Refine(annotation, () => classes.chosen);
+const review = new Review(api, annotation, people, async () => {
+  await list.refresh();
+  renewEntry();
 });
 const list = new ImageList(api, (entry) => {
   if (NARROW.matches) panel("images-panel", false);
@@ -43,12 +65,13 @@ const tools = new Tools(stage, {
   target: () => {
     const { editor } = annotation;
     if (!editor || annotation.readOnly) return null;
-    return { editor, label: Number(byId<HTMLSelectElement>("class").value) || 1, canClick: Boolean(learning.model?.clicks) };
+    return { editor, label: classes.chosen, canClick: Boolean(learning.model?.clicks) };
   },
   click: (at, positive) => annotation.click(at, positive),
   box: (box) => void annotation.box(box),
   place: (at) => {
     byId("place").textContent = at ? `${Math.floor(at.x)}, ${Math.floor(at.y)}` : "";
+    stage.moveGlass(at);
   },
   toolChanged: (tool) => {
     byId("size-field").hidden = tool !== "brush" && tool !== "eraser";
@@ -61,6 +84,7 @@ async function openImage(image: string): Promise<void> {
   stage.viewer.canvas.focus({ preventScroll: true }); // keys are for the image from now on
   if (annotation.entry?.image !== image || !annotation.editor) await annotation.open(entry);
   list.select(annotation.entry?.image ?? image);
+  addressImage(annotation.entry?.image ?? image);
   await showHistory();
 }
 
@@ -90,18 +114,23 @@ function step(direction: 1 | -1): void {
 }
 
 async function submit(thenNext = false): Promise<void> {
-  if ((await annotation.submit()) && thenNext) await openNext();
+  if (people.may("submit") && (await annotation.submit()) && thenNext) await openNext();
 }
 
 async function afterSubmit(image: string): Promise<void> {
   try {
     await list.refresh();
-    if (annotation.entry?.image === image) annotation.entry = list.find(image) ?? annotation.entry;
-    show();
+    if (annotation.entry?.image === image) renewEntry();
     await showHistory();
   } catch (error) {
     sayError(error);
   }
+}
+
+/** Take in what the list says of the open image. */
+function renewEntry(): void {
+  if (annotation.entry) annotation.entry = list.find(annotation.entry.image) ?? annotation.entry;
+  show();
 }
 
 function undo(): void {
@@ -118,7 +147,7 @@ function redo(): void {
 function show(): void {
   const { editor, entry, busy, readOnly } = annotation;
   const dirty = annotation.dirty;
-  byId("image-name").textContent = entry?.image ?? "No image open";
+  byId("image-name").textContent = byId("image-name").title = entry?.image ?? "No image open";
   const state = entry ? stateOf(entry, dirty) : null;
   byId("image-state").textContent = readOnly ? "View only" : (state?.text ?? "");
   byId("image-state").className = `chip ${state?.kind ?? ""}`;
@@ -129,11 +158,15 @@ function show(): void {
   button("redo").disabled = !editor?.redoable;
   button("undo").title = `Undo${editor?.undoable ? `: ${editor.undoable}` : ""} (Z)`;
   button("redo").title = `Redo${editor?.redoable ? `: ${editor.redoable}` : ""} (Y)`;
-  button("submit").disabled = !editor || busy || Boolean(readOnly);
+  button("submit").disabled = !editor || busy || Boolean(readOnly) || !people.may("submit");
   button("automatic").disabled = !editor || busy || Boolean(readOnly) || !learning.model;
   const gaps = editor?.marks.breaks.length ?? 0;
-  byId("gap").hidden = !gaps;
-  byId("gap-text").textContent = gaps === 1 ? "1 possible break" : `${gaps} possible breaks`;
+  byId("gap").hidden = !preferences.breaks || !(gaps || annotation.seeking);
+  button("gap").disabled = !gaps;
+  byId("gap-text").textContent = annotation.seeking ? "Looking for breaks …" : gaps === 1 ? "1 possible break" : `${gaps} possible breaks`;
+  refine.show();
+  review.show();
+  showScores();
   document.title = `${dirty ? "• " : ""}${entry ? `${entry.image} – ` : ""}topolora label`;
   if (editor && entry) {
     const { width, height } = editor.mask;
@@ -163,30 +196,43 @@ async function showHistory(): Promise<void> {
       item.append(element("strong", "", `Version ${told.version}`));
       item.append(element("span", "quiet", `${whenText(told.time)} · ${told.user ?? told.client_id ?? "nobody named"}`));
       if (told.file) {
-        const load = element("button", "button small", "Load");
-        load.type = "button";
-        load.setAttribute("aria-label", `Load version ${told.version}`);
-        load.addEventListener("click", () => void annotation.loadVersion(told.version));
-        item.append(load);
+        const shown = annotation.compared === told.version;
+        const row = element("div", "row");
+        row.append(
+          versionButton("Load", `Load version ${told.version}`, () => void annotation.loadVersion(told.version)),
+          versionButton(shown ? "Hide borders" : "Compare", `Borders of version ${told.version}`, () => void compare(told)),
+        );
+        item.append(row);
       }
       return item;
     }),
   );
 }
 
-function showModel(): void {
-  const classes = learning.classes;
-  const select = byId<HTMLSelectElement>("class");
-  const chosen = select.value;
-  select.replaceChildren(
-    ...classes.map(([name, number]) => {
-      const option = element("option", "", name);
-      option.value = String(number);
-      return option;
-    }),
+/** What made the open image come next. */
+function showScores(): void {
+  const scores = Object.entries(annotation.entry?.scores ?? {}).map(
+    ([kind, { score, version }]) => `${strategyText(kind)} ${score.toPrecision(3)} (version ${version})`,
   );
-  if (classes.some(([, number]) => String(number) === chosen)) select.value = chosen;
-  byId("class-field").hidden = classes.length < 2;
+  byId("image-scores").textContent = scores.length ? `This image: ${scores.join("; ")}.` : "";
+}
+
+function versionButton(text: string, name: string, act: () => void): HTMLButtonElement {
+  const made = element("button", "button small", text);
+  made.type = "button";
+  made.setAttribute("aria-label", name);
+  made.addEventListener("click", act);
+  return made;
+}
+
+async function compare(version: LabelVersion): Promise<void> {
+  if (annotation.compared === version.version) annotation.compare(null);
+  else await annotation.showVersion(version);
+  await showHistory();
+}
+
+function showModel(): void {
+  classes.offer(learning.classes);
   tools.allow(Boolean(learning.model?.clicks));
   show();
 }
@@ -218,26 +264,26 @@ function setSize(size: number): void {
   keepPreferences(preferences);
 }
 
-function setOpacity(percent: number): void {
-  preferences.opacity = Math.min(100, Math.max(0, percent));
-  stage.opacity = preferences.opacity / 100;
-  byId<HTMLInputElement>("opacity").value = String(preferences.opacity);
-  byId("opacity-value").textContent = `${preferences.opacity} %`;
-  stage.redraw();
-  keepPreferences(preferences);
-}
-
-function toggleMask(): void {
-  stage.hidden = !stage.hidden;
-  byId("hide").setAttribute("aria-pressed", String(stage.hidden));
-  announce(stage.hidden ? "Mask hidden" : "Mask shown");
-  stage.redraw();
-}
-
-function nextGap(): void {
-  const index = stage.nextBreak();
-  if (index !== null) announce(`Possible break ${index + 1} of ${stage.marks.breaks.length}`);
+function nextGap(by: 1 | -1 = 1): void {
+  const index = stage.nextBreak(by);
+  if (index === null) return;
+  const probability = Math.round(100 * stage.marks.breaks[index]!.probability);
+  announce(`Possible break ${index + 1} of ${stage.marks.breaks.length}, ${probability} % probable`);
+  byId("gap-text").textContent = `Break ${index + 1} of ${stage.marks.breaks.length}: ${probability} %`;
   setTimeout(() => tools.showCross(), 350);
+}
+
+function showBreaks(on: boolean): void {
+  stage.showBreaks = on;
+  stage.redraw();
+}
+
+/** Open one of the menus above the options, or close it. */
+function menu(id: string): void {
+  for (const [other, toggle] of [["view-menu", "view"], ["mask-menu", "refine"]] as const) {
+    byId(other).hidden = other === id ? !byId(other).hidden : true;
+    byId(toggle).setAttribute("aria-expanded", String(!byId(other).hidden));
+  }
 }
 
 function setTheme(theme: typeof preferences.theme): void {
@@ -264,29 +310,13 @@ function zoom(factor: number): void {
   if (stage.isOpen) stage.zoom(factor);
 }
 
-function openHelp(): void {
-  byId<HTMLDialogElement>("help-dialog").showModal();
+function search(): void {
+  panel("images-panel", true);
+  byId<HTMLInputElement>("images-search").select();
 }
 
-async function signIn(): Promise<void> {
-  const dialog = byId<HTMLDialogElement>("sign-in");
-  const form = byId<HTMLFormElement>("sign-in-form");
-  dialog.addEventListener("cancel", (event) => event.preventDefault());
-  dialog.showModal();
-  await new Promise<void>((resolve) => {
-    form.onsubmit = async (event) => {
-      event.preventDefault();
-      const password = byId<HTMLInputElement>("sign-in-password");
-      try {
-        await api.authenticate(byId<HTMLInputElement>("sign-in-name").value, password.value);
-        password.value = byId("sign-in-error").textContent = "";
-        resolve();
-      } catch (error) {
-        byId("sign-in-error").textContent = error instanceof Error ? error.message : String(error);
-      }
-    };
-  });
-  dialog.close();
+function openHelp(): void {
+  byId<HTMLDialogElement>("help-dialog").showModal();
 }
 
 function button(id: string): HTMLButtonElement {
@@ -311,7 +341,14 @@ function shortcuts(): Record<string, Shortcut[]> {
       { keys: ["a"], text: "Automatic mask", act: () => void annotation.automatic() },
       { keys: ["z", "Ctrl+z"], text: "Undo", act: undo },
       { keys: ["y", "Ctrl+y", "Ctrl+Shift+z"], text: "Redo", act: redo },
-      { keys: ["g"], text: "Next possible break", act: nextGap },
+      { keys: ["g"], text: "Next possible break", act: () => nextGap() },
+      { keys: ["Shift+g"], text: "The break before", shown: "Shift G", act: () => nextGap(-1) },
+      { keys: ["f"], text: "Fill small holes", act: () => refine.fillHoles() },
+      { keys: ["Shift+f"], text: "Remove small islands", shown: "Shift F", act: () => refine.removeIslands() },
+      { keys: ["t"], text: "Threshold and other changes to the mask", act: () => menu("mask-menu") },
+      { keys: ["c"], text: "Next class", act: () => classes.step(1) },
+      { keys: ["Shift+c"], text: "The class before", shown: "Shift C", act: () => classes.step(-1) },
+      { keys: ["Shift+1"], text: "First class, and so on", shown: "Shift 1", act: () => classes.choose(0) },
       { keys: ["s", "Ctrl+s"], text: "Submit", act: () => void submit() },
       { keys: ["Ctrl+Enter"], text: "Submit, then the next image", shown: "Ctrl Enter", act: () => void submit(true) },
     ],
@@ -319,15 +356,19 @@ function shortcuts(): Record<string, Shortcut[]> {
       { keys: ["x"], text: "Next to annotate, by active learning", act: () => void openNext() },
       { keys: ["j", "PageDown"], text: "Next in the list", shown: "J", act: () => step(1) },
       { keys: ["k", "PageUp"], text: "Previous in the list", shown: "K", act: () => step(-1) },
+      { keys: ["/"], text: "Search", act: search },
     ],
     View: [
       { keys: ["ArrowLeft"], text: "Move", shown: "← → ↑ ↓", act: () => move(-0.1, 0) },
       { keys: ["+", "="], text: "Zoom in", act: () => zoom(1.4) },
       { keys: ["-"], text: "Zoom out", act: () => zoom(1 / 1.4) },
       { keys: ["0"], text: "Whole image", act: () => stage.isOpen && stage.fit() },
-      { keys: ["h"], text: "Hide or show the mask", act: toggleMask },
-      { keys: [","], text: "Fainter mask", act: () => setOpacity(preferences.opacity - 10) },
-      { keys: ["."], text: "Stronger mask", act: () => setOpacity(preferences.opacity + 10) },
+      { keys: ["h"], text: "Hide or show the mask", act: display.toggleMask },
+      { keys: ["u"], text: "Borders alone, or filled", act: display.toggleOutline },
+      { keys: [","], text: "Fainter mask", act: () => display.setOpacity(preferences.opacity - 10) },
+      { keys: ["."], text: "Stronger mask", act: () => display.setOpacity(preferences.opacity + 10) },
+      { keys: ["v"], text: "Red-free", act: display.toggleRedFree },
+      { keys: ["w"], text: "Magnifier", act: display.toggleMagnifier },
       { keys: ["i"], text: "List of images", act: () => panel("images-panel") },
       { keys: ["o"], text: "Model and training", act: () => panel("model-panel") },
       { keys: ["d"], text: "Colour scheme", act: nextTheme },
@@ -339,12 +380,17 @@ function shortcuts(): Record<string, Shortcut[]> {
 function wire(): void {
   const groups = shortcuts();
   const moves: [string, number, number][] = [["ArrowRight", 0.1, 0], ["ArrowUp", 0, -0.1], ["ArrowDown", 0, 0.1]];
-  const unlisted = moves.map(([key, right, down]) => ({ keys: [key], text: "", act: () => move(right, down) }));
+  const unlisted = [
+    ...moves.map(([key, right, down]) => ({ keys: [key], text: "", act: () => move(right, down) })),
+    ...Array.from({ length: 8 }, (_, index) => ({ keys: [`Shift+${index + 2}`], text: "", act: () => classes.choose(index + 1) })),
+  ];
   listen(groups, unlisted, () => preferences.singleKeys);
   const clicks: Record<string, () => void> = {
     undo, redo, submit: () => void submit(), next: () => void openNext(), theme: nextTheme, help: openHelp,
     "toggle-images": () => panel("images-panel"), "toggle-model": () => panel("model-panel"),
-    automatic: () => void annotation.automatic(), hide: toggleMask, gap: nextGap, fit: () => stage.isOpen && stage.fit(),
+    automatic: () => void annotation.automatic(), gap: () => nextGap(), fit: () => stage.isOpen && stage.fit(),
+    view: () => menu("view-menu"), refine: () => menu("mask-menu"), "busy-stop": () => annotation.stop(),
+    skip: () => stage.viewer.canvas.focus(),
   };
   for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener("click", act);
   for (const close of document.querySelectorAll<HTMLElement>("[data-close]")) {
@@ -355,17 +401,17 @@ function wire(): void {
   }
   const input = (id: string) => byId<HTMLInputElement>(id);
   input("size").addEventListener("input", () => setSize(input("size").valueAsNumber));
-  input("opacity").addEventListener("input", () => setOpacity(input("opacity").valueAsNumber));
   remember("automatic-always", "automatic");
   remember("single-keys", "singleKeys");
-  input("user").value = preferences.user;
-  input("user").addEventListener("input", () => {
-    preferences.user = input("user").value;
-    keepPreferences(preferences);
+  remember("breaks", "breaks", (on) => {
+    showBreaks(on);
+    if (on && !stage.marks.breaks.length) void annotation.findBreaks();
+    show();
   });
+  watchAddress((image) => void openImage(image));
   NARROW.addEventListener("change", showPanels);
   addEventListener("beforeunload", (event) => {
-    if (!annotation.dirty) return;
+    if (!annotation.dirty || leaving) return;
     void annotation.keepNow();
     event.preventDefault();
   });
@@ -376,34 +422,52 @@ function wire(): void {
   setInterval(() => !document.hidden && void list.refresh().catch(() => undefined), REFRESH);
 }
 
-function remember(id: string, name: "automatic" | "singleKeys"): void {
+function remember(id: string, name: "automatic" | "singleKeys" | "breaks", changed?: (on: boolean) => void): void {
   const box = byId<HTMLInputElement>(id);
   box.checked = preferences[name];
   box.addEventListener("change", () => {
     preferences[name] = box.checked;
     keepPreferences(preferences);
+    changed?.(box.checked);
   });
+}
+
+let leaving = false;
+
+/** Keep what was drawn before somebody else goes on here. */
+async function leave(): Promise<boolean> {
+  leaving = await annotation.leave();
+  return leaving;
 }
 
 async function start(): Promise<void> {
   wire();
   setTheme(preferences.theme);
   setSize(preferences.size);
-  setOpacity(preferences.opacity);
+  showBreaks(preferences.breaks);
   showPanels();
   byId<HTMLInputElement>("epochs").value = "8";
+  await people.start();
+  drafts.owner = people.signedIn;
+  list.person = () => people.name;
   list.drafts = await drafts.images().catch(() => new Set<string>());
-  if (await api.needsToken()) {
-    const user = await api.user();
-    const name = byId<HTMLInputElement>("user");
-    name.value = user;
-    name.disabled = true;
-  }
-  await learning.start();
+  await learning.start(people);
   await list.refresh();
-  const first = list.entries.find((entry) => !("final" in entry.labels)) ?? list.entries[0];
+  const named = addressedImage();
+  const first = list.find(named) ?? list.entries.find((entry) => !("final" in entry.labels)) ?? list.entries[0];
+  if (named && first?.image !== named) say(`There is no image “${named}” here.`, "error");
   if (first) await openImage(first.image);
   else byId("empty").textContent = "The folder of images is empty.";
+  await showLeftOut();
+}
+
+/** Files of the folder that are not in the list, with the reason. */
+async function showLeftOut(): Promise<void> {
+  const files = await api.leftOut();
+  const place = byId("left-out");
+  place.hidden = !files.length;
+  place.querySelector("summary")!.textContent = files.length === 1 ? "1 file is left out" : `${files.length} files are left out`;
+  place.querySelector("ul")!.replaceChildren(...files.map(({ file, reason }) => element("li", "", `${file}: ${reason}`)));
 }
 
 start().catch(sayError);

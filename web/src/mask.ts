@@ -88,8 +88,10 @@ export function merged(sent: Uint8Array, answer: Uint8Array, current: Uint8Array
 
 /** Whether a patch changes anything within a distance of a point. */
 export function touches(patch: Patch, point: Point, distance: number): boolean {
-  for (let row = 0; row < patch.height; row++) {
-    for (let column = 0; column < patch.width; column++) {
+  const first = { x: Math.max(0, Math.ceil(point.x - distance) - patch.x), y: Math.max(0, Math.ceil(point.y - distance) - patch.y) };
+  const last = { x: Math.floor(point.x + distance) - patch.x, y: Math.floor(point.y + distance) - patch.y };
+  for (let row = first.y; row <= Math.min(last.y, patch.height - 1); row++) {
+    for (let column = first.x; column <= Math.min(last.x, patch.width - 1); column++) {
       const at = row * patch.width + column;
       const near = Math.hypot(patch.x + column - point.x, patch.y + row - point.y) <= distance;
       if (near && patch.before[at] !== patch.after[at]) return true;

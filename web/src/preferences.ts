@@ -7,6 +7,11 @@ export interface Preferences {
   automatic: boolean;
   singleKeys: boolean;
   opacity: number;
+  /** Whether borders of the mask are shown alone. */
+  outline: boolean;
+  palette: string;
+  /** Whether possible breaks are looked for and shown. */
+  breaks: boolean;
   size: number;
   theme: "auto" | "light" | "dark";
   clientId: string;
@@ -24,6 +29,9 @@ export function loadPreferences(): Preferences {
     automatic: true,
     singleKeys: true,
     opacity: 70,
+    outline: false,
+    palette: "okabe",
+    breaks: true,
     size: 6,
     theme: "auto",
     clientId: `topolora-web-${random}`,

@@ -2,17 +2,21 @@
 
 import OpenSeadragon from "openseadragon";
 
-import type { Marks } from "./history";
+import { classColour, palette, type Palette, pixelColours } from "./colours";
+import { type Marks, NO_MARKS } from "./history";
+import { type Look, wear } from "./look";
+import { Magnifier } from "./magnifier";
 import type { Point, Rect } from "./mask";
+import { atBorder, borders } from "./outline";
 import type { Plane } from "./png";
 
-/** Colours of classes that people with any colour vision tell apart (after Okabe and Ito); the first stands out on orange. */
-export const CLASS_COLOURS = ["#2fc4ff", "#f0e442", "#cc79a7", "#009e73", "#e69f00", "#d55e00", "#0072b2"];
 const POSITIVE = "#0072b2";
 const NEGATIVE = "#d55e00";
 const GAP = "#f0e442";
 const MARGIN = { left: 84, bottom: 84, other: 12 };
 const HALO = "rgb(0 0 0 / 75%)";
+/** Screen pixels for a pixel of the image from which borders are drawn as lines. */
+const LINES = 2;
 
 export interface Cursor {
   at: Point;
@@ -24,18 +28,23 @@ export class Stage {
   readonly viewer: OpenSeadragon.Viewer;
   private readonly overlay = document.createElement("canvas");
   private readonly tinted = document.createElement("canvas");
-  private readonly colours = classColours();
+  private readonly magnifier: Magnifier;
+  private palette = palette("");
+  private colours = pixelColours(this.palette);
   private mask: Plane | null = null;
+  private other: Plane | null = null;
   private url = "";
   private due = 0;
   private focused = -1;
   private shown: Point | null = null;
-  marks: Marks = { clicks: [], breaks: [] };
+  private outlined = false;
+  marks: Marks = NO_MARKS;
   pending: readonly { x: number; y: number; positive: boolean }[] = [];
   box: Rect | null = null;
   cursor: Cursor | null = null;
   opacity = 0.6;
   hidden = false;
+  showBreaks = true;
 
   constructor(element: HTMLElement) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -57,6 +66,7 @@ export class Stage {
     });
     this.overlay.className = "overlay";
     this.viewer.canvas.append(this.overlay);
+    this.magnifier = new Magnifier(element, (context, scale, corner) => this.drawBorders(context, scale, corner));
     this.viewer.addHandler("canvas-key", (event) => (event.preventDefaultAction = true));
     this.viewer.addHandler("canvas-contextmenu", (event) => (event.preventDefault = true));
     this.viewer.addHandler("update-viewport", () => this.draw());
@@ -68,12 +78,7 @@ export class Stage {
   /** Show a picture; ends once it is there. */
   async open(picture: Blob, mask: Plane): Promise<void> {
     this.close();
-    this.url = URL.createObjectURL(picture);
-    await new Promise<void>((resolve, reject) => {
-      this.viewer.addOnceHandler("open", () => resolve());
-      this.viewer.addOnceHandler("open-failed", () => reject(new Error("The browser cannot show this image.")));
-      this.viewer.open({ type: "image", url: this.url } as unknown as OpenSeadragon.TileSourceSpecifier);
-    });
+    await this.show(picture);
     this.fit(true);
     this.mask = mask;
     this.tinted.width = mask.width;
@@ -81,12 +86,32 @@ export class Stage {
     this.refresh({ x: 0, y: 0, width: mask.width, height: mask.height });
   }
 
+  /** Show the same image in another picture of it, at the same place. */
+  async swap(picture: Blob): Promise<void> {
+    const bounds = this.viewer.viewport.getBounds();
+    await this.show(picture);
+    this.viewer.viewport.fitBounds(bounds, true);
+    this.redraw();
+  }
+
+  private async show(picture: Blob): Promise<void> {
+    URL.revokeObjectURL(this.url);
+    this.url = URL.createObjectURL(picture);
+    this.magnifier.load(picture);
+    await new Promise<void>((resolve, reject) => {
+      this.viewer.addOnceHandler("open", () => resolve());
+      this.viewer.addOnceHandler("open-failed", () => reject(new Error("The browser cannot show this image.")));
+      this.viewer.open({ type: "image", url: this.url } as unknown as OpenSeadragon.TileSourceSpecifier);
+    });
+  }
+
   /** Show nothing. */
   close(): void {
     this.viewer.close();
     URL.revokeObjectURL(this.url);
-    this.mask = null;
-    this.marks = { clicks: [], breaks: [] };
+    this.magnifier.load(null);
+    this.mask = this.other = null;
+    this.marks = NO_MARKS;
     this.pending = [];
     this.box = null;
     this.focused = -1;
@@ -102,8 +127,50 @@ export class Stage {
 
   /** Take in what changed in a rectangle of the mask. */
   refresh(rect: Rect | null): void {
-    if (rect && this.mask) this.tint(rect, this.mask);
+    if (rect && this.mask) this.tint(this.outlined ? grown(rect, this.mask) : rect, this.mask);
     this.redraw();
+  }
+
+  private refreshAll(): void {
+    this.refresh(this.mask && { x: 0, y: 0, width: this.mask.width, height: this.mask.height });
+  }
+
+  /** Show the mask's borders alone, or all of it. */
+  outline(alone: boolean): void {
+    this.outlined = alone;
+    this.refreshAll();
+  }
+
+  /** Show the borders of another mask of the image over its own, in white, or of none. */
+  compare(other: Plane | null): void {
+    this.other = other;
+    this.redraw();
+  }
+
+  /** Take other colours for the classes. */
+  paint(chosen: Palette): void {
+    this.palette = chosen;
+    this.colours = pixelColours(chosen);
+    this.refreshAll();
+  }
+
+  /** How the image looks from now on. */
+  wear(look: Look): void {
+    wear(look, [this.viewer.drawer.canvas as HTMLElement, this.magnifier.picture]);
+  }
+
+  /** Switch the magnifying glass on or off. */
+  magnify(on: boolean): void {
+    this.magnifier.on = on;
+    if (!on) this.moveGlass(null);
+  }
+
+  /** Hold the glass over a place of the image. */
+  moveGlass(at: Point | null): void {
+    if (!this.magnifier.on && at) return;
+    const item = this.viewer.world.getItemAt(0);
+    const place = at && item?.imageToViewerElementCoordinates(new OpenSeadragon.Point(at.x, at.y));
+    void this.magnifier.show(at && place ? { at, place, scale: this.scale } : null);
   }
 
   /** From pixels of the page's element to the image's. */
@@ -115,6 +182,12 @@ export class Stage {
 
   get isOpen(): boolean {
     return this.mask !== null;
+  }
+
+  /** Screen pixels for a pixel of the image. */
+  private get scale(): number {
+    const item = this.viewer.world.getItemAt(0);
+    return item ? item.viewportToImageZoom(this.viewer.viewport.getZoom(true)) : 1;
   }
 
   /** Centre of what is shown, in pixels of the image. */
@@ -146,13 +219,13 @@ export class Stage {
     this.viewer.viewport.fitBounds(region, immediately);
   }
 
-  /** Show the surroundings of the next possible break; its number, or null without any. */
-  nextBreak(): number | null {
+  /** Show the surroundings of the next or last possible break; its number, or null without any. */
+  nextBreak(by: 1 | -1 = 1): number | null {
     const count = this.marks.breaks.length;
-    if (!count) return null;
+    if (!count || !this.showBreaks) return null;
     // One that was mended since has gone from the list, and the next has its number.
     const still = this.marks.breaks.findIndex(({ x, y }) => x === this.shown?.x && y === this.shown.y);
-    this.focused = (still < 0 ? Math.max(0, this.focused) : still + 1) % count;
+    this.focused = ((still < 0 ? Math.max(0, this.focused) : still + by) + count) % count;
     this.shown = this.marks.breaks[this.focused]!;
     const { x, y } = this.shown;
     const item = this.viewer.world.getItemAt(0);
@@ -173,10 +246,16 @@ export class Stage {
     const pixels = new Uint32Array(picture.data.buffer);
     for (let row = 0; row < height; row++) {
       for (let column = 0; column < width; column++) {
+        if (this.outlined && !atBorder(mask, x + column, y + row)) continue;
         pixels[row * width + column] = this.colours[mask.values[(y + row) * mask.width + x + column]!]!;
       }
     }
     this.tinted.getContext("2d")!.putImageData(picture, x, y);
+  }
+
+  private drawBorders(context: CanvasRenderingContext2D, scale: number, corner: Point): void {
+    if (!this.mask || this.hidden) return;
+    drawBorders(context, this.mask, scale, corner, (number) => classColour(this.palette, number));
   }
 
   private draw(): void {
@@ -199,30 +278,57 @@ export class Stage {
     const scale = (far.x - corner.x) / this.mask.width;
     this.viewer.drawer.setImageSmoothingEnabled(scale < 3);
     if (!this.hidden) {
-      context.globalAlpha = this.opacity;
-      context.imageSmoothingEnabled = scale < 1;
-      context.drawImage(this.tinted, corner.x, corner.y, far.x - corner.x, far.y - corner.y);
-      context.globalAlpha = 1;
-      for (const place of this.marks.breaks) drawGap(context, toScreen(centre(place)), scale, place.x === this.shown?.x && place.y === this.shown.y);
+      if (this.outlined && scale >= LINES) {
+        this.drawBorders(context, scale, { x: -corner.x / scale, y: -corner.y / scale });
+      } else {
+        context.globalAlpha = this.outlined ? 1 : this.opacity;
+        context.imageSmoothingEnabled = scale < 1;
+        context.drawImage(this.tinted, corner.x, corner.y, far.x - corner.x, far.y - corner.y);
+        context.globalAlpha = 1;
+      }
+      for (const place of this.showBreaks ? this.marks.breaks : []) {
+        drawGap(context, toScreen(centre(place)), scale, place.x === this.shown?.x && place.y === this.shown.y);
+      }
       for (const click of this.marks.clicks) drawClick(context, toScreen(centre(click)), click.positive, 1);
     }
+    if (this.other) drawBorders(context, this.other, scale, { x: -corner.x / scale, y: -corner.y / scale }, () => "#fff");
     for (const click of this.pending) drawClick(context, toScreen(centre(click)), click.positive, 0.5);
     if (this.box) drawBox(context, toScreen(this.box), this.box.width * scale, this.box.height * scale);
     if (this.cursor) drawCursor(context, toScreen(this.cursor.at), this.cursor.diameter * scale);
   }
 }
 
-function classColours(): Uint32Array {
-  return Uint32Array.from({ length: 256 }, (_, number) => {
-    if (!number) return 0;
-    const colour = Number.parseInt(CLASS_COLOURS[(number - 1) % CLASS_COLOURS.length]!.slice(1), 16);
-    const [red, green, blue] = [colour >> 16, (colour >> 8) & 255, colour & 255];
-    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0; // bytes in memory: red, green, blue, opaque
-  });
+/** A rectangle and the pixels beside it. */
+function grown({ x, y, width, height }: Rect, mask: Plane): Rect {
+  const [left, top] = [Math.max(0, x - 1), Math.max(0, y - 1)];
+  return { x: left, y: top, width: Math.min(mask.width, x + width + 1) - left, height: Math.min(mask.height, y + height + 1) - top };
 }
 
 function centre({ x, y }: Point): Point {
   return { x: x + 0.5, y: y + 0.5 };
+}
+
+/** Borders of the part of a mask that a canvas shows, whose corner is at a place of the image. */
+function drawBorders(
+  context: CanvasRenderingContext2D, mask: Plane, scale: number, corner: Point, colour: (number: number) => string,
+): void {
+  const ratio = context.getTransform().a;
+  const [x, y] = [Math.max(0, Math.floor(corner.x)), Math.max(0, Math.floor(corner.y))];
+  const right = Math.min(mask.width, Math.ceil(corner.x + context.canvas.width / ratio / scale));
+  const bottom = Math.min(mask.height, Math.ceil(corner.y + context.canvas.height / ratio / scale));
+  context.save();
+  context.scale(scale, scale);
+  context.translate(-corner.x, -corner.y);
+  context.lineCap = "square";
+  for (const [number, path] of borders(mask, { x, y, width: right - x, height: bottom - y })) {
+    context.strokeStyle = HALO;
+    context.lineWidth = 3.5 / scale;
+    context.stroke(path);
+    context.strokeStyle = colour(number);
+    context.lineWidth = 1.8 / scale;
+    context.stroke(path);
+  }
+  context.restore();
 }
 
 /** A line in a colour over a wider dark one, to be seen on any image. */

@@ -104,7 +104,7 @@ export class Tools {
     if (tool === "add" || tool === "remove") this.clickAt(at, tool === "add");
     if (tool === "brush" || tool === "eraser") {
       target.editor.beginStroke(at, this.size, tool === "brush" ? target.label : 0);
-      target.editor.endStroke(tool);
+      target.editor.end(tool);
     }
     this.showCross();
   }
@@ -116,7 +116,7 @@ export class Tools {
 
   /** Give up what is being drawn. */
   cancel(): void {
-    this.actions.target()?.editor.cancelStroke();
+    this.actions.target()?.editor.cancel();
     this.used = this.from = null;
     this.stage.box = null;
     this.stage.redraw();
@@ -173,7 +173,7 @@ export class Tools {
     this.stage.redraw();
     if (!target || !from) return;
     if (target.editor.drawing) {
-      target.editor.endStroke(used ?? "brush");
+      target.editor.end(used ?? "brush");
     } else if (used === "box" && box) {
       const { mask } = target.editor;
       const clipped = clip(spanned(from, this.stage.toImage(event.position)), mask);

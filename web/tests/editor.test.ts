@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 
 import { Editor } from "../src/editor";
-import { History, ofFirstClass } from "../src/history";
+import { History, NO_MARKS as marks, ofFirstClass } from "../src/history";
 
 const filled = (value: number) => new Uint8Array(16).fill(value);
-const marks = { clicks: [], breaks: [] };
+const gap = (x: number, y: number) => ({ x, y, probability: 0.4 });
 
 function opened(): Editor {
   const editor = new Editor("im", 4, 4, () => undefined);
@@ -15,9 +15,9 @@ function opened(): Editor {
 test("strokes and answers are taken back and made again in order", () => {
   const editor = opened();
   editor.beginStroke({ x: 1.5, y: 1.5 }, 1, 1);
-  editor.endStroke("brush");
+  editor.end("brush");
   const stroked = Uint8Array.from(editor.mask.values);
-  editor.answer("click", stroked, filled(2), [{ x: 1, y: 1 }], [{ x: 0, y: 0, positive: true, label: 2 }]);
+  editor.answer("click", stroked, filled(2), { breaks: [gap(1, 1)], clicks: [{ x: 0, y: 0, positive: true, label: 2 }] });
   expect(editor.undo()).toBe("click");
   expect(editor.mask.values).toEqual(stroked);
   expect(editor.marks).toEqual(marks);
@@ -32,9 +32,9 @@ test("strokes and answers are taken back and made again in order", () => {
 
 test("drawing over a break settles it, and over a click withdraws it", () => {
   const editor = opened();
-  editor.answer("click", filled(0), filled(0), [{ x: 1, y: 1 }], [{ x: 2, y: 2, positive: false, label: 1 }]);
+  editor.answer("click", filled(0), filled(0), { breaks: [gap(1, 1)], clicks: [{ x: 2, y: 2, positive: false, label: 1 }] });
   editor.beginStroke({ x: 2.5, y: 2.5 }, 1, 1);
-  editor.endStroke("brush");
+  editor.end("brush");
   expect(editor.marks).toEqual(marks);
 });
 
@@ -50,7 +50,7 @@ test("what is drawn while a label is sent stays unsubmitted", () => {
   const editor = opened();
   const { latest } = editor;
   editor.beginStroke({ x: 1.5, y: 1.5 }, 1, 1);
-  editor.endStroke("brush");
+  editor.end("brush");
   editor.submitted(latest);
   expect(editor.dirty).toBe(true);
 });
@@ -58,9 +58,32 @@ test("what is drawn while a label is sent stays unsubmitted", () => {
 test("a cancelled stroke leaves nothing", () => {
   const editor = opened();
   editor.beginStroke({ x: 1.5, y: 1.5 }, 3, 1);
-  editor.cancelStroke();
+  editor.cancel();
   expect(editor.mask.values).toEqual(filled(0));
   expect(editor.undoable).toBeUndefined();
+});
+
+test("a previewed mask becomes one step, with its level, or none", () => {
+  const editor = opened();
+  editor.preview(filled(1));
+  editor.preview(filled(2));
+  editor.end("threshold", 99);
+  expect([editor.mask.values, editor.marks.level]).toEqual([filled(2), 99]);
+  editor.preview(filled(3));
+  editor.cancel();
+  expect(editor.mask.values).toEqual(filled(2));
+  editor.undo();
+  expect([editor.mask.values, editor.marks.level]).toEqual([filled(0), marks.level]);
+});
+
+test("breaks that were found meanwhile are left out where something was drawn", () => {
+  const editor = new Editor("im", 40, 1, () => undefined);
+  editor.start(new Uint8Array(40), "label");
+  const sent = Uint8Array.from(editor.mask.values);
+  editor.beginStroke({ x: 2.5, y: 0.5 }, 1, 1);
+  editor.end("brush");
+  editor.found(sent, [gap(1, 0), gap(30, 0)]);
+  expect(editor.marks.breaks).toEqual([gap(30, 0)]);
 });
 
 test("history gives up the oldest steps when there is no room", () => {

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from topolora_monai.annotation.prompts import Prompts
-from topolora_monai.annotation.uncertainty import probable_breaks
+from topolora_monai.annotation.uncertainty import rated_breaks
 from topolora_monai.data.items import Item, expand_slices
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.volumes import is_volume, volume_shape
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
+from topolora_monai.label_app.rim import rim_of
 from topolora_monai.label_app.tasks.masks import class_numbers, read_label, write_label
 from topolora_monai.label_app.tasks.polygons import annotation
 
@@ -49,8 +51,8 @@ class Segmentation(InferTask):
         Returns:
             Path of a temporary label file, and what the client is told: ``label_names``; ``threshold``; ``pixels``,
             their number by class; ``latencies`` in seconds; ``adapter`` and ``version``, or ``bundle``; with
-            ``hints``, ``breaks``: the places [x, y] where the mask breaks what may be one structure; with polygons,
-            ``annotations``, a list of one :func:`~topolora_monai.label_app.tasks.polygons.annotation`.
+            ``hints``, ``breaks`` as :meth:`breaks` has them; with polygons, ``annotations``, a list of one
+            :func:`~topolora_monai.label_app.tasks.polygons.annotation`.
 
         Raises:
             DataError: for an image or a previous mask that cannot be used.
@@ -67,7 +69,7 @@ class Segmentation(InferTask):
             probability = self._answer(items[0], request)
             numbers = self._numbers(probability)
             if request.get("hints"):
-                hints["breaks"] = self._breaks(probability, numbers)
+                hints["breaks"] = self._breaks(items[0]["image"], probability, numbers)
             if request.get("output") == "json":
                 hints["annotations"] = [annotation(numbers, self.labels, **_region(request))]
         segmented = time.perf_counter()
@@ -94,12 +96,36 @@ class Segmentation(InferTask):
     def _numbers(self, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
         return class_numbers(probability, self.model.spec.threshold, self.model.spec.exclusive)
 
-    def _breaks(self, probability: NDArray[np.float32], numbers: NDArray[np.uint8]) -> list[list[float]]:
-        return [
-            [gap.col, gap.row]
+    def probability(self, image: str | Path) -> NDArray[np.float32]:
+        """What the model thinks of each pixel of a picture, of classes 1 to K, (K, H, W).
+
+        Raises:
+            ConfigError: for a volume.
+        """
+        item = expand_slices(Item(name="image", image=str(image)), None)[0]
+        if "slice" in item:
+            raise ConfigError("probabilities are given of pictures, not of volumes")
+        return np.asarray(self.model.automatic(item))
+
+    def breaks(self, image: str | Path, numbers: NDArray[np.uint8]) -> list[list[float]]:
+        """Places where a mask (H, W) of a picture breaks what may be one structure, [x, y, probability] each.
+
+        The probability is that something is there, the highest comes first. What lies at the rim of a fundus
+        photograph is left out: networks see lines along it.
+        """
+        return self._breaks(image, self.probability(image), numbers)
+
+    def _breaks(
+        self, image: str | Path, probability: NDArray[np.float32], numbers: NDArray[np.uint8]
+    ) -> list[list[float]]:
+        found = [
+            [gap.col, gap.row, round(rate, 4)]
             for number, plane in enumerate(probability, start=1)
-            for gap in probable_breaks(numbers == number, plane, self.model.spec.threshold)
+            for gap, rate in rated_breaks(numbers == number, plane, self.model.spec.threshold)
         ]
+        rim = rim_of(image) if found else None
+        inner = [gap for gap in found if rim is None or not rim.is_near(gap[1], gap[0])]
+        return sorted(inner, key=lambda gap: -gap[2])
 
 
 class Clicks(Segmentation):
