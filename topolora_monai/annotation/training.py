@@ -25,6 +25,7 @@ from topolora_monai.engines import plain_errors, read_json, training_workflow
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
 from topolora_monai.model.inferers import Precision
+from topolora_monai.networks import SamSegmenter
 from topolora_monai.transforms.intensity import PixelValues
 
 __all__ = ["FineTuning", "Progress", "TrainingSettings", "fine_tune", "split_pairs"]
@@ -45,6 +46,8 @@ class TrainingSettings:
         val_interval: epochs between validations.
         improvement: by how much Dice on the validation images has to rise for the new adapter to be kept.
         seed: of the split, the crops and the order.
+        prompt_share: of the steps, with prompts as of :class:`~topolora_monai.engines.PromptRounds`; None for half of
+            them where a network can take prompts and has one class.
 
     Raises:
         ConfigError: for an impossible value.
@@ -60,6 +63,7 @@ class TrainingSettings:
     val_interval: int = 2
     improvement: float = 0.0
     seed: int = 0
+    prompt_share: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "val_interval"):
@@ -186,6 +190,8 @@ def fine_tune(
     report = _Report(progress, cancelled)
     given = {id_: getattr(settings, name) for name, id_ in _RECIPE_SETTINGS.items()}
     chosen: dict[str, Any] = {id_: value for id_, value in given.items() if value is not None}
+    if settings.prompt_share is None:
+        chosen["train#prompts#share"] = 0.5 if isinstance(network, SamSegmenter) and spec.out_channels == 1 else 0.0
     if precision is not None:
         chosen["precision"] = precision
     with tempfile.TemporaryDirectory() as folder:
@@ -235,9 +241,10 @@ def fine_tune(
 _RECIPE_SETTINGS = {
     **{name: name for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "seed")},
     "elastic_magnitude": "train#elastic#magnitude_range#1",
+    "prompt_share": "train#prompts#share",
 }
 """Of :class:`TrainingSettings`, what the workflow has, and where."""
-_DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "recipe")
+_DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "recipe", "prompts")
 """Entries of a model that training it on makes anew."""
 
 

@@ -21,6 +21,7 @@ from topolora_monai.engines.handlers import (
     say_validation,
 )
 from topolora_monai.engines.output import lock_output, plain_errors, provenance, speak_plainly, unlock_output
+from topolora_monai.engines.prompts import PromptRounds, sample_clicks
 from topolora_monai.engines.recipe import Recipe, training_workflow
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
 from topolora_monai.engines.settings import check_classes, check_ids, check_settings, check_threshold_by
@@ -44,6 +45,7 @@ __all__ = [
     "LossRamp",
     "NonFiniteGuard",
     "PredictionWriter",
+    "PromptRounds",
     "Recipe",
     "RiskCoverage",
     "RunCheckpoint",
@@ -72,6 +74,7 @@ __all__ = [
     "probabilities_and_targets",
     "provenance",
     "read_json",
+    "sample_clicks",
     "say_validation",
     "speak_plainly",
     "training_workflow",

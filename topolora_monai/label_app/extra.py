@@ -12,8 +12,10 @@ from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from topolora_monai.data.items import Item, expand_slices
 from topolora_monai.label_app.datastore import FINAL, StudyFolder
 from topolora_monai.label_app.history import LabelVersion
+from topolora_monai.label_app.models import Model
 from topolora_monai.label_app.rendering import label_as_png, picture_as_png
 from topolora_monai.label_app.tasks.training import training_status
 
@@ -44,7 +46,7 @@ class AdapterChoice(BaseModel):
 
 def add_routes(application: FastAPI) -> None:
     """Add the endpoints below :data:`PATH`; those that change something see to the role themselves."""
-    for endpoint in (images, picture, label, labels, adapters, training):
+    for endpoint in (images, picture, label, labels, adapters, training, trace):
         may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
@@ -118,6 +120,20 @@ def training() -> list[dict[str, Any]]:
     """How far training of each adapter is, see :func:`~topolora_monai.label_app.tasks.training.training_status`."""
     app = app_instance()
     return [training_status(app.training_folder, name) for name in app.adapters.names]
+
+
+def trace(
+    adapter: str, image: str, x0: float, y0: float, x1: float, y1: float, slice: int = 0, label: int = 1
+) -> dict[str, Any]:
+    """Live-wire from (x0, y0) to (x1, y1): ``path``, pixels [x, y], and ``half_width``, of what would be painted."""
+    app = app_instance()
+    if adapter not in app.adapters.names:
+        raise HTTPException(404, f"there is no adapter {adapter}")
+    items = expand_slices(Item(name=image, image=str(app.datastore().image_path(image))), None)
+    if not 0 <= slice < len(items):
+        raise HTTPException(404, f"image {image} has no slice {slice}, but 0 to {len(items) - 1}")
+    path, half_width = Model(app.adapters, adapter).trace(items[slice], [(x0, y0), (x1, y1)], label)
+    return {"path": path[:, ::-1].tolist(), "half_width": half_width}
 
 
 def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) -> dict[str, Any]:  # noqa: B008

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.prompts import Point, Prompts
 from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
@@ -109,6 +109,10 @@ class Model:
     ) -> NDArray[np.float32]:
         """Probabilities that agree with clicks, (K, H, W)."""
         return self._adapters.segmenter(self.name).interactive(item, prompts, previous, self.name).numpy()
+
+    def trace(self, item: Mapping[str, Any], points: Sequence[Point], label: int) -> tuple[NDArray[np.intp], float]:
+        """Live-wire through points, (row, column) each, and its half-width."""
+        return self._adapters.segmenter(self.name).trace(item, points, self.name, label)
 
 
 class BundleModel:

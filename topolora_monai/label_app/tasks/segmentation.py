@@ -10,8 +10,8 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from topolora_monai.annotation.prompts import Prompts
-from topolora_monai.annotation.uncertainty import probable_breaks
+from topolora_monai.annotation.prompts import Prompts, Stroke
+from topolora_monai.annotation.tracing import probable_breaks
 from topolora_monai.data.items import Item, expand_slices
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.volumes import is_volume, volume_shape
@@ -112,8 +112,10 @@ class Clicks(Segmentation):
     The request has ``foreground`` and ``background``, lists of [x, y] or, in volumes, [x, y, z] in voxels of the
     file; ``roi``, a box [x0, y0, x1, y1] (also as [[x0, y0], [x1, y1]], as CVAT has it) or [x0, x1, y0, y1, z0, z1]
     (as 3D Slicer has it, and needed in volumes); ``label``, a previous mask as an uploaded file; ``class``, the name
-    or number of the class that is meant, by default the first; and of volumes ``slice``, which 3D Slicer sends when
-    it will add the answer to its mask: then slices without click or box are left empty.
+    or number of the class that is meant, by default the first; of pictures ``strokes``, objects with ``points``,
+    ``positive`` and ``width``, ``wires``, lists of points to trace a structure through, and ``bridges``, points at
+    breaks to join; and of volumes ``slice``, which 3D Slicer sends when it will add the answer to its mask: then slices
+    without click or box are left empty.
     """
 
     def __init__(self, model: Any, labels: Sequence[str], description: str) -> None:
@@ -149,7 +151,10 @@ class Clicks(Segmentation):
         number = self.labels.get(wanted) if isinstance(wanted, str) else wanted
         if not isinstance(number, int) or number not in self.labels.values():
             raise ConfigError("no such class", expected=", ".join(self.labels), found=repr(wanted))
-        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=number)
+        lines = _lines(request)
+        if lines and "slice" in item:
+            raise ConfigError("lines are drawn in pictures", expected="clicks and boxes", found=", ".join(lines))
+        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=number, **lines)
         return np.asarray(self.model.interactive(item, prompts, request["previous"]))
 
 
@@ -158,6 +163,30 @@ def _points(request: Mapping[str, Any], name: str) -> list[list[float]]:
     if not isinstance(points, list) or not _all_numbers(points) or any(len(point) < 2 for point in points):
         raise ConfigError(f"{name} is no list of points", expected="[[x, y], ...]", found=repr(points)[:80])
     return [point[:2] for point in points]
+
+
+def _lines(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Strokes, wires and bridges of a request, by these names."""
+    lines: dict[str, Any] = {}
+    if request.get("bridges"):
+        lines["bridges"] = _points(request, "bridges")
+    wires, strokes = request.get("wires") or [], request.get("strokes") or []
+    if not isinstance(wires, list) or not all(map(_all_numbers, wires)):
+        raise ConfigError("wires are no lists of points", expected="[[[x, y], [x, y]], ...]", found=repr(wires)[:80])
+    if wires:
+        lines["wires"] = wires
+    if strokes:
+        lines["strokes"] = [_stroke(stroke) for stroke in (strokes if isinstance(strokes, list) else [strokes])]
+    return lines
+
+
+def _stroke(stroke: Any) -> Stroke:
+    told = stroke if isinstance(stroke, dict) else {}
+    positive, width = told.get("positive", True), told.get("width", 3)
+    if not isinstance(positive, bool) or not isinstance(width, int | float):
+        raise ConfigError("a stroke says whether it is positive, and how wide", found=repr(stroke)[:80])
+    points = tuple((float(x), float(y)) for x, y in _points(told, "points"))
+    return Stroke(points, positive, float(width))
 
 
 def _all_numbers(lists: Any) -> bool:
