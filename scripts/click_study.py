@@ -143,7 +143,7 @@ class Sam:
         import numpy as np
         import torch
 
-        image = self.spec.loading_transforms()(item)["image"][None].as_tensor()
+        image = self.spec.loading_transforms()(item)["image"][None]
         with torch.inference_mode():
             self.features = self.network.features(image)
         self.size, self.clicks, self.logits = tuple(image.shape[-2:]), [], None

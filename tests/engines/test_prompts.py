@@ -116,7 +116,7 @@ def test_one_seed_is_one_training(vessels):
 
 def test_network_learns_to_hear_clicks(vessels):
     _, network = trained(vessels, epochs=40, share=1.0, rounds=2)
-    image, label = vessels[5]["image"][None].as_tensor(), vessels[5]["label"][0] > 0
+    image, label = vessels[5]["image"][None], vessels[5]["label"][0] > 0
     with torch.inference_mode():
         features = network.features(image)
         plain = network.decode(features, (SIDE, SIDE))[0, 0]

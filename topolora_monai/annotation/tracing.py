@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,7 +78,7 @@ def trace(probability: ArrayLike, points: Sequence[Pixel]) -> Path:
     return np.concatenate([ways[0][:1], *(way[1:] for way in ways)])
 
 
-def _way(probability: NDArray[np.floating], start: Pixel, end: Pixel) -> Path:
+def _way(probability: NDArray[Any], start: Pixel, end: Pixel) -> Path:
     ends = np.array([start, end])
     margin = max(_MARGIN, int(np.ptp(ends, axis=0).max()) // 2)
     low = np.maximum(ends.min(axis=0) - margin, 0)
@@ -87,7 +88,7 @@ def _way(probability: NDArray[np.floating], start: Pixel, end: Pixel) -> Path:
     return np.array(way, np.intp) + low
 
 
-def _cost(probability: NDArray[np.floating]) -> NDArray[np.float64]:
+def _cost(probability: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(_STEP - np.log(np.clip(probability, _LEAST, 1)), np.float64)
 
 

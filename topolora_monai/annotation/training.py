@@ -46,8 +46,8 @@ class TrainingSettings:
         val_interval: epochs between validations.
         improvement: by how much Dice on the validation images has to rise for the new adapter to be kept.
         seed: of the split, the crops and the order.
-        prompt_share: of the steps, with prompts as of :class:`~topolora_monai.engines.PromptRounds`; None for half of
-            them where a network can take prompts and has one class.
+        prompt_share: of the steps, with prompts as of :class:`~topolora_monai.engines.PromptRounds`, where the network
+            takes prompts and has one class.
 
     Raises:
         ConfigError: for an impossible value.
@@ -63,7 +63,7 @@ class TrainingSettings:
     val_interval: int = 2
     improvement: float = 0.0
     seed: int = 0
-    prompt_share: float | None = None
+    prompt_share: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "val_interval"):
@@ -72,6 +72,8 @@ class TrainingSettings:
                 raise ConfigError(f"{name} must be greater than 0", found=value)
         if not 0 < self.validation_fraction < 1:
             raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
+        if not 0 <= self.prompt_share <= 1:
+            raise ConfigError("prompt_share must be from 0 to 1", found=self.prompt_share)
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def fine_tune(
     report = _Report(progress, cancelled)
     given = {id_: getattr(settings, name) for name, id_ in _RECIPE_SETTINGS.items()}
     chosen: dict[str, Any] = {id_: value for id_, value in given.items() if value is not None}
-    if settings.prompt_share is None:
-        chosen["train#prompts#share"] = 0.5 if isinstance(network, SamSegmenter) and spec.out_channels == 1 else 0.0
+    if spec.out_channels > 1 or not isinstance(network, SamSegmenter):
+        chosen["train#prompts#share"] = 0.0
     if precision is not None:
         chosen["precision"] = precision
     with tempfile.TemporaryDirectory() as folder:
