@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from topolora_monai.annotation import Prompts, Stroke, bridge, half_width, next_wire, paint, trace
+from topolora_monai.annotation import Prompts, bridge, half_width, next_wire, paint, trace
 from topolora_monai.errors import ConfigError
 
 
@@ -78,7 +78,7 @@ def test_painted_as_wide_as_what_it_continues():
 
 class TestPrompts:
     def test_network_is_told_points_along_a_stroke(self):
-        stroke = Stroke(((10.0, 5.0), (73.0, 5.0)), positive=False)
+        stroke = {"points": [(10, 5), (73, 5)], "positive": False}
         told = Prompts.from_lists([(1, 2)], strokes=[stroke]).told
         assert [click[:] for click in told[:1]] == [(1.0, 2.0, True)]
         assert [(click.y, click.positive) for click in told[1:]] == [(5.0, False)] * 5
@@ -88,8 +88,11 @@ class TestPrompts:
         ("lines", "message"),
         [
             ({"wires": [[(1, 1)]]}, "wire is traced between points"),
-            ({"strokes": [Stroke((), True)]}, "stroke needs points"),
-            ({"strokes": [Stroke(((1.0, 1.0),), True, 0.0)]}, "width above 0"),
+            ({"strokes": [{"points": []}]}, "stroke needs points"),
+            ({"strokes": [{"points": [(1, 1)], "width": 0}]}, "width above 0"),
+            ({"strokes": [{"points": [(1, 1)], "width": "wide"}]}, "other fields"),
+            ({"strokes": [{"points": [(1, 1)], "colour": 3}]}, "other fields"),
+            ({"strokes": ["x"]}, "other fields"),
             ({"bridges": [(1,)]}, "two coordinates"),
             ({"bridges": [(float("nan"), 1)]}, "finite"),
         ],
@@ -99,7 +102,7 @@ class TestPrompts:
             Prompts.from_lists(**lines)
 
     def test_lines_outside_of_the_image(self):
-        for lines in ({"wires": [[(1, 1), (90, 1)]]}, {"bridges": [(90, 1)]}, {"strokes": [Stroke(((90, 1),), True)]}):
+        for lines in ({"wires": [[(1, 1), (90, 1)]]}, {"bridges": [(90, 1)]}, {"strokes": [{"points": [(90, 1)]}]}):
             with pytest.raises(ConfigError, match="outside of the image"):
                 Prompts.from_lists(**lines).check_inside((50, 60))
 

@@ -117,7 +117,7 @@ class TestClicks:
         for wrong, status in (
             ({"adapter": "x"}, 404),
             ({"image": "none"}, 404),
-            ({"slice": 3}, 404),
+            ({"slice": 3}, 400),
             ({"x1": 700}, 400),
         ):
             assert client.get("/topolora/api/trace", params=place | wrong).status_code == status

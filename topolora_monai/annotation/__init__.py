@@ -5,12 +5,13 @@ from topolora_monai.annotation.embeddings import EmbeddingCache
 from topolora_monai.annotation.prompts import Click, Prompts, Stroke
 from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.simulated import SimulatedAnnotation, annotate, mean_course, next_click, next_wire
-from topolora_monai.annotation.tracing import bridge, half_width, paint, probable_breaks, stroke_path, trace
+from topolora_monai.annotation.tracing import bridge, half_width, paint, stroke_path, trace
 from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.annotation.uncertainty import (
     TopologicalUncertainty,
     UncertaintyKind,
     mean_entropy,
+    probable_breaks,
     random_score,
     topological_uncertainty,
     uncertainty_score,

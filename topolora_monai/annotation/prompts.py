@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,14 +117,17 @@ class Prompts:
         background: Iterable[Sequence[float]] = (),
         box: Sequence[float] | None = None,
         label: int = 1,
-        strokes: Iterable[Stroke] = (),
+        strokes: Iterable[Mapping[str, Any]] = (),
         wires: Iterable[Sequence[Sequence[float]]] = (),
         bridges: Iterable[Sequence[float]] = (),
     ) -> Prompts:
         """From lists of (x, y), as clients send them, whose common order is not known: foreground first.
 
+        Strokes are mappings with the fields of :class:`Stroke`, positive unless they say otherwise.
+
         Raises:
-            ConfigError: as the class, and for a point without two coordinates or a box without four.
+            ConfigError: as the class, for a point without two coordinates or a box without four, and for a stroke with
+                other fields.
         """
         clicks = [(_point(point), True) for point in foreground] + [(_point(point), False) for point in background]
         if box is not None and len(box) != 4:
@@ -132,7 +135,7 @@ class Prompts:
         corners = None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
         lines = tuple(tuple(_point(point) for point in wire) for wire in wires)
         made = tuple(Click(*point, told) for point, told in clicks)
-        return cls(made, corners, label, tuple(strokes), lines, tuple(_point(point) for point in bridges))
+        return cls(made, corners, label, tuple(map(_stroke, strokes)), lines, tuple(_point(point) for point in bridges))
 
     def check_inside(self, size: tuple[int, int]) -> None:
         """Make sure that every point is on a pixel of an image of this (height, width), and the box on at least one.
@@ -180,3 +183,13 @@ def _point(numbers: Sequence[float]) -> Point:
     if len(numbers) < 2:
         raise ConfigError("a click needs two coordinates", expected="x, y", found=list(numbers))
     return float(numbers[0]), float(numbers[1])
+
+
+def _stroke(fields: Mapping[str, Any]) -> Stroke:
+    try:
+        stroke = Stroke(**{"positive": True, **fields, "points": tuple(_point(point) for point in fields["points"])})
+        if isinstance(stroke.positive, bool):
+            return stroke._replace(width=float(stroke.width))
+    except (TypeError, ValueError, KeyError):
+        pass
+    raise ConfigError("a stroke has other fields", expected="points, positive, width", found=repr(fields)[:80])

@@ -12,18 +12,16 @@ from scipy import ndimage
 from skimage.draw import line
 from skimage.graph import MCP_Geometric, route_through_array
 
+from topolora_monai.annotation.uncertainty import probable_breaks
 from topolora_monai.errors import ConfigError
-from topolora_monai.metrics import SkeletonBreak, skeleton_breaks
 
-__all__ = ["Path", "bridge", "half_width", "paint", "probable_breaks", "stroke_path", "trace"]
+__all__ = ["Path", "bridge", "half_width", "paint", "stroke_path", "trace"]
 
 Path = NDArray[np.intp]
 """Pixels (N, 2) as (row, column), each a neighbour of the one before by edge or corner."""
 Pixel = tuple[int, int]
 
 _EIGHT = np.ones((3, 3), bool)
-_FAINT = 0.5
-"""Share of the threshold above which a pixel may belong to a structure after all."""
 _LEAST, _STEP = 1e-3, 0.1
 """Probability below which a pixel costs no more, and cost of a pixel of which the network is certain."""
 _MARGIN = 64
@@ -33,20 +31,6 @@ _REACH = 40
 _NEAR = 6
 """Pixels beyond a break within which its ends are looked for."""
 _UNKNOWN, _WIDEST = 2.0, 8.0
-
-
-def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -> list[SkeletonBreak]:
-    """Places where a mask (H, W) of a threshold may break one structure: it joins if pixels of half of it count too.
-
-    Example:
-        >>> whole = np.zeros((15, 60))
-        >>> whole[6:9, 5:55] = 0.9
-        >>> whole[:, 28:33] *= 0.4
-        >>> len(probable_breaks(whole >= 0.5, whole, 0.5))
-        1
-    """
-    inside = np.asarray(mask, bool)
-    return skeleton_breaks(inside, inside | (np.asarray(probability) >= _FAINT * threshold))
 
 
 def trace(probability: ArrayLike, points: Sequence[Pixel]) -> Path:
@@ -95,8 +79,8 @@ def _cost(probability: NDArray[Any]) -> NDArray[np.float64]:
 def bridge(mask: ArrayLike, probability: ArrayLike, near: Pixel, threshold: float = 0.5) -> Path:
     """The cheapest way between the two ends of the break nearest to a click.
 
-    Breaks are :func:`probable_breaks`. Where the click is within 40 pixels of none, its ends are the first two parts
-    of the mask that a circle around the click meets.
+    Breaks are :func:`~topolora_monai.annotation.probable_breaks`. Where the click is within 40 pixels of none, its ends
+    are the first two parts of the mask that a circle around the click meets.
 
     Args:
         mask: shape (H, W).

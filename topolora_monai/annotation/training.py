@@ -43,11 +43,11 @@ class TrainingSettings:
         validation_fraction: of the images, at least one.
         max_grad_norm: gradients are clipped to.
         elastic_magnitude: largest shift in pixels by which images are bent.
+        prompt_share: of the steps, with prompts as of :class:`~topolora_monai.engines.PromptRounds`, where the network
+            takes prompts and has one class.
         val_interval: epochs between validations.
         improvement: by how much Dice on the validation images has to rise for the new adapter to be kept.
         seed: of the split, the crops and the order.
-        prompt_share: of the steps, with prompts as of :class:`~topolora_monai.engines.PromptRounds`, where the network
-            takes prompts and has one class.
 
     Raises:
         ConfigError: for an impossible value.
@@ -60,20 +60,20 @@ class TrainingSettings:
     validation_fraction: float = 0.2
     max_grad_norm: float | None = None
     elastic_magnitude: float | None = None
+    prompt_share: float = 0.5
     val_interval: int = 2
     improvement: float = 0.0
     seed: int = 0
-    prompt_share: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "val_interval"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be greater than 0", found=value)
-        if not 0 < self.validation_fraction < 1:
-            raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
         if not 0 <= self.prompt_share <= 1:
             raise ConfigError("prompt_share must be from 0 to 1", found=self.prompt_share)
+        if not 0 < self.validation_fraction < 1:
+            raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
-from topolora_monai.annotation.tracing import probable_breaks
 from topolora_monai.errors import ConfigError, unknown_choice
-from topolora_monai.metrics import betti_numbers
+from topolora_monai.metrics import SkeletonBreak, betti_numbers, skeleton_breaks
+
+if TYPE_CHECKING:  # segmenters bridge the breaks that are found here
+    from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
 
 __all__ = [
     "TopologicalUncertainty",
     "UncertaintyKind",
     "mean_entropy",
+    "probable_breaks",
     "random_score",
     "topological_uncertainty",
     "uncertainty_score",
@@ -28,6 +30,9 @@ __all__ = [
 
 UncertaintyKind = Literal["topology", "entropy", "dropout"]
 """Kinds of :func:`uncertainty_score`."""
+
+_FAINT = 0.5
+"""Share of the threshold above which a pixel may belong to a structure after all."""
 
 
 class TopologicalUncertainty(NamedTuple):
@@ -55,6 +60,20 @@ def mean_entropy(entropy: Tensor, valid: ArrayLike | None = None) -> float:
     """
     values = entropy if valid is None else entropy[..., torch.from_numpy(np.asarray(valid, bool))]
     return float(values.mean()) if values.numel() else 0.0
+
+
+def probable_breaks(mask: ArrayLike, probability: ArrayLike, threshold: float) -> list[SkeletonBreak]:
+    """Places where a mask (H, W) of a threshold may break one structure: it joins if pixels of half of it count too.
+
+    Example:
+        >>> whole = np.zeros((15, 60))
+        >>> whole[6:9, 5:55] = 0.9
+        >>> whole[:, 28:33] *= 0.4
+        >>> len(probable_breaks(whole >= 0.5, whole, 0.5))
+        1
+    """
+    inside = np.asarray(mask, bool)
+    return skeleton_breaks(inside, inside | (np.asarray(probability) >= _FAINT * threshold))
 
 
 def topological_uncertainty(answers: Sequence[ArrayLike], threshold: float = 0.5) -> TopologicalUncertainty:

@@ -12,10 +12,8 @@ from monailabel.interfaces.utils.app import app_instance
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from topolora_monai.data.items import Item, expand_slices
 from topolora_monai.label_app.datastore import FINAL, StudyFolder
 from topolora_monai.label_app.history import LabelVersion
-from topolora_monai.label_app.models import Model
 from topolora_monai.label_app.rendering import label_as_png, picture_as_png
 from topolora_monai.label_app.tasks.training import training_status
 
@@ -46,11 +44,13 @@ class AdapterChoice(BaseModel):
 
 def add_routes(application: FastAPI) -> None:
     """Add the endpoints below :data:`PATH`; those that change something see to the role themselves."""
-    for endpoint in (images, picture, label, labels, adapters, training, trace):
+    for endpoint in (images, picture, label, labels, adapters, training):
         may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
     application.add_api_route(f"{PATH}/labels/restore", restore_label, methods=["POST"], response_model=None)
     application.add_api_route(f"{PATH}/adapters/restore", restore_adapter, methods=["POST"], response_model=None)
+    may_trace = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+    application.add_api_route(f"{PATH}/trace", trace, dependencies=may_trace, response_model=None)
 
 
 def images() -> list[dict[str, Any]]:
@@ -129,11 +129,9 @@ def trace(
     app = app_instance()
     if adapter not in app.adapters.names:
         raise HTTPException(404, f"there is no adapter {adapter}")
-    items = expand_slices(Item(name=image, image=str(app.datastore().image_path(image))), None)
-    if not 0 <= slice < len(items):
-        raise HTTPException(404, f"image {image} has no slice {slice}, but 0 to {len(items) - 1}")
-    path, half_width = Model(app.adapters, adapter).trace(items[slice], [(x0, y0), (x1, y1)], label)
-    return {"path": path[:, ::-1].tolist(), "half_width": half_width}
+    path = str(app.datastore().image_path(image))
+    way, half_width = app._infers[adapter].model.trace(path, slice, [(x0, y0), (x1, y1)], label)
+    return {"path": way[:, ::-1].tolist(), "half_width": half_width}
 
 
 def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) -> dict[str, Any]:  # noqa: B008

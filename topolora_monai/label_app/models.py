@@ -14,7 +14,8 @@ from topolora_monai.annotation.prompts import Point, Prompts
 from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
-from topolora_monai.errors import unknown_choice
+from topolora_monai.data.items import Item, expand_slices
+from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.model.network import bundle_spec
 from topolora_monai.model.predictor import Predictor
@@ -110,9 +111,12 @@ class Model:
         """Probabilities that agree with clicks, (K, H, W)."""
         return self._adapters.segmenter(self.name).interactive(item, prompts, previous, self.name).numpy()
 
-    def trace(self, item: Mapping[str, Any], points: Sequence[Point], label: int) -> tuple[NDArray[np.intp], float]:
-        """Live-wire through points, (row, column) each, and its half-width."""
-        return self._adapters.segmenter(self.name).trace(item, points, self.name, label)
+    def trace(self, image: str, slice: int, points: Sequence[Point], label: int) -> tuple[NDArray[np.intp], float]:
+        """Live-wire through points in an image or a slice of a volume, see ``AnnotationSegmenter``."""
+        items = expand_slices(Item(name="image", image=image), None)
+        if not 0 <= slice < len(items):
+            raise ConfigError("no such slice", expected=f"0 to {len(items) - 1}", found=slice)
+        return self._adapters.segmenter(self.name).trace(items[slice], points, self.name, label)
 
 
 class BundleModel:

@@ -10,8 +10,8 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from topolora_monai.annotation.prompts import Prompts, Stroke
-from topolora_monai.annotation.tracing import probable_breaks
+from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.uncertainty import probable_breaks
 from topolora_monai.data.items import Item, expand_slices
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io.volumes import is_volume, volume_shape
@@ -167,26 +167,12 @@ def _points(request: Mapping[str, Any], name: str) -> list[list[float]]:
 
 def _lines(request: Mapping[str, Any]) -> dict[str, Any]:
     """Strokes, wires and bridges of a request, by these names."""
-    lines: dict[str, Any] = {}
-    if request.get("bridges"):
-        lines["bridges"] = _points(request, "bridges")
-    wires, strokes = request.get("wires") or [], request.get("strokes") or []
-    if not isinstance(wires, list) or not all(map(_all_numbers, wires)):
-        raise ConfigError("wires are no lists of points", expected="[[[x, y], [x, y]], ...]", found=repr(wires)[:80])
-    if wires:
-        lines["wires"] = wires
-    if strokes:
-        lines["strokes"] = [_stroke(stroke) for stroke in (strokes if isinstance(strokes, list) else [strokes])]
+    lines = {name: request[name] for name in ("strokes", "wires", "bridges") if request.get(name)}
+    for name, found in lines.items():
+        points = found if name == "wires" else [found] if name == "bridges" else []
+        if not isinstance(found, list) or not all(map(_all_numbers, points)):
+            raise ConfigError(f"{name} is no list of them", found=repr(found)[:80])
     return lines
-
-
-def _stroke(stroke: Any) -> Stroke:
-    told = stroke if isinstance(stroke, dict) else {}
-    positive, width = told.get("positive", True), told.get("width", 3)
-    if not isinstance(positive, bool) or not isinstance(width, int | float):
-        raise ConfigError("a stroke says whether it is positive, and how wide", found=repr(stroke)[:80])
-    points = tuple((float(x), float(y)) for x, y in _points(told, "points"))
-    return Stroke(points, positive, float(width))
 
 
 def _all_numbers(lists: Any) -> bool:
