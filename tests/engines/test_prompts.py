@@ -83,10 +83,10 @@ class TestClicks:
         assert points[0, :, 1].unique().tolist() == [31]
 
 
-def trained(vessels, epochs=2, plain=False, **settings):
+def trained(vessels, epochs=2, plain=False, side=SIDE, **settings):
     """Losses, and what was trained."""
     torch.manual_seed(0)
-    network = build_network("vit_tiny_test", image_size=SIDE)
+    network = build_network("vit_tiny_test", image_size=side)
     adaptation = adapt(network, preset_config("topolora"))
     prompts = PromptRounds(network, **settings)
     losses = []
@@ -114,25 +114,17 @@ def test_one_seed_is_one_training(vessels):
     assert losses != other
 
 
-def test_network_learns_to_hear_clicks(vessels):
-    _, network = trained(vessels, epochs=40, share=1.0, rounds=2)
-    image, label = vessels[5]["image"][None], vessels[5]["label"][0] > 0
+def test_network_learns_to_hear_clicks():
+    """Of two equal images one is all foreground, the other holds nothing: only clicks tell them apart."""
+    image, everywhere = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.ones(1, 32, 32)
+    items = [{"image": image, "label": label * everywhere, "fov": everywhere, "name": "same"} for label in (1, 0)]
+    _, network = trained(items, epochs=30, share=1.0, rounds=2, side=32)
+    point = torch.tensor([[[12.0, 20.0]]])
     with torch.inference_mode():
-        features = network.features(image)
-        plain = network.decode(features, (SIDE, SIDE))[0, 0]
-
-        def change(place, told):
-            row, column = place
-            points, labels = torch.tensor([[[float(column), float(row)]]]), torch.tensor([[float(told)]])
-            answer = network.decode(features, (SIDE, SIDE), points=points, point_labels=labels)[0, 0]
-            window = np.s_[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4]
-            return float((answer - plain)[window].mean())
-
-        least = np.argwhere(label.numpy())[plain[label].argmin()]
-        most = np.argwhere(~label.numpy())[plain[~label].argmax()]
-        assert change(least, True) > change(least, False)
-        assert change(most, True) > change(most, False)
-        assert change(least, True) > 0
+        answers = [network(image[None], points=point, point_labels=torch.tensor([[told]])) for told in (1.0, 0.0)]
+        raised = (answers[0] - answers[1])[0, 0, 17:24, 9:16]
+        print(float(raised.mean()), float(network(image[None]).mean()))
+    assert raised.min() > 0.5
 
 
 def test_prompts_belong_to_seed_step_and_place(vessels):
