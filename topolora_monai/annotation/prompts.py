@@ -187,7 +187,8 @@ def _point(numbers: Sequence[float]) -> Point:
 
 def _stroke(fields: Mapping[str, Any]) -> Stroke:
     try:
-        stroke = Stroke(**{"positive": True, **fields, "points": tuple(_point(point) for point in fields["points"])})
+        told: dict[str, Any] = {"positive": True, **fields}
+        stroke = Stroke(**told | {"points": tuple(map(_point, told["points"]))})
         if isinstance(stroke.positive, bool):
             return stroke._replace(width=float(stroke.width))
     except (TypeError, ValueError, KeyError):
