@@ -69,7 +69,7 @@ def _way(probability: NDArray[Any], start: Pixel, end: Pixel) -> Path:
     high = ends.max(axis=0) + margin + 1
     cost = _cost(probability[low[0] : high[0], low[1] : high[1]])
     way, _ = route_through_array(cost, ends[0] - low, ends[1] - low, fully_connected=True, geometric=True)
-    return np.array(way, np.intp) + low
+    return np.asarray(np.array(way, np.intp) + low)
 
 
 def _cost(probability: NDArray[Any]) -> NDArray[np.float64]:
@@ -126,7 +126,7 @@ def bridge(mask: ArrayLike, probability: ArrayLike, near: Pixel, threshold: floa
             found=f"({near[1]}, {near[0]})",
             hint="trace the missing part between two points",
         )
-    return _crossing(_cost(values), parts, number) + low
+    return np.asarray(_crossing(_cost(values), parts, number) + low)
 
 
 def _crossing(cost: NDArray[np.float64], parts: NDArray[np.int32], number: int) -> Path:
