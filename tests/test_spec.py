@@ -11,6 +11,7 @@ from topolora_monai.model import MODEL_FORMAT, ModelSpec, TrainingRecipe
 REQUIRED = {"network_name": "vit_t", "base_sha256": 64 * "a", "adaptation": {"preset": "lora"}, "package_version": "1"}
 HEADER = {"format": MODEL_FORMAT, **REQUIRED}
 EVERYTHING = {
+    "prompts": True,
     "image_size": 768, "crop_size": 192, "overlap": 0.25, "in_channels": 4, "out_channels": 2, "fit": "squash",
     "multiclass_head": "token_set", "mask_tokens": 20, "labels": ["background", "$100 notes", "@home"],
     "activation": "softmax", "pixel_values": "amplitude", "percentiles": [2.0, 98.0], "value_range": [-25.0, 0.0],
@@ -26,7 +27,7 @@ EVERYTHING = {
         "speckle_looks": [1.0, 4.0], "loss_weights": {"structure": 1.0, "bce": 0.0}, "loss_ramps": {"cldice": 0.5},
         "skeleton": "topology_preserving", "skeleton_iterations": 5, "loss_smooth": 1e-6, "matching_loss": False,
         "epochs": 3, "crops_per_image": 4, "sampling": "foreground", "batch_size": 2, "accumulation_steps": 2,
-        "processes": 2,
+        "processes": 2, "prompt_share": 0.5, "prompt_rounds": 2, "prompt_clicks": 3,
         "learning_rate": 1e-4, "weight_decay": 0.0, "schedule": "polynomial", "warmup_fraction": 0.1,
         "max_grad_norm": 1.0, "calibrate": True,
     },

@@ -185,6 +185,7 @@ class TrainingRecipe:
         weight_decay: of the optimiser.
         max_grad_norm: gradients were clipped to.
         ema_decay: of the average of the weights that was saved.
+        prompt_share, prompt_rounds, prompt_clicks: of :class:`~topolora_monai.engines.PromptRounds`.
         calibrate: whether a temperature was chosen with the threshold.
 
     Raises:
@@ -222,6 +223,9 @@ class TrainingRecipe:
     warmup_fraction: _Share | None = None
     max_grad_norm: _Positive | None = None
     ema_decay: Annotated[float, _BELOW_ONE] | None = None
+    prompt_share: _Share | None = None
+    prompt_rounds: _Count | None = None
+    prompt_clicks: _Count | None = None
     calibrate: bool | None = None
 
     def __post_init__(self) -> None:
@@ -274,6 +278,7 @@ class ModelSpec:
         in_channels: of images, 1 to 1024.
         out_channels: classes without the background, 1 to 1024.
         fit, multiclass_head, mask_tokens: of :func:`~topolora_monai.networks.build_network`.
+        prompts: whether it was trained to answer clicks, boxes and earlier masks, so that they are put to it.
         labels: names of the classes, the background first; none gives them numbers.
         activation: what makes probabilities of logits.
         pixel_values, percentiles, value_range: of :class:`~topolora_monai.transforms.IntensityScaling`.
@@ -327,6 +332,7 @@ class ModelSpec:
     fit: Fit = "pad"
     multiclass_head: MulticlassHead = "per_class"
     mask_tokens: _Channels = 10
+    prompts: bool = False
     labels: Annotated[tuple[str, ...], _LABELS] = ()
     activation: Activation = "sigmoid"
     pixel_values: PixelValues = "linear"

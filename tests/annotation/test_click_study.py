@@ -26,7 +26,7 @@ def run(monkeypatch, tmp_path, adapter):
     specification.loader.exec_module(script)
 
     def run(*words):
-        told = ["--adapter", adapter, "--dataset", "chase_db1", "--dataset_dir", tmp_path / "CHASE_DB1", *words]
+        told = ["--plain", adapter, "--dataset", "chase_db1", "--dataset_dir", tmp_path / "CHASE_DB1", *words]
         monkeypatch.setattr(sys, "argv", ["click_study.py", *map(str, told), "--json", str(tmp_path / "study.json")])
         script.main()
         return json.loads((tmp_path / "study.json").read_text())
@@ -34,28 +34,37 @@ def run(monkeypatch, tmp_path, adapter):
     return run
 
 
-def test_courses_of_named_images(run, tmp_path, adapter):
-    result = run("--names", *NAMES, "--precision", "fp32")
-    assert result["images"] == NAMES
-    assert [len(course) for course in result["dice_per_image"]["adapted"]] == [11, 11]
-    for count in ("0", "10"):
-        courses = np.array(result["dice_per_image"]["adapted"])
-        assert result["dice"]["adapted"][count] == pytest.approx(courses[:, int(count)].mean())
+def test_courses_of_named_images(run, tmp_path, adapter, capsys):
+    words = ("--names", *NAMES, "--precision", "fp32", "--sam_size", 64)
+    first = run(*words, "--methods", "plain_rule", "sam")
+    result = run(*words, "--methods", "plain_rule", "wires", "plain_asked", "bridges")
+    assert capsys.readouterr().out.count(f"plain_rule {NAMES[0]}") == 1  # not done again
+    assert result["images"]["plain_rule"] == first["images"]["plain_rule"]
+    assert set(result["images"]) == {"plain_rule", "sam", "wires", "plain_asked", "bridges"}
+    for method, courses in result["images"].items():
+        assert list(courses) == NAMES
+        assert all(len(one[name]) == 11 for one in courses.values() for name in ("dice", "cldice", "betti_0_error"))
+        dice = np.array([one["dice"] for one in courses.values()])
+        assert result["summary"][method]["dice"] == pytest.approx(dice.mean(axis=0).tolist())
+    assert all(one["dice"][0] == 0 for one in result["images"]["sam"].values())  # from an empty mask
+    wires = result["summary"]["wires"]
+    assert wires["cldice"][10] > wires["cldice"][0]
+    assert wires["cldice"][1] == wires["cldice"][0]  # a wire takes two clicks
 
     data = open_dataset("chase_db1", tmp_path / "CHASE_DB1")
     item = next(item for item in data.items("test") if item["name"] == NAMES[0])
     loaded = LoadItem(3, label_values=data.label_values)(item)
-    segmenter = AnnotationSegmenter(
-        {
-            "adapted": adapter,
-        },
-        precision="fp32",
-    )
+    segmenter = AnnotationSegmenter({"adapted": adapter}, precision="fp32", overlap=0.25)
     found = (segmenter.automatic(item["image"])[0] >= 0.5) & (loaded["fov"][0] > 0)
     true = (loaded["label"][0] > 0) & (loaded["fov"][0] > 0)
     expected = float(2 * (found & true).sum() / (found.sum() + true.sum()))
-    assert result["dice_per_image"]["adapted"][0][0] == pytest.approx(expected)
-    assert result["dice_per_image"]["base"][0][0] != pytest.approx(expected)
+    assert result["images"]["plain_rule"][NAMES[0]]["dice"][0] == pytest.approx(expected)
+
+
+def test_another_adapter_needs_another_file(run, tmp_path):
+    (tmp_path / "study.json").write_text('{"settings": {"dataset": "drive"}, "images": {}}')
+    with pytest.raises(SystemExit, match=r"study.json is of other settings: \{'dataset': 'drive'\}"):
+        run("--names", *NAMES)
 
 
 def test_unknown_image(run):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.annotation.conftest import PROPERTIES
 from topolora_monai.adapters import adapt, preset_config, save_adapter
-from topolora_monai.annotation import AnnotationSegmenter, Prompts, annotate, mean_course, next_click
+from topolora_monai.annotation import AnnotationSegmenter, Prompts, Stroke, annotate, mean_course, next_click
 from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.networks import SamSegmenter, build_network
 
@@ -46,7 +46,7 @@ def test_nan_voxels_are_background(segmenter, tmp_path, monkeypatch):
     automatic = segmenter.automatic(item)
     assert not automatic[0][torch.from_numpy(missing)].any()
     assert automatic[0][torch.from_numpy(~missing)].all()
-    monkeypatch.setattr(segmenter, "_answer_to_box", lambda *_: np.ones((1, *missing.shape), bool))
+    monkeypatch.setattr(segmenter, "_answer", lambda *_: np.ones((1, *missing.shape), bool))
     sure = segmenter.interactive(item, Prompts.from_lists([], [], box=[8, 3, 33, 27]))
     expected = np.zeros(missing.shape, bool)
     expected[3:28, 8:34] = True
@@ -190,6 +190,127 @@ class TestClicks:
     def test_impossible_ones_are_refused(self, segmenter, samples, prompts, previous, error, message):
         with pytest.raises(error, match=message):
             segmenter.interactive(samples[0][0], prompts, previous)
+
+
+def inner_pixel(mask):
+    """One of a mask that is 8 pixels or more from the edge."""
+    found = np.argwhere(mask[8:-8, 8:-8]) + 8
+    return found[len(found) // 2]
+
+
+class TestPrompted:
+    """Of a model that was trained with prompts, the network is asked."""
+
+    @pytest.fixture
+    def prompted(self, adapter, tmp_path):
+        path = with_header(adapter, tmp_path / "prompted.safetensors", prompts=True)
+        return AnnotationSegmenter({"vessels": path}, precision="fp32")
+
+    @pytest.fixture
+    def bumps(self, monkeypatch):
+        """A network that answers what it is told so far, and a bump of 9 pixels at each click; gives its calls."""
+        calls = []
+
+        def decode(self, features, size, *, points, point_labels, mask_prompt):
+            calls.append(points[0].tolist())
+            answer = mask_prompt.clone()
+            for (x, y), told in zip(points[0].int().tolist(), point_labels[0].tolist(), strict=True):
+                answer[..., max(0, y - 4) : y + 5, max(0, x - 4) : x + 5] = 50.0 * (2 * told - 1)
+            return answer
+
+        def asked():
+            monkeypatch.setattr(SamSegmenter, "decode", decode)
+            return calls
+
+        return asked
+
+    def test_click_reaches_the_network_where_it_was_made(self, prompted, samples, bumps):
+        image = samples[5][0]
+        before = prompted.masks(prompted.automatic(image))[0]
+        calls = bumps()
+        outside = np.argwhere(~before)
+        for row, column in outside[:: max(1, len(outside) // 9)]:
+            after = prompted.masks(prompted.interactive(image, Prompts.from_lists([(column, row)])))[0]
+            rows, columns = np.nonzero(after != before)
+            assert max(abs(rows - row).max(), abs(columns - column).max()) <= 4
+            assert after[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].all()
+        assert len(calls) >= 8
+
+    def test_tile_hears_all_its_clicks_and_only_those(self, prompted, samples, bumps):
+        image = samples[5][0]
+        before = prompted.masks(prompted.automatic(image))[0]
+        (row, column), agreed = np.argwhere(~before[:30, :30])[20], np.argwhere(before)
+        near = agreed[np.abs(agreed - (row, column)).max(axis=1).argmin()]
+        calls = bumps()
+        far = agreed[np.abs(agreed - (row, column)).max(axis=1).argmax()]
+        clicks = Prompts.from_lists([(column, row), near[::-1], far[::-1]])
+        prompted.interactive(image, clicks)
+        assert calls == [[[float(column), float(row)], [float(near[1]), float(near[0])]]]
+        prompted.interactive(image, Prompts.from_lists([near[::-1], far[::-1]]))
+        assert len(calls) == 1  # nothing new in what the mask has already
+
+    def test_what_was_drawn_stays(self, prompted, samples, bumps):
+        image = samples[5][0]
+        mask = prompted.masks(prompted.automatic(image))[0]
+        bumps()
+        row, column = inner_pixel(~mask)
+        drawn = mask.copy()
+        drawn[row - 4 : row + 5, column + 2 : column + 5] = ~drawn[row - 4 : row + 5, column + 2 : column + 5]
+        after = prompted.masks(prompted.interactive(image, Prompts.from_lists([], [(column, row)]), drawn))[0]
+        np.testing.assert_array_equal(after, drawn)  # the click agrees
+        after = prompted.masks(prompted.interactive(image, Prompts.from_lists([(column, row)]), drawn))[0]
+        taken = np.zeros_like(mask)
+        taken[row - 4 : row + 5, column - 4 : column + 5] = True
+        np.testing.assert_array_equal(after[~taken], drawn[~taken])
+        assert after[row, column]
+
+    def test_box_limits_the_answer(self, prompted, samples, bumps):
+        image = samples[5][0]
+        before = prompted.masks(prompted.automatic(image))[0]
+        bumps()
+        row, column = inner_pixel(~before)
+        box = (column - 1, row - 2, column + 1, row + 2)
+        after = prompted.masks(prompted.interactive(image, Prompts.from_lists([(column, row)], box=box)))[0]
+        assert after[row - 2 : row + 3, column - 1 : column + 2].all()
+        after[row - 2 : row + 3, column - 1 : column + 2] = before[row - 2 : row + 3, column - 1 : column + 2]
+        np.testing.assert_array_equal(after, before)
+
+    def test_costs_no_second_encoding(self, prompted, samples, encodings):
+        before = prompted.masks(prompted.automatic(samples[0][0]))[0]
+        row, column = np.argwhere(~before)[40]
+        after = prompted.interactive(samples[0][0], Prompts.from_lists([(column, row)]))
+        assert prompted.masks(after)[0][row, column]
+        assert sum(encodings) == 9
+
+
+class TestLines:
+    def test_are_drawn_into_the_previous_mask(self, segmenter, samples):
+        image, nothing = samples[0][0], np.zeros((128, 128), np.uint8)
+        stroke = Stroke(((20.0, 30.0), (40.0, 30.0)), positive=True, width=4.0)
+        mask = segmenter.masks(segmenter.interactive(image, Prompts(strokes=(stroke,)), nothing))[0]
+        assert mask[29:32, 20:41].all()
+        assert not mask[:28].any()
+        away = Stroke(((30.0, 30.0),), positive=False, width=1.0)
+        cut = segmenter.masks(segmenter.interactive(image, Prompts(strokes=(stroke, away)), nothing))[0]
+        assert (cut != mask).sum() == 1
+
+    def test_wire_follows_the_structure(self, segmenter, samples):
+        image = samples[0][0]
+        likely = segmenter.automatic(image)[0].numpy()
+        (top, left), (bottom, right) = np.argwhere(likely > likely.max() / 2)[[0, -1]]
+        wire = ((left, top), (right, bottom))
+        path, half_width = segmenter.trace(image, wire)
+        nothing = np.zeros((128, 128), np.uint8)
+        mask = segmenter.masks(segmenter.interactive(image, Prompts(wires=(wire,)), nothing))[0]
+        assert half_width >= 1
+        assert path[0].tolist() == [top, left]
+        assert path[-1].tolist() == [bottom, right]
+        assert mask[tuple(path.T)].all()
+
+    def test_bridge_without_a_break_is_refused(self, segmenter, samples):
+        nothing = np.zeros((128, 128), np.uint8)
+        with pytest.raises(ConfigError, match="no break to bridge here"):
+            segmenter.interactive(samples[0][0], Prompts(bridges=((60.0, 60.0),)), nothing)
 
 
 class TestEmbeddings:

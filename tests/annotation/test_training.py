@@ -63,7 +63,8 @@ def test_new_version_is_the_old_one_with_a_decision_of_its_own(history, samples,
     assert new["threshold"] != old["threshold"]
     assert new["recipe"]["loss_weights"] == {"dice": 1.0}
     assert (new["recipe"]["epochs"], new["recipe"]["learning_rate"]) == (2, 2e-3)
-    changed = {"threshold", "temperature", "validation_dice", "recipe"}
+    assert (new["recipe"]["prompt_share"], old["prompts"], new["prompts"]) == (0.5, False, True)
+    changed = {"threshold", "temperature", "validation_dice", "recipe", "prompts"}
     assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == changed
 
 

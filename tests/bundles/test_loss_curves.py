@@ -84,12 +84,30 @@ def test_the_annotation_server(dataset, pairs, expected, tmp_path):
     history = AdapterVersions(tmp_path / "history")
     history.add(start, "start")
     losses = []
-    settings = TrainingSettings(epochs=2, seed=3, validation_fraction=0.4, max_grad_norm=0.5, improvement=-1.0)
+    settings = TrainingSettings(
+        epochs=2, seed=3, validation_fraction=0.4, max_grad_norm=0.5, improvement=-1.0, prompt_share=0.0
+    )
     done = fine_tune(
         pairs, history, settings=settings, precision="fp32", progress=lambda progress: losses.append(progress.loss)
     )
     assert losses == expected[0]
     assert done.after == pytest.approx(max(expected[1]))
+
+
+def test_with_prompts_a_run_that_is_taken_up_goes_on_as_it_would_have(dataset, tmp_path):
+    options = {"train#prompts#share": 0.5, "accumulation_steps": 2, "train#ema#decay": 0.9}
+    whole = curve(bundle(dataset, tmp_path / "whole", **options))
+    half = bundle(dataset, tmp_path / "halves", **options)
+    half.initialize()
+    half.trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate())
+    half.run()
+    half.finalize()
+    losses, dice = curve(bundle(dataset, tmp_path / "halves", **options))
+    assert 0 < len(losses) < len(whole[0])
+    assert losses == whole[0][-len(losses) :]
+    assert dice == whole[1][-len(dice) :]
+    found = read_spec(tmp_path / "halves/adapter.safetensors")
+    assert (found.prompts, found.recipe.prompt_share, found.recipe.prompt_rounds) == (True, 0.5, 3)
 
 
 def test_two_processes_are_one(dataset, expected, tmp_path):

@@ -241,6 +241,7 @@ def _headers() -> Iterator[Case]:
         "threshold_by": (7, ["dice"]),
         "temperature": ("1", 0, -1, float("nan"), float("inf")),
         "pretrained": ("yes", 1),
+        "prompts": ("yes", 1),
         "pixel_values": (7, ["linear"]),
         "percentiles": ("1, 99", [1], ["1", "99"], [float("nan"), 99], {"low": 1}),
         "value_range": ("0, 1", [1], ["a", "b"], [0, float("inf")], 7),

@@ -77,7 +77,8 @@ class TestClicks:
         [
             {"foreground": [[1000, 2]]}, {"foreground": [1, 2]}, {"foreground": "x"}, {"foreground": [["a", "b"]]},
             {"roi": [1, 2]}, {"roi": [9, 9, 1, 1]}, {"foreground": [[1, 2]], "class": "bone"},
-            {"foreground": [[1, 2]], "class": 7},
+            {"foreground": [[1, 2]], "class": 7}, {"wires": [[[1, 2]]]}, {"wires": [1]}, {"strokes": [{}]},
+            {"bridges": [["a", 1]]}, {"strokes": [{"points": [[1, 2]], "width": "x"}]},
         ],
         ids=str,
     )  # fmt: skip
@@ -92,6 +93,34 @@ class TestClicks:
     def test_slicers_name_of_a_class_is_no_file(self, client, automatic):
         found = mask_of(ask(client, "tuned_clicks", label="vessel"))
         np.testing.assert_array_equal(found, automatic)
+
+    def test_lines_are_drawn(self, client, tmp_path):
+        previous = np.zeros((50, 70), np.uint8)
+        previous[20:23, 5:30] = previous[20:23, 40:65] = 255
+        Image.fromarray(previous).save(tmp_path / "previous.png")
+        files = {"label": ("previous.png", (tmp_path / "previous.png").read_bytes())}
+        joined = mask_of(ask(client, "tuned_clicks", files=files, bridges=[[35, 21]]))
+        assert (joined[21, 29:41] == 1).any()
+        assert (joined[previous > 0] == 1).all()
+        assert joined.sum() > (previous > 0).sum()
+        stroke = {"points": [[5, 40], [60, 40]], "positive": True, "width": 2}
+        drawn = mask_of(ask(client, "tuned_clicks", files=files, strokes=[stroke], wires=[[[5, 5], [20, 5]]]))
+        assert (drawn[40, 5:61] == 1).all()
+        assert drawn[5, 5] == 1
+        assert drawn[5, 20] == 1
+
+    def test_live_wire_for_a_look(self, client):
+        place = {"adapter": "tuned", "image": "im1", "x0": 5, "y0": 6, "x1": 60, "y1": 40}
+        found = client.get("/topolora/api/trace", params=place).json()
+        assert (found["path"][0], found["path"][-1]) == ([5, 6], [60, 40])
+        assert found["half_width"] >= 1
+        for wrong, status in (
+            ({"adapter": "x"}, 404),
+            ({"image": "none"}, 404),
+            ({"slice": 3}, 400),
+            ({"x1": 700}, 400),
+        ):
+            assert client.get("/topolora/api/trace", params=place | wrong).status_code == status
 
     def test_clicks_on_one_slice_of_a_volume(self, client, studies, tmp_path):
         import nibabel

@@ -2,9 +2,10 @@
 
 from topolora_monai.annotation.correction import apply_click
 from topolora_monai.annotation.embeddings import EmbeddingCache
-from topolora_monai.annotation.prompts import Click, Prompts
+from topolora_monai.annotation.prompts import Click, Prompts, Stroke
 from topolora_monai.annotation.segmenter import AnnotationSegmenter
-from topolora_monai.annotation.simulated import SimulatedAnnotation, annotate, mean_course, next_click
+from topolora_monai.annotation.simulated import SimulatedAnnotation, annotate, mean_course, next_click, next_wire
+from topolora_monai.annotation.tracing import bridge, half_width, paint, stroke_path, trace
 from topolora_monai.annotation.training import FineTuning, Progress, TrainingSettings, fine_tune, split_pairs
 from topolora_monai.annotation.uncertainty import (
     TopologicalUncertainty,
@@ -28,20 +29,27 @@ __all__ = [
     "Progress",
     "Prompts",
     "SimulatedAnnotation",
+    "Stroke",
     "TopologicalUncertainty",
     "TrainingSettings",
     "UncertaintyKind",
     "VersionChange",
     "annotate",
     "apply_click",
+    "bridge",
     "fine_tune",
+    "half_width",
     "mean_course",
     "mean_entropy",
     "next_click",
+    "next_wire",
+    "paint",
     "probable_breaks",
     "random_score",
     "rated_breaks",
     "split_pairs",
+    "stroke_path",
     "topological_uncertainty",
+    "trace",
     "uncertainty_score",
 ]

@@ -7,13 +7,15 @@ import copy
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from torch import Tensor, nn
 
 import topolora_monai
@@ -26,7 +28,9 @@ from topolora_monai.annotation.embeddings import (
     content_digest,
     plain_tensor,
 )
-from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.prompts import Click, Point, Prompts, pixel_of
+from topolora_monai.annotation.tracing import Path as Way
+from topolora_monai.annotation.tracing import bridge, half_width, paint, stroke_path, trace
 from topolora_monai.data import Item, file_sha256
 from topolora_monai.data.depth import bits_for, item_maximum
 from topolora_monai.data.fields_of_view import field_of_view
@@ -43,6 +47,8 @@ from topolora_monai.weights import fingerprint
 
 _logger = logging.getLogger(__name__)
 
+_SURE = 5.0
+"""Logit of what an annotator has changed, as it is told to the network."""
 _RANDOM_NUMBERS = threading.Lock()  # dropout draws from torch's global generator
 
 ImageSource = str | Path | Mapping[str, Any]
@@ -151,18 +157,23 @@ class AnnotationSegmenter:
     ) -> Tensor:
         """Probabilities that agree with an annotator.
 
-        Every click's pixel is on its side of the threshold afterwards, and the missed or wrongly added piece around
-        it has followed (see :func:`~topolora_monai.annotation.correction.apply_click`); what is far from clicks, or
-        outside of the box, stays exactly as it was. A click that the mask agrees with already changes nothing, so
-        that clients may send all clicks each time, with or without the previous mask. A box without clicks takes the
-        network's answer to that box inside it. Prompts are in pixels of the image. The previous mask is what to go on
-        from, (H, W) with class numbers, or (K, H, W), foreground where not 0; by default the automatic one.
+        Every click's pixel is on its side of the threshold afterwards. A model that was trained with prompts is asked,
+        in the tile that a click is most inside of, for all clicks there and told the mask so far; it may change that
+        tile, but not what the previous mask has other than the automatic one, unless it is the piece around a click.
+        Of other models the missed or wrongly added piece around a click follows by a rule (see
+        :func:`~topolora_monai.annotation.correction.apply_click`). What is far from clicks, or outside of the box,
+        stays exactly as it was. A click that the mask agrees with already changes nothing, so that clients may send all
+        clicks each time, with or without the previous mask. A box without clicks takes the network's answer to that box
+        inside it. Strokes are painted, and some of their points are clicks for a network that hears them; then wires
+        are traced and breaks bridged, each painted as wide as the structure that it continues. Prompts are in pixels of
+        the image. The previous mask is what to go on from, (H, W) with class numbers, or (K, H, W), foreground where
+        not 0; by default the automatic one.
 
         Returns:
             Float32 (K, H, W); the automatic probabilities wherever the mask is the automatic one.
 
         Raises:
-            ConfigError: for prompts outside of the image, or an unknown class.
+            ConfigError: for prompts outside of the image, an unknown class, or a bridge where there is no break.
             DataError: for a previous mask of another size.
         """
         model = self._named(adapter)
@@ -175,15 +186,19 @@ class AnnotationSegmenter:
         masks = automatic.copy() if previous is None else _as_masks(previous, classes, (height, width))
         index, allowed = prompts.label - 1, prompts.allowed((height, width))
         target = masks[index].copy()
-        if prompts.box is not None and not prompts.clicks:
-            seen = self._answer_to_box(model, embedding, prompts)[index]
+        if prompts.box is not None and not prompts.told:
+            seen = self._answer(model, embedding, _asked_of_tiles(embedding.grid, box=prompts.box))[index]
             target = np.where(allowed, seen & embedding.valid, target)
-        evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
-        for click in prompts.clicks:
-            near = allowed & prompts.nearer(click, allowed)
-            target = apply_click(target, evidence, click.pixel, click.positive, near)
+        if model.spec.prompts:
+            target = self._answered(model, embedding, prompts.told, target, automatic[index], allowed)
+        else:
+            evidence = np.stack([embedding.logits[index].numpy(), embedding.contrast])
+            for click in prompts.clicks:
+                near = allowed & prompts.nearer(click, allowed)
+                target = apply_click(target, evidence, click.pixel, click.positive, near)
         for click in prompts.clicks:  # a later piece may have run over an earlier click
             target[click.pixel] = click.positive
+        _draw(prompts, target, embedding.probability[index].numpy(), model.spec.threshold)
         if model.spec.exclusive:
             masks &= ~(target & ~masks[index])
         masks[index] = target
@@ -277,24 +292,119 @@ class AnnotationSegmenter:
             plain_tensor(probability), plain_tensor(logits), contrast, valid, grid, recorder.features()
         )
 
+    def _answered(
+        self,
+        model: _Model,
+        embedding: ImageEmbedding,
+        clicks: tuple[Click, ...],
+        before: NDArray[np.bool_],
+        automatic: NDArray[np.bool_],
+        allowed: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """The mask (H, W) of one class that a network trained with prompts makes of a mask and clicks."""
+        asked = _asked_of_tiles(embedding.grid, [click for click in clicks if before[click.pixel] != click.positive])
+        if not asked or not embedding.features:
+            return before
+        asked = {number: _in_tile(embedding.grid, number, clicks) for number in asked}
+        edited = torch.from_numpy(before != automatic)
+        state = torch.where(edited, torch.from_numpy(before).float() * 2 * _SURE - _SURE, embedding.logits)
+        seen = self._answer(model, embedding, asked, state)[0] & embedding.valid
+        after = np.where(allowed & ~edited.numpy(), seen, before)
+        for click in clicks:
+            wrong = (after != click.positive) & (seen == click.positive) & allowed
+            if wrong[click.pixel]:
+                parts, _ = ndimage.label(wrong, np.ones((3, 3)))
+                after[parts == parts[click.pixel]] = click.positive
+        return after
+
     @torch.inference_mode()
-    def _answer_to_box(self, model: _Model, embedding: ImageEmbedding, prompts: Prompts) -> NDArray[np.bool_]:
-        """Masks (K, H, W) that the network sees when asked for the box, right inside it."""
-        box, size = prompts.box, embedding.grid.crop
-        if not embedding.features or box is None:
+    def _answer(
+        self, model: _Model, embedding: ImageEmbedding, asked: Mapping[int, _Asked], state: Tensor | None = None
+    ) -> NDArray[np.bool_]:
+        """Masks (K, H, W) after some tiles were asked, each told the logits so far (K, H, W) that are given."""
+        grid, size = embedding.grid, embedding.grid.crop
+        if not embedding.features:
             return model.masks(embedding.probability)
-        blended = TileBlend(embedding.logits.shape, size)
+        told = None if state is None else F.pad(state * model.spec.temperature, grid.padding)
+        kept, blended = F.pad(embedding.logits, grid.padding), TileBlend(embedding.logits.shape, size)
+        corners = grid.corners
         with model.borrow() as network:
-            for number, (row, column) in enumerate(embedding.grid.corners):
-                inside = _clipped(box, row, column, size)
-                if inside is None:
-                    continue
-                features = tuple(part[number : number + 1].float().to(self.device) for part in embedding.features)
-                corners = torch.tensor([inside], device=self.device)
-                answer = network.decode(features, (size, size), boxes=corners)[0].float().cpu() / model.spec.temperature
+            for number, (row, column) in enumerate(corners):
+                if not any(max(abs(row - corners[n][0]), abs(column - corners[n][1])) < size for n in asked):
+                    continue  # nothing near was asked
+                window = np.s_[
+                    ..., row + grid.top : row + grid.top + size, column + grid.left : column + grid.left + size
+                ]
+                answer = kept[window]
+                if number in asked:
+                    features = tuple(part[number : number + 1].float().to(self.device) for part in embedding.features)
+                    prompts = {name: torch.tensor([given], device=self.device) for name, given in asked[number].items()}
+                    if told is not None:
+                        prompts["mask_prompt"] = told[window][None].to(self.device)
+                    decoded = network.decode(features, (size, size), **prompts)
+                    answer = decoded[0].float().cpu() / model.spec.temperature
                 blended.add(answer, row, column)
         logits = torch.where(blended.answered, blended.logits(), embedding.logits)
         return model.masks(probabilities(logits, model.spec.activation))
+
+    def trace(
+        self, image: ImageSource, points: Sequence[Point], adapter: str | None = None, label: int = 1
+    ) -> tuple[Way, float]:
+        """Live-wire through points (x, y), see :func:`~topolora_monai.annotation.trace`, for a look before it is drawn.
+
+        Returns:
+            Pixels (N, 2) as (row, column), and the half-width in pixels that it would be painted with.
+
+        Raises:
+            ConfigError: for less than two points, a point outside of the image, or an unknown class.
+        """
+        model = self._named(adapter)
+        embedding = self._embedding(image, model)
+        Prompts.from_lists(wires=[points], label=label)
+        if label > len(embedding.probability):
+            raise ConfigError("no such class", expected=f"label 1 to {len(embedding.probability)}", found=label)
+        way = trace(embedding.probability[label - 1].numpy(), [pixel_of(point) for point in points])
+        return way, half_width(model.masks(embedding.probability)[label - 1], way)
+
+
+_Asked = Mapping[str, Any]
+"""Prompts of a tile by the names of the network's, as lists, in pixels of the tile."""
+
+
+def _asked_of_tiles(
+    grid: TileGrid, clicks: Sequence[Click] = (), box: tuple[float, float, float, float] | None = None
+) -> dict[int, _Asked]:
+    """Tiles to ask, by number: of each click the one that it is most inside of; all that a box reaches into."""
+    asked: dict[int, _Asked] = {}
+    middle = (grid.crop - 1) / 2
+    for click in clicks:
+        away = [max(abs(click.y - row - middle), abs(click.x - column - middle)) for row, column in grid.corners]
+        asked[int(np.argmin(away))] = {}
+    if box is not None:
+        parts = {number: _clipped(box, *corner, grid.crop) for number, corner in enumerate(grid.corners)}
+        asked |= {number: {"boxes": part} for number, part in parts.items() if part is not None}
+    return asked
+
+
+def _in_tile(grid: TileGrid, number: int, clicks: Sequence[Click]) -> _Asked:
+    """All clicks that lie in a tile."""
+    row, column = grid.corners[number]
+    near = [click for click in clicks if 0 <= click.y - row < grid.crop and 0 <= click.x - column < grid.crop]
+    places = [(click.x - column, click.y - row) for click in near]
+    return {"points": places, "point_labels": [float(click.positive) for click in near]}
+
+
+def _draw(prompts: Prompts, mask: NDArray[np.bool_], probability: NDArray[np.float32], threshold: float) -> None:
+    """Put an annotator's lines into a mask (H, W)."""
+    for stroke in prompts.strokes:
+        way = stroke_path([pixel_of(point) for point in stroke.points])
+        mask[paint(way, mask.shape, stroke.width / 2)] = stroke.positive
+    for wire in prompts.wires:
+        way = trace(probability, [pixel_of(point) for point in wire])
+        mask |= paint(way, mask.shape, half_width(mask, way))
+    for point in prompts.bridges:
+        way = bridge(mask, probability, pixel_of(point), threshold)
+        mask |= paint(way, mask.shape, half_width(mask, way))
 
 
 class _Model:

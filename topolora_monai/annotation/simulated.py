@@ -1,4 +1,4 @@
-"""An annotator that knows the truth and clicks at the centre of the largest error."""
+"""An annotator that knows the truth: clicks at the centre of the largest error, traces the longest missed line."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from skimage.graph import MCP_Geometric
+from skimage.morphology import skeletonize
 
-from topolora_monai.annotation.prompts import Click, Prompts
+from topolora_monai.annotation.prompts import Click, Point, Prompts
 
 _EIGHT = np.ones((3, 3), bool)
 
@@ -55,6 +57,36 @@ def next_click(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None 
     centre = np.argwhere(part).mean(axis=0)
     row, column = deepest[((deepest - centre) ** 2).sum(axis=1).argmin()] + [side.start - 1 for side in box]
     return Click(float(column), float(row), bool(true[row, column]))
+
+
+def next_wire(prediction: ArrayLike, truth: ArrayLike, valid: ArrayLike | None = None) -> tuple[Point, Point] | None:
+    """The two ends (x, y) of the longest way along the largest missed stretch of the true centreline.
+
+    Masks are as of :func:`next_click`; None if nothing of it is missed.
+
+    Example:
+        >>> truth = np.zeros((7, 30), bool)
+        >>> truth[2:5, 2:28] = True
+        >>> prediction = truth.copy()
+        >>> prediction[:, 10:20] = False
+        >>> next_wire(prediction, truth)
+        ((10.0, 3.0), (19.0, 3.0))
+    """
+    true = np.asarray(truth, bool)
+    missed = skeletonize(true) & ~np.asarray(prediction, bool)
+    missed &= np.ones_like(missed) if valid is None else np.asarray(valid, bool)
+    parts, number = ndimage.label(missed, _EIGHT)
+    if not number:
+        return None
+    part = parts == np.bincount(parts[missed]).argmax()
+
+    def farthest(start: NDArray[np.intp]) -> NDArray[np.intp]:
+        costs, _ = MCP_Geometric(np.where(part, 1.0, -1.0)).find_costs([start])
+        return np.array(np.unravel_index(np.where(part, costs, -1).argmax(), part.shape))
+
+    last = farthest(np.argwhere(part)[0])
+    (x0, y0), (x1, y1) = sorted((float(column), float(row)) for row, column in (last, farthest(last)))
+    return (x0, y0), (x1, y1)
 
 
 def annotate(

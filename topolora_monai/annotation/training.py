@@ -26,6 +26,7 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import LabelValues, numbered
 from topolora_monai.metrics import PairedTest, PooledDice, paired_test
 from topolora_monai.model.inferers import Precision
+from topolora_monai.networks import SamSegmenter
 from topolora_monai.transforms.intensity import PixelValues
 
 
@@ -41,6 +42,8 @@ class TrainingSettings:
         validation_fraction: of the images, at least one.
         max_grad_norm: gradients are clipped to.
         elastic_magnitude: largest shift in pixels by which images are bent.
+        prompt_share: of the steps, with prompts as of :class:`~topolora_monai.engines.PromptRounds`, where the network
+            takes prompts and has one class.
         val_interval: epochs between validations.
         improvement: by how much Dice on the validation images has to rise for the new adapter to be kept.
         least_images: validation images that a new adapter needs to become current; six are the fewest with which
@@ -59,6 +62,7 @@ class TrainingSettings:
     validation_fraction: float = 0.2
     max_grad_norm: float | None = None
     elastic_magnitude: float | None = None
+    prompt_share: float = 0.5
     val_interval: int = 2
     improvement: float = 0.0
     least_images: int = 6
@@ -70,6 +74,8 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be greater than 0", found=value)
+        if not 0 <= self.prompt_share <= 1:
+            raise ConfigError("prompt_share must be from 0 to 1", found=self.prompt_share)
         if not 0 < self.validation_fraction < 1:
             raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
         if self.least_images < 1:
@@ -205,6 +211,8 @@ def fine_tune(
     report = _Report(progress, cancelled)
     given = {id_: getattr(settings, name) for name, id_ in _RECIPE_SETTINGS.items()}
     chosen: dict[str, Any] = {id_: value for id_, value in given.items() if value is not None}
+    if spec.out_channels > 1 or not isinstance(network, SamSegmenter):
+        chosen["train#prompts#share"] = 0.0
     if precision is not None:
         chosen["precision"] = precision
     with tempfile.TemporaryDirectory() as folder:
@@ -269,9 +277,10 @@ def _doubt(test: PairedTest, settings: TrainingSettings) -> str:
 _RECIPE_SETTINGS = {
     **{name: name for name in ("epochs", "crops_per_image", "batch_size", "learning_rate", "max_grad_norm", "seed")},
     "elastic_magnitude": "train#elastic#magnitude_range#1",
+    "prompt_share": "train#prompts#share",
 }
 """Of :class:`TrainingSettings`, what the workflow has, and where."""
-_DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "recipe")
+_DECIDED = ("threshold", "threshold_by", "temperature", "validation_dice", "recipe", "prompts")
 """Entries of a model that training it on makes anew."""
 
 

@@ -3,16 +3,18 @@
 import hashlib
 import itertools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
 from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.metrics import SkeletonBreak, betti_numbers, skeleton_breaks
+
+if TYPE_CHECKING:  # segmenters bridge the breaks that are found here
+    from topolora_monai.annotation.segmenter import AnnotationSegmenter, ImageSource
 
 UncertaintyKind = Literal["topology", "entropy", "dropout"]
 """Kinds of :func:`uncertainty_score`."""

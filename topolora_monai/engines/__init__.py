@@ -22,6 +22,7 @@ from topolora_monai.engines.handlers import (
     say_validation,
 )
 from topolora_monai.engines.output import lock_output, plain_errors, provenance, speak_plainly, unlock_output
+from topolora_monai.engines.prompts import PromptRounds, sample_clicks
 from topolora_monai.engines.recipe import Recipe, training_workflow
 from topolora_monai.engines.schedules import ScheduleSteps, lr_schedule
 from topolora_monai.engines.settings import check_classes, check_ids, check_settings, check_threshold_by
@@ -46,6 +47,7 @@ __all__ = [
     "LossRamp",
     "NonFiniteGuard",
     "PredictionWriter",
+    "PromptRounds",
     "Recipe",
     "RiskCoverage",
     "RunCheckpoint",
@@ -74,6 +76,7 @@ __all__ = [
     "probabilities_and_targets",
     "provenance",
     "read_json",
+    "sample_clicks",
     "say_validation",
     "speak_plainly",
     "training_workflow",

@@ -40,7 +40,9 @@ def prepare_batch(
 class TargetLoss(nn.Module):
     """Give a masked loss the parts of the target, as ``loss(logits, label, mask=..., skeleton=...)``.
 
-    Where several processes train together, its means over pixels are over those of all of them.
+    It is the mean over several answers to a batch, one after the other as of
+    :class:`~topolora_monai.engines.PromptRounds`. Where several processes train together, its means over pixels are
+    over those of all of them.
     """
 
     def __init__(self, loss: nn.Module) -> None:
@@ -51,10 +53,9 @@ class TargetLoss(nn.Module):
                 term.shared = idist.get_world_size() > 1
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        """Compute the loss of logits against a target of :func:`prepare_batch`."""
-        parts = {"mask": target.get("fov"), "skeleton": target.get("label_skeleton")}
-        result: Tensor = self.loss(logits, target["label"], **parts)
-        return result
+        """Compute the loss of logits (R * B, K, H, W) against a target of :func:`prepare_batch` of B images."""
+        label, parts = target["label"], {"mask": target.get("fov"), "skeleton": target.get("label_skeleton")}
+        return torch.stack([self.loss(answer, label, **parts) for answer in logits.split(len(label))]).mean()
 
 
 def batch_items(batch: Any) -> list[dict[str, Any]]:

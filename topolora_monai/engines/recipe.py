@@ -53,6 +53,9 @@ _IDS = {
     "warmup_fraction": "lr_scheduler#warmup_fraction",
     "max_grad_norm": "max_grad_norm",
     "ema_decay": "train#ema#decay",
+    "prompt_share": "train#prompts#share",
+    "prompt_rounds": "train#prompts#rounds",
+    "prompt_clicks": "train#prompts#clicks",
     "calibrate": "validate#calibrate",
 }
 """Where the bundle's ``train.yaml`` has what a model remembers of its training."""

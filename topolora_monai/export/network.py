@@ -155,7 +155,7 @@ def export_adapter(
     image_size = changed.get("image_size", spec.image_size)
     size = size or (spec.crop_size, spec.crop_size)
     network = adapted_network(adapter, weights, merged=False, **changed)
-    own = ("format", "package_version", "network_name")
+    own = ("format", "package_version", "network_name", "prompts")  # the graph takes none
     properties = {name: value for name, value in spec.to_header().items() if name not in own}
     properties |= {
         "trained_with": spec.package_version,

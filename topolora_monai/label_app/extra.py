@@ -51,7 +51,7 @@ class AdapterChoice(BaseModel):
 def add_routes(application: FastAPI) -> None:
     """Add the endpoints, ours below :data:`PATH`; those that change something see to the role themselves."""
     may_look = [Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-    for endpoint in (images, left_out, picture, probability, label, labels, adapters, training):
+    for endpoint in (images, left_out, picture, probability, label, labels, adapters, training, trace):
         application.add_api_route(f"{PATH}/{endpoint.__name__}", endpoint, dependencies=may_look, response_model=None)
     application.add_api_route(f"{PATH}/breaks", breaks, methods=["POST"], dependencies=may_look, response_model=None)
     add_review_routes(application, PATH)
@@ -174,6 +174,18 @@ def training() -> list[dict[str, Any]]:
     """How far training of each adapter is, see :func:`~topolora_monai.label_app.tasks.training.training_status`."""
     app = app_instance()
     return [training_status(app.training_folder, name) for name in app.adapters.names]
+
+
+def trace(
+    adapter: str, image: str, x0: float, y0: float, x1: float, y1: float, slice: int = 0, label: int = 1
+) -> dict[str, Any]:
+    """Live-wire from (x0, y0) to (x1, y1): ``path``, pixels [x, y], and ``half_width``, of what would be painted."""
+    app = app_instance()
+    if adapter not in app.adapters.names:
+        raise HTTPException(404, f"there is no adapter {adapter}")
+    path = str(app.datastore().image_path(image))
+    way, half_width = app._infers[adapter].model.trace(path, slice, [(x0, y0), (x1, y1)], label)
+    return {"path": way[:, ::-1].tolist(), "half_width": half_width}
 
 
 def restore_adapter(choice: AdapterChoice, user: Any = Depends(RBAC(_ADMIN))) -> dict[str, Any]:  # noqa: B008

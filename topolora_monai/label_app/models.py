@@ -1,18 +1,19 @@
 """What the server segments with: adapters on one base in memory, each with its versions, and released bundles."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topolora_monai.annotation.prompts import Prompts
+from topolora_monai.annotation.prompts import Point, Prompts
 from topolora_monai.annotation.segmenter import AnnotationSegmenter
 from topolora_monai.annotation.versions import AdapterVersion, AdapterVersions
 from topolora_monai.data import file_sha256
-from topolora_monai.errors import unknown_choice
+from topolora_monai.data.items import Item, expand_slices
+from topolora_monai.errors import ConfigError, unknown_choice
 from topolora_monai.io.atomic import remove_leftovers
 from topolora_monai.label_app.options import LabelOptions
 from topolora_monai.model.network import bundle_spec
@@ -107,6 +108,13 @@ class Model:
     ) -> NDArray[np.float32]:
         """Probabilities that agree with clicks, (K, H, W)."""
         return self._adapters.segmenter(self.name).interactive(item, prompts, previous, self.name).numpy()
+
+    def trace(self, image: str, slice: int, points: Sequence[Point], label: int) -> tuple[NDArray[np.intp], float]:
+        """Live-wire through points in an image or a slice of a volume, see ``AnnotationSegmenter``."""
+        items = expand_slices(Item(name="image", image=image), None)
+        if not 0 <= slice < len(items):
+            raise ConfigError("no such slice", expected=f"0 to {len(items) - 1}", found=slice)
+        return self._adapters.segmenter(self.name).trace(items[slice], points, self.name, label)
 
 
 class BundleModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,9 @@ from topolora_monai.networks.mask_decoder import MaskDecoder
 from topolora_monai.networks.shared import checked_image
 
 Fit = Literal["pad", "squash"]
+
+NextPrompts = Callable[[Tensor], Mapping[str, Tensor] | None]
+"""From the logits of the latest answer to the prompts of the next, by name; None ends the asking."""
 
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
 _PIXEL_STD = (58.395, 57.12, 57.375)
@@ -105,6 +109,7 @@ class SamSegmenter(nn.Module):
         point_labels: Tensor | None = None,
         boxes: Tensor | None = None,
         mask_prompt: Tensor | None = None,
+        next_prompts: NextPrompts | None = None,
     ) -> Tensor:
         """Segment a batch of images.
 
@@ -114,16 +119,21 @@ class SamSegmenter(nn.Module):
             point_labels: 1 foreground, 0 background, -1 ignore, shape (B, P).
             boxes: one box an image in pixels of the input, shape (B, 4) as (x0, y0, x1, y1).
             mask_prompt: logits of an earlier answer at input size, shape (B, 1, H, W).
+            next_prompts: asked after each answer, with its logits, for the prompts of one more on the same features.
 
         Returns:
-            Logits of shape (B, K, H, W).
+            Logits of shape (B, K, H, W); of R answers (R * B, K, H, W), one after the other.
 
         Raises:
             ConfigError: when the number of channels is not the one the network was built for.
         """
         size = (image.shape[-2], image.shape[-1])
         prompts = {"points": points, "point_labels": point_labels, "boxes": boxes, "mask_prompt": mask_prompt}
-        return self.decode(self.features(image), size, **prompts)
+        features = self.features(image)
+        answers = [self.decode(features, size, **prompts)]
+        while next_prompts is not None and (more := next_prompts(answers[-1].detach())) is not None:
+            answers.append(self.decode(features, size, **more))
+        return answers[0] if next_prompts is None else torch.cat(answers)
 
     def decode(
         self,

@@ -134,8 +134,10 @@ class Clicks(Segmentation):
     The request has ``foreground`` and ``background``, lists of [x, y] or, in volumes, [x, y, z] in voxels of the
     file; ``roi``, a box [x0, y0, x1, y1] (also as [[x0, y0], [x1, y1]], as CVAT has it) or [x0, x1, y0, y1, z0, z1]
     (as 3D Slicer has it, and needed in volumes); ``label``, a previous mask as an uploaded file; ``class``, the name
-    or number of the class that is meant, by default the first; and of volumes ``slice``, which 3D Slicer sends when
-    it will add the answer to its mask: then slices without click or box are left empty.
+    or number of the class that is meant, by default the first; of pictures ``strokes``, objects with ``points``,
+    ``positive`` and ``width``, ``wires``, lists of points to trace a structure through, and ``bridges``, points at
+    breaks to join; and of volumes ``slice``, which 3D Slicer sends when it will add the answer to its mask: then slices
+    without click or box are left empty.
     """
 
     def __init__(self, model: Any, labels: Sequence[str], description: str) -> None:
@@ -171,7 +173,10 @@ class Clicks(Segmentation):
         number = self.labels.get(wanted) if isinstance(wanted, str) else wanted
         if not isinstance(number, int) or number not in self.labels.values():
             raise ConfigError("no such class", expected=", ".join(self.labels), found=repr(wanted))
-        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=number)
+        lines = _lines(request)
+        if lines and "slice" in item:
+            raise ConfigError("lines are drawn in pictures", expected="clicks and boxes", found=", ".join(lines))
+        prompts = Prompts.from_lists(foreground, background, box=box[:4] if box else None, label=number, **lines)
         return np.asarray(self.model.interactive(item, prompts, request["previous"]))
 
 
@@ -180,6 +185,16 @@ def _points(request: Mapping[str, Any], name: str) -> list[list[float]]:
     if not isinstance(points, list) or not _all_numbers(points) or any(len(point) < 2 for point in points):
         raise ConfigError(f"{name} is no list of points", expected="[[x, y], ...]", found=repr(points)[:80])
     return [point[:2] for point in points]
+
+
+def _lines(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Strokes, wires and bridges of a request, by these names."""
+    lines = {name: request[name] for name in ("strokes", "wires", "bridges") if request.get(name)}
+    for name, found in lines.items():
+        points = found if name == "wires" else [found] if name == "bridges" else []
+        if not isinstance(found, list) or not all(map(_all_numbers, points)):
+            raise ConfigError(f"{name} is no list of them", found=repr(found)[:80])
+    return lines
 
 
 def _all_numbers(lists: Any) -> bool:
