@@ -55,7 +55,7 @@ def test_new_version_is_the_old_one_with_a_decision_of_its_own(history, samples,
     chosen = {"threshold_by": "cldice", "dataset": "drive", "made_by": "$x", "recipe": {"loss_weights": {"dice": 1.0}}}
     save_adapter(load_adapter(network, adapter), path, **header | chosen | {"labels": ["background", "$vessel"]})
     history.add(path, "start")
-    whatever_comes = TrainingSettings(**QUICK.__dict__ | {"improvement": -1.0})
+    whatever_comes = TrainingSettings(**QUICK.__dict__ | {"improvement": -1.0, "prompt_share": 0.5})
     done = fine_tune(samples, history, settings=whatever_comes, precision="fp32")
     old, new = read_spec(path).to_header(), read_spec(done.version.path).to_header()
     assert new["threshold_by"] == "cldice"

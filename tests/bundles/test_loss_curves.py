@@ -84,9 +84,7 @@ def test_the_annotation_server(dataset, pairs, expected, tmp_path):
     history = AdapterVersions(tmp_path / "history")
     history.add(start, "start")
     losses = []
-    settings = TrainingSettings(
-        epochs=2, seed=3, validation_fraction=0.4, max_grad_norm=0.5, improvement=-1.0, prompt_share=0.0
-    )
+    settings = TrainingSettings(epochs=2, seed=3, validation_fraction=0.4, max_grad_norm=0.5, improvement=-1.0)
     done = fine_tune(
         pairs, history, settings=settings, precision="fp32", progress=lambda progress: losses.append(progress.loss)
     )

@@ -62,7 +62,7 @@ class TrainingSettings:
     validation_fraction: float = 0.2
     max_grad_norm: float | None = None
     elastic_magnitude: float | None = None
-    prompt_share: float = 0.5
+    prompt_share: float | None = None
     val_interval: int = 2
     improvement: float = 0.0
     least_images: int = 6
@@ -74,7 +74,7 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be greater than 0", found=value)
-        if not 0 <= self.prompt_share <= 1:
+        if self.prompt_share is not None and not 0 <= self.prompt_share <= 1:
             raise ConfigError("prompt_share must be from 0 to 1", found=self.prompt_share)
         if not 0 < self.validation_fraction < 1:
             raise ConfigError("validation_fraction must be between 0 and 1", found=self.validation_fraction)
