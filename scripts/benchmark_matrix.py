@@ -835,8 +835,10 @@ def main(words: Sequence[str] | None = None) -> None:
             if any(fnmatch(run.cell, pattern) for pattern in arguments.only)
             and (arguments.seeds is None or run.seed in arguments.seeds)
         ]
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(bench.complete, runs))
+        with ThreadPoolExecutor(
+            arguments.jobs
+        ) as pool:  # one run at a time needs no thread, from which one cannot fork
+            list((map if arguments.jobs == 1 else pool.map)(bench.complete, runs))
         for table in Results(matrix, bench.results).tables():
             print(f"\n{table.title}\n{markdown(table)}")
         return

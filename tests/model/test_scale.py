@@ -117,7 +117,7 @@ def test_an_image_without_a_disc_gets_the_others_median_and_alone_is_refused(tmp
     with caplog.at_level(logging.INFO):
         match.survey(items, LoadItem(3))
     assert "no field of view in b" in caplog.text
-    assert "scale matched by field of view, ratio 1.97: tiles of 370 to 388 px" in caplog.text
+    assert "scale matched by field of view, ratio 2.00: tiles of 375 to 393 px" in caplog.text
     record = match.record()
     assert (record["by"], record["without_field_of_view"]) == ("field of view", ["b"])
     assert record["least"] < record["ratio"] < record["most"]

@@ -1,5 +1,7 @@
 """Which image to annotate next: how unsure a network is of each, in one number."""
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 from collections.abc import Sequence

@@ -193,8 +193,12 @@ class TopoMortar(Benchmark):
     groups = ("indistr", "angles", "colors", "graffiti", "objects", "shadows", "occlusion")
     """Of the test images, in order of their numbers, fifty each from 71 on."""
 
+    def _items(self, root: Path, part: str) -> list[Item]:
+        kind = self.annotator if part in ("train", "val") else "accurate"
+        self.files = self.files._replace(label=Where((f"{{}}/{kind}",)))
+        return super()._items(root, part)
+
     def _list(self) -> Splits:
-        self.files = self.files._replace(label=Where((f"{{}}/{self.annotator}", "{}/accurate")))
         splits = super()._list()
         for item in splits["test"]:
             number = int(item["name"]) if item["name"].isdecimal() else 0
