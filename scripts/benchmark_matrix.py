@@ -835,9 +835,7 @@ def main(words: Sequence[str] | None = None) -> None:
             if any(fnmatch(run.cell, pattern) for pattern in arguments.only)
             and (arguments.seeds is None or run.seed in arguments.seeds)
         ]
-        with ThreadPoolExecutor(
-            arguments.jobs
-        ) as pool:  # one run at a time needs no thread, from which one cannot fork
+        with ThreadPoolExecutor(arguments.jobs) as pool:  # which none may need that forks
             list((map if arguments.jobs == 1 else pool.map)(bench.complete, runs))
         for table in Results(matrix, bench.results).tables():
             print(f"\n{table.title}\n{markdown(table)}")
