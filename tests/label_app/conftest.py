@@ -107,6 +107,7 @@ def in_process(studies, work, **options):
             patch.setattr(settings, f"MONAI_LABEL_{name}", value if name == "APP_CONF" else str(value))
         instances.clear_cache()
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # so that requests wait until the server has started
         server = uvicorn.Server(uvicorn.Config(create_application(), log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()

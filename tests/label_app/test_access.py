@@ -223,6 +223,21 @@ def test_signing_in(guarded):
     assert requests.post(url, data=form | {"password": "wrong"}, timeout=30).status_code == 401
 
 
+def test_renewing_a_token_and_signing_out(guarded, issuer):
+    def post(path, **more):
+        return requests.post(f"{guarded.url}{path}", timeout=30, **more)
+
+    form = {"grant_type": "refresh_token", "refresh_token": "again"}
+    headers = bearer(post("/auth/token", data=form).json()["access_token"])
+    refused = post("/auth/token", data=form | {"refresh_token": "stolen"})
+    assert (refused.status_code, refused.json()) == (401, {"detail": "sign in again"})
+    may = requests.get(f"{guarded.url}/auth/token/valid", headers=headers, timeout=30).json()["may"]
+    assert may == {"submit": False, "score": False, "review": False, "train": False}
+    assert post("/auth/sign_out", data={"refresh_token": "again"}).status_code == 401
+    assert post("/auth/sign_out", data={"refresh_token": "again"}, headers=headers).status_code == 200
+    assert "refresh_token=again" in issuer.signed_out[0] and CLIENT in issuer.signed_out[0]
+
+
 @pytest.fixture
 def with_tokens(issuer, monkeypatch):
     """Tokens switched on in the test's own process, after MONAI Label has read its settings."""
@@ -233,18 +248,6 @@ def with_tokens(issuer, monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_REALM_URI", issuer.url)
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_CLIENT_ID", CLIENT)
-
-
-def test_renewing_a_token_and_signing_out(make_client, with_tokens, issuer):
-    client, form = make_client(), {"grant_type": "refresh_token", "refresh_token": "again"}
-    headers = bearer(client.post("/auth/token", data=form).json()["access_token"])
-    refused = client.post("/auth/token", data=form | {"refresh_token": "stolen"})
-    assert (refused.status_code, refused.json()) == (401, {"detail": "sign in again"})
-    may = client.get("/auth/token/valid", headers=headers).json()["may"]
-    assert may == {"submit": False, "score": False, "review": False, "train": False}
-    assert client.post("/auth/sign_out", data={"refresh_token": "again"}).status_code == 401
-    assert client.post("/auth/sign_out", data={"refresh_token": "again"}, headers=headers).status_code == 200
-    assert "refresh_token=again" in issuer.signed_out[0] and CLIENT in issuer.signed_out[0]
 
 
 def test_upstream_refuses_a_valid_token(issuer, with_tokens, without):
