@@ -420,8 +420,8 @@ class TestPointers:
         page.route("**/info/", two_classes)
         page.route("**/infer/tuned_clicks*", hold)
         client.open().image("im1")
-        for label, (x, y) in (("1", (20, 10)), ("2", (30, 10)), ("1", (40, 10))):
-            page.locator("#class").select_option(label)
+        for name, (x, y) in (("artery", (20, 10)), ("vein", (30, 10)), ("artery", (40, 10))):
+            page.locator("#classes").get_by_role("button", name=name).click()
             page.mouse.click(*client.at(x, y))
         held[0].continue_()
         client.settle()
