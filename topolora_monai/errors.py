@@ -4,6 +4,17 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+__all__ = [
+    "AdapterFileError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "OutputError",
+    "TopoLoRAError",
+    "first_line",
+    "unknown_choice",
+]
+
 
 class TopoLoRAError(Exception):
     """Base of the package's errors.

@@ -24,6 +24,18 @@ from topolora_monai.networks.segmenter import Fit
 from topolora_monai.transforms import GreenClahed, LoadItem, RefinedLeed
 from topolora_monai.transforms.intensity import IntensityScaling, PixelValues
 
+__all__ = [
+    "MODEL_FORMAT",
+    "ModelSpec",
+    "Protocol",
+    "RecipeName",
+    "Sampling",
+    "Schedule",
+    "ThresholdBy",
+    "TrainingRecipe",
+]
+
+
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
 ThresholdBy = Literal["dice", "cldice"]

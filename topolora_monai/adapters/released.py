@@ -90,7 +90,11 @@ def find_adapter(adapter: str | Path) -> Path:
         'adapter.safetensors'
     """
     path = Path(adapter)
-    if path.suffix or len(path.parts) != 1 or path.exists():
+    try:
+        is_path = bool(path.suffix) or len(path.parts) != 1 or path.exists()
+    except OSError:  # a name that no file can have, which reading it tells
+        is_path = True
+    if is_path:
         return path
     known = released_adapters()
     if str(adapter) not in known:

@@ -13,6 +13,18 @@ from torch import Tensor
 
 from topolora_monai.errors import ConfigError, TopoLoRAError
 
+__all__ = [
+    "AutocastInferer",
+    "FlipInferer",
+    "Precision",
+    "TemperatureInferer",
+    "View",
+    "check_finite",
+    "default_precision",
+    "views",
+]
+
+
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

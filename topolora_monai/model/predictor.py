@@ -39,6 +39,9 @@ from topolora_monai.networks.activation import probabilities
 from topolora_monai.spec import ModelSpec
 from topolora_monai.weights import fingerprint
 
+__all__ = ["Prediction", "Predictor"]
+
+
 _FILTER_MARGIN = 16  # pixels around a scene's tiles that filters of its values see
 _ADAPTER_OF_RUN = "adapter.safetensors"
 

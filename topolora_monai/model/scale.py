@@ -16,6 +16,9 @@ from topolora_monai.errors import ConfigError, DataError
 from topolora_monai.io import image_kind
 from topolora_monai.spec import ModelSpec
 
+__all__ = ["MatchScale", "PixelScale", "ScaleMatch"]
+
+
 _logger = logging.getLogger(__name__)
 
 _RATIOS = (1 / 16, 16)

@@ -18,6 +18,8 @@ from topolora_monai.metrics import ThresholdCurve
 from topolora_monai.model.inferers import views
 from topolora_monai.networks.activation import Activation, check_activation, probabilities
 
+__all__ = ["RiskCoverage", "Uncertainty", "UncertaintyInferer"]
+
 
 class Uncertainty(NamedTuple):
     """What several answers to an image say together.
