@@ -445,7 +445,7 @@ class TestQuPath:
 
         monkeypatch.setattr(task, "run_background_task", run)
         qupath("train", model="tuned")
-        assert started == [("train", {"model": "tuned", "max_epochs": 1})]
+        assert started == [("train", {"model": "tuned", "max_epochs": 1, "user": "nobody named"})]
 
     @pytest.mark.parametrize(
         ("path", "body", "words"),

@@ -451,8 +451,11 @@ class TestPictures:
     def test_sixteen_bits_and_tiff(self, client, studies):
         deep = (np.arange(50 * 70, dtype=np.uint16) * 18).reshape(50, 70)
         Image.fromarray(deep).save(studies / "deep.tif")
-        found = np.asarray(Image.open(io.BytesIO(client.get("/topolora/api/picture?image=deep").content)))
-        assert np.abs(found[..., 0].astype(int) - deep / 257).max() <= 1
+        for window, (low, high) in {"": (1, 99), "&window=0,100": (0, 100)}.items():
+            answer = client.get(f"/topolora/api/picture?image=deep{window}").content
+            found = np.asarray(Image.open(io.BytesIO(answer)))[..., 0].astype(int)
+            least, most = np.percentile(deep, (low, high))
+            assert np.abs(found - np.clip((deep - least) / (most - least), 0, 1) * 255).max() <= 1
 
 
 class TestSessions:
