@@ -13,7 +13,7 @@ from tests.label_app.test_names import HARMFUL
 
 SHAPES = sorted({name for name in HARMFUL if name})
 NO_NAMES = {"check_sum", "check_only", "output", "images", "html", "text", "lines", "refresh", "username", "password",
-            "grant_type", "scope", "client_id", "client_secret", "note", "refresh_token", "window"}  # fmt: skip
+            "grant_type", "scope", "client_id", "client_secret", "note", "refresh_token", "window", "form"}  # fmt: skip
 """Texts of requests that become no part of a path: numbers, choices, and words for people."""
 JSON_TYPES = (
     "application/json",
