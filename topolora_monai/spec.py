@@ -35,7 +35,6 @@ __all__ = [
     "TrainingRecipe",
 ]
 
-
 Protocol = Literal["native", "published", "published_conv_lora"]
 """How a model was trained and is scored: at one pixel scale, or as TopoLoRA-SAM's or Conv-LoRA's authors do."""
 ThresholdBy = Literal["dice", "cldice"]

@@ -82,14 +82,19 @@ def mask(server, series, tmp_path):
     """An unsymmetrical label of two classes, in the geometry that the server's image has."""
     answer = requests.get(f"{server}/datastore/image", params={"image": series[0].SeriesInstanceUID}, timeout=60)
     (tmp_path / "image.nii.gz").write_bytes(answer.content)
-    image = SimpleITK.ReadImage(str(tmp_path / "image.nii.gz"))
+    return write_two_classes(tmp_path / "image.nii.gz", tmp_path / "label.nrrd")
+
+
+def write_two_classes(image_path, path):
+    """An unsymmetrical label of two classes in the geometry of an image."""
+    image = SimpleITK.ReadImage(str(image_path))
     values = np.zeros(image.GetSize()[::-1], np.uint8)
     values[2:5, 3:9, 4:70] = 2
     values[4:7, 50, 4:30] = 1
     label = SimpleITK.GetImageFromArray(values)
     label.CopyInformation(image)
-    SimpleITK.WriteImage(label, str(tmp_path / "label.nrrd"))
-    return tmp_path / "label.nrrd"
+    SimpleITK.WriteImage(label, str(path))
+    return path
 
 
 class TestSegmentationObjects:
@@ -363,14 +368,8 @@ class TestCopies:
     @pytest.fixture
     def label(self, studies, series, tmp_path):
         """Of two classes, in the geometry of the series."""
-        image = SimpleITK.ReadImage(studies.get_image_uri(str(series[0].SeriesInstanceUID)))
-        values = np.zeros(image.GetSize()[::-1], np.uint8)
-        values[2:5, 3:9, 4:70] = 2
-        values[4:7, 50, 4:30] = 1
-        made = SimpleITK.GetImageFromArray(values)
-        made.CopyInformation(image)
-        SimpleITK.WriteImage(made, str(tmp_path / "label.nrrd"))
-        return tmp_path / "label.nrrd"
+        image = studies.get_image_uri(str(series[0].SeriesInstanceUID))
+        return write_two_classes(image, tmp_path / "label.nrrd")
 
     @pytest.mark.parametrize("photograph", [False, True], ids=["grey", "colour"])
     @pytest.mark.parametrize(("label_map", "kind", "number"), [(False, "BINARY", "4"), (True, "LABELMAP", "7")])

@@ -31,8 +31,9 @@ def base_weights(adapter: str | Path) -> str | None:
         DataError: if the run's record is.
         CheckpointError: if the base of one that comes with the package is not here and cannot be downloaded.
     """
-    spec = read_spec(adapter)
-    record = find_adapter(adapter).with_name(_RUN_FILE)
+    path = find_adapter(adapter)
+    spec = read_spec(path)
+    record = path.with_name(_RUN_FILE)
     if record.is_file():
         used = read_json(record, "give --weights").get("weights")
         if isinstance(used, str) and Path(used).is_file():
@@ -42,7 +43,7 @@ def base_weights(adapter: str | Path) -> str | None:
     try:
         find_checkpoint(spec.checkpoint)
     except (CheckpointError, ConfigError):  # not fetched, or there is no cache
-        if not is_released(adapter):
+        if not is_released(path):
             return None
         _fetch(spec.checkpoint, adapter)
     return spec.checkpoint

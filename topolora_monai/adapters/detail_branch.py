@@ -47,10 +47,8 @@ class DetailBranch(nn.Module):
         self.guide = nn.Sequential(LayerNorm2d(embedding_channels), nn.Conv2d(embedding_channels, guides, 1))
         self.fine = nn.Sequential(nn.Conv2d(3 + guides + out_channels, fine, 3, padding=1), nn.GELU())
         self.middle = _block(fine, middle, stride=2)
-        self.coarse, self.at_coarse = (
-            _block(middle, coarse, stride=2),
-            nn.Sequential(_block(coarse, coarse), _block(coarse, coarse)),
-        )
+        self.coarse = _block(middle, coarse, stride=2)
+        self.at_coarse = nn.Sequential(_block(coarse, coarse), _block(coarse, coarse))
         self.to_middle, self.at_middle = nn.Conv2d(coarse, middle, 1), _block(middle, middle)
         self.to_fine = nn.Conv2d(middle, fine, 1)
         self.at_fine = nn.Sequential(nn.Conv2d(fine, fine, 3, padding=1), nn.GELU())

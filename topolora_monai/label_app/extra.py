@@ -13,13 +13,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from topolora_monai.errors import ConfigError
-from topolora_monai.label_app.datastore import FINAL, StudyFolder, made_by
+from topolora_monai.label_app.datastore import FINAL, made_by
 from topolora_monai.label_app.dicom_store import DicomStudies
 from topolora_monai.label_app.endpoints import spooled
-from topolora_monai.label_app.history import LabelVersion
 from topolora_monai.label_app.names import RESULT_SUFFIXES, checked_suffix
 from topolora_monai.label_app.rendering import check_image_size, label_as_png, picture_as_png, probability_as_png
-from topolora_monai.label_app.review import ImageChoice, add_review_routes
+from topolora_monai.label_app.review import ImageChoice, add_review_routes, label_version
 from topolora_monai.label_app.tasks.masks import read_label
 from topolora_monai.label_app.tasks.segmentation import Segmentation
 from topolora_monai.label_app.tasks.training import training_status
@@ -130,7 +129,7 @@ def label(image: str, tag: str = FINAL, version: int | None = None, slice: int |
         if not path:
             raise HTTPException(404, f"image {image} has no label {tag}")
     else:
-        path = store.history.path(_version(store, image, tag, version))
+        path = store.history.path(label_version(store, image, tag, version))
     return Response(label_as_png(path, store.image_path(image), slice), media_type="image/png", headers=_FRESH)
 
 
@@ -148,7 +147,7 @@ def labels(image: str) -> dict[str, Any]:
 def restore_label(choice: LabelChoice, user: Any = Depends(RBAC(_ANNOTATOR))) -> dict[str, Any]:  # noqa: B008
     """Make an older version the newest again; all versions stay."""
     store = app_instance().datastore()
-    old = _version(store, choice.image, choice.tag, choice.version)
+    old = label_version(store, choice.image, choice.tag, choice.version)
     version = store.submit(choice.image, store.history.path(old), choice.tag, {"restored": choice.version}, _name(user))
     return asdict(version)
 
@@ -281,10 +280,3 @@ def _person(user: Any, named: Any) -> str:
 def _name(user: Any) -> str | None:
     """Who is signed in; nobody where nobody has to."""
     return user.username if settings.MONAI_LABEL_AUTH_ENABLE else None
-
-
-def _version(store: StudyFolder, image: str, tag: str, number: int) -> LabelVersion:
-    for version in store.history.versions(image, tag):
-        if version.version == number:
-            return version
-    raise HTTPException(404, f"there is no version {number} of label {tag} of image {image}")

@@ -63,7 +63,8 @@ _REVIEWER = settings.MONAI_LABEL_AUTH_ROLE_REVIEWER
 def add_verdict(choice: Verdict, user: Any = Depends(RBAC(_REVIEWER))) -> dict[str, Any]:  # noqa: B008
     """Note what somebody thinks of a version; the answer has ``time`` and who it was, too."""
     store = app_instance().datastore()
-    _version(store, choice.image, choice.version)
+    store.image_path(choice.image)
+    label_version(store, choice.image, FINAL, choice.version)
     entry = choice.model_dump(exclude={"image"})
     if settings.MONAI_LABEL_AUTH_ENABLE:
         entry["user"] = user.username
@@ -137,9 +138,9 @@ def _mask(store: StudyFolder, version: LabelVersion) -> NDArray[np.uint8]:
     return read_label(store.history.path(version), store.image_path(version.image))
 
 
-def _version(store: StudyFolder, image: str, number: int) -> LabelVersion:
-    store.image_path(image)
-    for version in store.history.versions(image, FINAL):
+def label_version(store: StudyFolder, image: str, tag: str, number: int) -> LabelVersion:
+    """A version of a label by its number; an ``HTTPException`` of status 404 if there is none."""
+    for version in store.history.versions(image, tag):
         if version.version == number:
             return version
-    raise HTTPException(404, f"there is no version {number} of the label of image {image}")
+    raise HTTPException(404, f"there is no version {number} of label {tag} of image {image}")

@@ -24,7 +24,6 @@ __all__ = [
     "views",
 ]
 
-
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

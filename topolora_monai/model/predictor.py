@@ -41,7 +41,6 @@ from topolora_monai.weights import fingerprint
 
 __all__ = ["Prediction", "Predictor"]
 
-
 _FILTER_MARGIN = 16  # pixels around a scene's tiles that filters of its values see
 _ADAPTER_OF_RUN = "adapter.safetensors"
 

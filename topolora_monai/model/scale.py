@@ -18,7 +18,6 @@ from topolora_monai.spec import ModelSpec
 
 __all__ = ["MatchScale", "PixelScale", "ScaleMatch"]
 
-
 _logger = logging.getLogger(__name__)
 
 _RATIOS = (1 / 16, 16)

@@ -17,7 +17,6 @@ from topolora_monai.errors import ConfigError
 
 __all__ = ["BandBlend", "TileBlend", "TileGrid", "TileInferer", "blended_logits"]
 
-
 Infer = Callable[[Tensor], Tensor]
 """Logits (N, K, crop, crop) of tiles (N, C, crop, crop)."""
 
