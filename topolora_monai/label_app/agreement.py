@@ -59,12 +59,10 @@ def consensus(masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
             "a consensus needs masks of one size", expected="two or more", found=[mask.shape for mask in masks]
         )
     best, chosen = np.full(masks[0].shape, 0.5), np.zeros(masks[0].shape, np.uint8)
-    for number in np.unique(np.stack(masks)):
-        planes = [SimpleITK.GetImageFromArray((mask == number).astype(np.uint8)) for mask in masks]
-        if number:
-            probability = SimpleITK.GetArrayFromImage(SimpleITK.STAPLE(planes, 1.0))
-            chosen = np.where(
-                (probability >= best) & np.any([mask == number for mask in masks], axis=0), number, chosen
-            )
-            best = np.maximum(best, probability)
+    for number in np.setdiff1d(np.stack(masks), [0]):
+        planes = [mask == number for mask in masks]
+        images = [SimpleITK.GetImageFromArray(plane.astype(np.uint8)) for plane in planes]
+        probability = SimpleITK.GetArrayFromImage(SimpleITK.STAPLE(images, 1.0))
+        chosen = np.where((probability >= best) & np.any(planes, axis=0), number, chosen)
+        best = np.maximum(best, probability)
     return chosen.astype(np.uint8)

@@ -56,11 +56,10 @@ def dicom_segmentation(
             one bit for each pixel and class.
     """
     planes = numbers.reshape(-1, *numbers.shape[-2:])
-    images = [_complete(source) for source in sources]
     last = max(1, int(numbers.max(initial=0)), *names)
     kept = [index for index, plane in enumerate(planes) if plane.any()] or [0]
     seg = Segmentation(
-        source_images=[images[index] for index in kept],
+        source_images=[_complete(sources[index]) for index in kept],
         pixel_array=planes[kept],
         segmentation_type="LABELMAP" if label_map else "BINARY",
         segment_descriptions=[_segment(n, names.get(n, ""), algorithm) for n in range(1, last + 1)],
