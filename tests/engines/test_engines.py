@@ -4,6 +4,7 @@ import io
 import logging
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +16,7 @@ from monai.inferers import SimpleInferer, SlidingWindowInferer
 from monai.transforms import CutMixd
 from PIL import Image
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from tests.processes import run_code
 from topolora_monai.data import find_images
@@ -212,6 +214,10 @@ class TestHandlers:
 
         engine.run()
         assert engine.state.iteration == 3
+        locks = tqdm.get_lock().locks  # of the bars of all threads
+        with ThreadPoolExecutor(1) as another:
+            assert all(another.submit(lambda: [lock.acquire(timeout=5) for lock in locks]).result())
+            another.submit(tqdm.get_lock().release).result()
 
     def test_progress_bar_counts_and_passes_errors_on(self, capsys):
         engine, _ = trainer(SumLoss(), loader(3), [TimeLeft("training")])

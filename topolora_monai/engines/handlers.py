@@ -193,6 +193,17 @@ class EarlyStopping:
             self.evaluator.add_event_handler(Events.COMPLETED, judge)
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]  # tqdm[Any] is for type checkers alone
+    """One that disables itself where what it writes cannot be read any more; tqdm's own would keep the lock of all."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:
+        try:
+            return super().display(msg, pos)
+        except OSError:  # the process that started this one, and read this, is gone
+            self.disable = True
+            return False
+
+
 class TimeLeft:
     """One progress bar over a whole run, with the loss and the time left; it ends where nobody reads it any more.
 
@@ -213,7 +224,7 @@ class TimeLeft:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
 
     def _open(self, engine: Engine) -> None:
-        self.bar = tqdm(
+        self.bar = _Bar(
             desc=self.description,
             total=(engine.state.max_epochs or 1) * (engine.state.epoch_length or 1),
             initial=engine.state.iteration,
@@ -228,8 +239,7 @@ class TimeLeft:
             output: Any = engine.state.output
             if isinstance(output, list) and output and Keys.LOSS in output[0]:
                 self.bar.set_postfix(epoch=engine.state.epoch, loss=f"{float(output[0][Keys.LOSS]):.3f}", refresh=False)
-            with contextlib.suppress(OSError):  # the process that started this one, and read this, is gone
-                self.bar.update()
+            self.bar.update()
 
     def _close(self, engine: Engine, *error: BaseException) -> None:
         if self.bar is not None:

@@ -35,7 +35,8 @@ SCALE_REASONS: Mapping[str, str] = {
 """What a plan says of the pixel scale of its images."""
 
 _DECODER_STRIDE = 4
-_DECODER_PIXELS_ACROSS = 3
+_THIN_ACROSS, _HALF_ACROSS = 1.2, 4.5
+"""Pixels of the mask decoder that the thinnest tenth of a skeleton covers, and that its thinner half needs at most."""
 _LEAST_PIXELS = 2
 _MOST_ZOOM = 4.0
 _GRID = 64
@@ -159,9 +160,9 @@ def largest_zoom(figures: Fingerprint) -> float:
 def fit_plan(figures: Fingerprint, network_name: str = "vit_b") -> Plan:
     """Settings that fit a training split and a network.
 
-    - Thin structures are enlarged: the tenth of the skeleton where they are thinnest covers a pixel of the mask
-      decoder, four of the network's input, unless half of the skeleton covers three of them already; two of the input
-      in any case.
+    - Thin structures are enlarged: the tenth of the skeleton where they are thinnest covers 1.2 pixels of the mask
+      decoder, each of them four of the network's input, unless half of the skeleton covers 4.5 of them already; two
+      of the input in any case.
     - What needs no enlarging is seen whole, at about the images' own size.
     - Crops are centred on foreground, half of them, where too many would hold none.
 
@@ -241,7 +242,7 @@ def _network(name: str) -> _Network:
 
 def _zoom(widths: tuple[float, float, float]) -> float:
     thinnest, middle, _ = widths
-    decoder = min(_DECODER_STRIDE / thinnest, _DECODER_STRIDE * _DECODER_PIXELS_ACROSS / middle)
+    decoder = _DECODER_STRIDE * min(_THIN_ACROSS / thinnest, _HALF_ACROSS / middle)
     return min(_MOST_ZOOM, max(_LEAST_PIXELS / thinnest, decoder))
 
 
