@@ -52,7 +52,7 @@ def test_large_images_of_large_structures_are_shrunk_to_be_seen_whole():
 
 def test_the_tiny_network_stays_at_its_own_size_and_rate():
     plan = fit_plan(figures((2.0, 3.0, 7.8), side=512, images=16), "vit_tiny_test")
-    assert (*sizes(plan), plan.learning_rate, plan.epochs, plan.crops_per_image) == (256, 128, 2e-3, 30, 4)
+    assert (*sizes(plan), plan.learning_rate, plan.epochs, plan.crops_per_image) == (256, 96, 2e-3, 30, 4)
     assert fit_plan(figures(RETINA), "vit_t").learning_rate == 5e-4
 
 
