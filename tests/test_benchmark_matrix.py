@@ -9,6 +9,8 @@ import benchmark_matrix as suite
 import pytest
 import yaml
 from filelock import FileLock
+from matrix import runs, tables
+from matrix.plan import Run, planned, read_matrix
 
 from tests.conftest import ROOT
 from tests.data.fakes import draw
@@ -37,7 +39,7 @@ KILLED = "drive_conv_lora_seed0"
 
 def _suite(words):
     """In a process that has the heavy libraries loaded, so that its own need no server to begin from."""
-    suite.context = lambda: multiprocessing.get_context("fork")
+    runs.context = lambda: multiprocessing.get_context("fork")
     suite.main(words)
 
 
@@ -133,7 +135,7 @@ def test_tables_are_written(toy, capsys):
     assert r"conv\_lora" not in tex
 
 
-LEGEND_BOLD = suite.LEGEND.count("**") // 2
+LEGEND_BOLD = tables.LEGEND.count("**") // 2
 
 
 def _record(run, shift=0.0, **changes):
@@ -158,16 +160,14 @@ def measured(tmp_path):
         "rows": {"good": {}, "alike": {}, "bad": {}, "never": {}, "failing": {}},
     }
     shifts = {"good": 0.02, "alike": 0.02, "bad": -0.1}
-    records = [
-        _record(run, shifts[run.row]) for run in suite.planned(matrix) if run.row in shifts and run.data == "one"
-    ]
+    records = [_record(run, shifts[run.row]) for run in planned(matrix) if run.row in shifts and run.data == "one"]
     for record in records:
         if record["row"] == "alike":
             record["per_image"]["dice"] = [
                 v + (0.01 if n % 2 else -0.0101) for n, v in enumerate(record["per_image"]["dice"])
             ]
         record["test"]["dice"] += 0.01 * record["seed"]
-    records.append({**suite.Run("one", "failing", 0)._asdict(), "failed": "training ended: no memory"})
+    records.append({**Run("one", "failing", 0)._asdict(), "failed": "training ended: no memory"})
     for record in records:
         (tmp_path / f"{record['data']}_{record['row']}_seed{record['seed']}.json").write_text(json.dumps(record))
     return matrix, tmp_path
@@ -179,20 +179,20 @@ def _rows(table):
 
 def test_best_and_what_is_not_told_apart_from_it_are_marked(measured):
     matrix, folder = measured
-    table, _ = suite.Results(matrix, folder).tables()
+    table, _ = tables.Results(matrix, folder).tables()
     rows, dice = _rows(table), list(table.head).index("Dice")
     assert [rows[row][dice].mark for row in ("good", "alike", "bad")] == ["best", "like best", ""]
     assert rows["good"][dice - 1].text == "0.825 ± 0.007"
     assert rows["good"][dice].text.startswith("0.775 ± 0.000 (0.75")
     betti = list(table.head).index("Betti-0 error")
     assert (rows["good"][betti].mark, rows["bad"][betti].mark) == ("best", "")  # of errors the least
-    assert "**0.825 ± 0.007**" in suite.markdown(table)
-    assert r"\textbf{0.825 $\pm$ 0.007}" in suite.latex(table)
+    assert "**0.825 ± 0.007**" in tables.markdown(table)
+    assert r"\textbf{0.825 $\pm$ 0.007}" in tables.latex(table)
 
 
 def test_missing_cells_say_why(measured):
     matrix, folder = measured
-    one, two = suite.Results(matrix, folder).tables()
+    one, two = tables.Results(matrix, folder).tables()
     reasons = {row[0].text: row[2].text for row in one.rows}
     assert reasons["never"] == "too large"
     assert reasons["failing"] == "failed: training ended: no memory"
@@ -202,34 +202,34 @@ def test_missing_cells_say_why(measured):
 
 def test_short_table_has_what_was_measured(measured):
     matrix, folder = measured
-    table = suite.Results(matrix, folder).short()
+    table = tables.Results(matrix, folder).short()
     assert list(table.head) == ["network", "trained", "one"]
     assert [row[0].text for row in table.rows] == ["good", "alike", "bad"]
     assert table.rows[0][2] == ("0.825 / 0.775", "best")
-    assert suite.Results(matrix, folder / "nothing").short() is None
+    assert tables.Results(matrix, folder / "nothing").short() is None
 
 
 def test_a_training_fills_its_budget():
     probe = {"step_seconds": 2.0, "validation_seconds": 12.0, "startup_seconds": 20.0, "batch_size": 2, "images": 16}
-    options = suite.fitted(probe, budget_minutes=10, validations=10)
+    options = runs.fitted(probe, budget_minutes=10, validations=10)
     steps = options["epochs"] * options["train#sampler#items"] / 2
     assert options["epochs"] == 10
     assert 560 <= 20 + 2.0 * steps + 10 * 12 <= 600
     assert options["crops_per_image"] * 16 >= options["train#sampler#items"]
-    slow = suite.fitted({**probe, "validation_seconds": 100.0}, 10, 10)
+    slow = runs.fitted({**probe, "validation_seconds": 100.0}, 10, 10)
     assert slow["epochs"] == 1  # validations take a quarter at most
-    with pytest.raises(suite.FailedError, match=r"in 0\.4 minutes: startup 20\.0 s, step 2\.0 s"):
-        suite.fitted(probe, 0.4, 10)
+    with pytest.raises(runs.FailedError, match=r"in 0\.4 minutes: startup 20\.0 s, step 2\.0 s"):
+        runs.fitted(probe, 0.4, 10)
 
 
 def test_wrong_matrix_is_refused(tmp_path):
     (tmp_path / "wrong.yaml").write_text("data: {one: {}}\nrows: {good: {only_on: [three]}}\nseeds: [0]\n")
     with pytest.raises(SystemExit, match="no data are called"):
-        suite.read_matrix(tmp_path / "wrong.yaml")
+        read_matrix(tmp_path / "wrong.yaml")
 
 
 def test_every_matrix_on_file_can_be_planned():
     for path in (ROOT / "scripts/matrices").glob("*.yaml"):
-        matrix = suite.read_matrix(path)
-        assert list(suite.planned(matrix))
+        matrix = read_matrix(path)
+        assert list(planned(matrix))
         assert not math.isnan(matrix.get("budget_minutes", 0))

@@ -9,9 +9,10 @@ import re
 import subprocess
 import sys
 
-import benchmark_matrix as suite
 import pytest
 import yaml
+from matrix.plan import read_matrix
+from matrix.tables import write_tables
 
 from tests.bundles.helpers import SMALL, flatten
 from tests.conftest import ROOT
@@ -99,8 +100,8 @@ def test_names_in_running_text_exist(page):
 
 def test_results_are_what_the_runs_on_file_say():
     """`python scripts/benchmark_matrix.py scripts/matrices/suite.yaml --table_only` writes them anew."""
-    matrix = suite.read_matrix(ROOT / "scripts/matrices/suite.yaml")
-    for path, text in suite.write_tables(matrix, ROOT / "results/suite", ROOT, "scripts/matrices/suite.yaml").items():
+    matrix = read_matrix(ROOT / "scripts/matrices/suite.yaml")
+    for path, text in write_tables(matrix, ROOT / "results/suite", ROOT, "scripts/matrices/suite.yaml").items():
         assert path.read_text() == text, path
 
 
