@@ -10,7 +10,7 @@ import pytest
 import yaml
 from filelock import FileLock
 from matrix import runs, tables
-from matrix.plan import Run, planned, read_matrix
+from matrix.plan import Run, planned, read_matrix, training_options
 
 from tests.conftest import ROOT
 from tests.data.fakes import draw
@@ -222,10 +222,29 @@ def test_a_training_fills_its_budget():
         runs.fitted(probe, 0.4, 10)
 
 
-def test_wrong_matrix_is_refused(tmp_path):
-    (tmp_path / "wrong.yaml").write_text("data: {one: {}}\nrows: {good: {only_on: [three]}}\nseeds: [0]\n")
-    with pytest.raises(SystemExit, match="no data are called"):
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("{only_on: [three]}", "no data are called"),
+        ("{on: {one: {}}}", "True of good is no text"),
+        ("", "rows missing"),
+    ],
+)
+def test_wrong_matrix_is_refused(tmp_path, row, said):
+    rows = f"{{good: {row}}}" if row else "{}"
+    (tmp_path / "wrong.yaml").write_text(f"data: {{one: {{}}}}\nrows: {rows}\nseeds: [0]\n")
+    with pytest.raises(SystemExit, match=said):
         read_matrix(tmp_path / "wrong.yaml")
+
+
+def test_options_of_a_row_for_one_data_set_go_before_its_others(tmp_path):
+    (tmp_path / "made.yaml").write_text(
+        "data: {one: {training: {size: 1, side: 1}}, two: {}}\n"
+        "rows: {good: {title: Good, size: 2, per_data: {one: {size: 3}}}}\nseeds: [0]\n"
+    )
+    matrix = read_matrix(tmp_path / "made.yaml")
+    assert training_options(matrix, Run("one", "good", 4)) == {"size": 3, "side": 1, "seed": 4}
+    assert training_options(matrix, Run("two", "good", 4)) == {"size": 2, "seed": 4}
 
 
 def test_every_matrix_on_file_can_be_planned():

@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SCORES = ("dice", "iou", "cldice", "betti_0_error", "betti_1_error")
 """Of single images, where a matrix names none."""
-OF_ROW = ("title", "recipe", "on", "only_on", "budget_minutes")
+OF_ROW = ("title", "recipe", "per_data", "only_on", "budget_minutes")
 """What of a row is no option of the bundle."""
 
 
@@ -41,10 +41,14 @@ def read_matrix(path: Path) -> dict[str, Any]:
     """
     matrix: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     absent = [key for key in ("data", "rows", "seeds") if not matrix.get(key)]
-    named = [name for row in matrix.get("rows", {}).values() for key in ("on", "only_on") for name in row.get(key, ())]
-    unknown = sorted({*named} - {*matrix.get("data", {})})
-    if absent or unknown:
-        raise SystemExit(f"{path}: {', '.join(absent)} missing" if absent else f"{path}: no data are called {unknown}")
+    if absent:
+        raise SystemExit(f"{path}: {', '.join(absent)} missing")
+    rows = matrix["rows"]
+    unknown = {name for row in rows.values() for key in ("per_data", "only_on") for name in row.get(key, ())}
+    if unknown := unknown - {*matrix["data"]}:
+        raise SystemExit(f"{path}: no data are called {sorted(unknown)}")
+    if odd := [f"{key} of {name}" for name, row in rows.items() for key in row if not isinstance(key, str)]:
+        raise SystemExit(f"{path}: {', '.join(odd)} is no text; YAML reads on, off, yes and no as True and False")
     return {"name": path.stem, **matrix}
 
 
@@ -65,7 +69,7 @@ def planned(matrix: Mapping[str, Any]) -> Iterator[Run]:
 def training_options(matrix: Mapping[str, Any], run: Run) -> dict[str, Any]:
     """What the bundle is told for a run."""
     row = matrix["rows"][run.row]
-    own = {key: value for key, value in row.items() if key not in OF_ROW} | row.get("on", {}).get(run.data, {})
+    own = {key: value for key, value in row.items() if key not in OF_ROW} | row.get("per_data", {}).get(run.data, {})
     return {**matrix.get("training", {}), **matrix["data"][run.data].get("training", {}), **own, "seed": run.seed}
 
 
