@@ -8,8 +8,9 @@ A matrix is a YAML file, and every run one of its data sets by one of its rows b
 - ``data``: by name ``title``, ``note``, ``training`` and ``evaluating`` (options of the bundle), ``parts`` (a table of
   its own for some groups of test images), ``by_group`` (one of all groups), ``pooled`` (whether the short table has
   Dice pooled over pixels) and ``speckle_of`` (a folder of SL-SSDD's masks, to which images are simulated).
-- ``rows``: by name options of training, and beside them ``title``, ``recipe`` (of the packaged bundle), ``per_data`` (further
-  options on single data sets), ``only_on`` (those that it is for; all without it) and a ``budget_minutes`` of its own.
+- ``rows``: by name options of training, and beside them ``title``, ``recipe`` (of the packaged bundle), ``per_data``
+  (further options on single data sets), ``only_on`` (those that it is for; all without it) and a ``budget_minutes`` of
+  its own.
 - ``training`` and ``evaluating``: options that all runs share; a row's go before a data set's, and those before these.
 - ``seeds`` of all, ``more_seeds`` of ``DATA/ROW`` patterns, ``skip``: patterns with the reason, which the table gives.
 - ``budget_minutes``: what training may take of one core, start and validation included (of the wall clock with a GPU).
