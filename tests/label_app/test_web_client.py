@@ -245,7 +245,7 @@ def test_from_the_first_image_to_a_better_adapter(make_client, server, folder): 
 
     # Somebody else labels the rest; then the adapter is trained.
     put_labels(server, ["im0", "im1", "im2", "im3"], "Ben")
-    page.locator("#epochs").fill("5")
+    page.locator("#epochs").fill("15")
     page.locator("#train").click()
     page.locator("#train-progress[value]").wait_for(timeout=WAIT)
     assert page.get_by_role("button", name="Stop").is_visible()
