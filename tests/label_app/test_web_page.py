@@ -401,7 +401,8 @@ class TestReview:
         page.locator("#assigned").fill("Dora")
         page.locator("#assigned").press("Tab")
         page.locator("#images-filter").select_option("mine")
-        page.wait_for_function("document.querySelectorAll('#images li').length === 1")
+        page.locator("#images li >> nth=1").wait_for(state="detached")
+        assert page.locator("#images li").count() == 1
         with page.expect_download() as started:
             page.locator("#download").click()
         with zipfile.ZipFile(started.value.path()) as archive:
