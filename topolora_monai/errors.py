@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = [
+    "INTERRUPTED",
     "AdapterFileError",
     "CheckpointError",
     "ConfigError",
@@ -14,6 +15,9 @@ __all__ = [
     "first_line",
     "unknown_choice",
 ]
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the signal's number, as shells have it."""
 
 
 class TopoLoRAError(Exception):

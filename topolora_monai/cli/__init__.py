@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from topolora_monai.cli import adapter, data, label, params, runs, weights, workflows
-from topolora_monai.errors import TopoLoRAError
+from topolora_monai.errors import INTERRUPTED, TopoLoRAError
 
 __all__ = ["main"]
 
 
-_INTERRUPTED, _PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells have it
+_PIPE_CLOSED = 141  # what shells say of it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,4 +47,4 @@ def _run(arguments: Sequence[str] | None) -> int:
         return int(getattr(options, "error_status", 1))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from topolora_monai.cli.settings import settings_help, split_words
-from topolora_monai.errors import ConfigError, OutputError
+from topolora_monai.errors import INTERRUPTED, ConfigError, OutputError
 from topolora_monai.packaged import RECIPES, bundle_folder, recipe_files
 
-_INTERRUPTED = 130
 _ADAPTER = "adapter.safetensors"
 _LOUD = ("monai", "ignite", "topolora_monai.weights")
 """Parts that say at the level of news what only their makers want to know."""
@@ -94,7 +93,7 @@ def _add(
             if output is None:  # nothing has begun
                 raise
             print(output.stopped(), file=sys.stderr)
-            return _INTERRUPTED
+            return INTERRUPTED
 
     parser.set_defaults(run=started)
 

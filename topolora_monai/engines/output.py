@@ -20,15 +20,12 @@ import torch
 from filelock import FileLock, Timeout
 
 import topolora_monai
-from topolora_monai.errors import OutputError, TopoLoRAError
+from topolora_monai.errors import INTERRUPTED, OutputError, TopoLoRAError
 from topolora_monai.io.json_files import write_json
 
 _LOCK = ".lock"
 _OWNER = ".running.json"
 _held: dict[Path, FileLock] = {}
-_STOPPED = 130
-"""Exit status of what Ctrl-C has ended, as shells have it."""
-
 _stop_note: list[str] = []
 """What the message of Ctrl-C adds; one entry or none."""
 
@@ -137,7 +134,7 @@ def unlock_output(folder: str | Path) -> None:
 def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         print(stopped(), file=sys.stderr)
-        raise SystemExit(_STOPPED)
+        raise SystemExit(INTERRUPTED)
     cause = _own(error)
     if cause is None:
         traceback.print_exception(kind, error, trace)
