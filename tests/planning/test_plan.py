@@ -24,10 +24,10 @@ def remark(plan, words):
     ("figures", "expected"),
     [
         (figures(RETINA, sizes=[(584, 565)] * 16, images=16), (768, 192)),
-        (figures((1.0, 5.1, 12.0), sizes=[(960, 999)] * 6, images=6), (768, 208)),
+        (figures((1.0, 5.1, 12.0), sizes=[(960, 999)] * 6, images=6), (768, 320)),
         (figures(POLYP, side=352, images=600), (384, 352)),
         (figures((3.6, 7.0, 13.5), side=512), (704, 512)),
-        (figures((2.8, 12.4, 45.2), side=512, images=3), (768, 512)),
+        (figures((2.8, 12.4, 45.2), side=512, images=3), (512, 512)),
         (figures((1.0, 1.0, 1.0), side=8000, images=20), (768, 192)),
     ],
 )

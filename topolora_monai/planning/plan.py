@@ -35,7 +35,7 @@ SCALE_REASONS: Mapping[str, str] = {
 """What a plan says of the pixel scale of its images."""
 
 _DECODER_STRIDE = 4
-_THIN_ACROSS, _HALF_ACROSS = 1.2, 4.5
+_THIN_ACROSS, _HALF_ACROSS = 1.2, 3
 """Pixels of the mask decoder that the thinnest tenth of a skeleton covers, and that its thinner half needs at most."""
 _LEAST_PIXELS = 2
 _MOST_ZOOM = 4.0
@@ -161,7 +161,7 @@ def fit_plan(figures: Fingerprint, network_name: str = "vit_b") -> Plan:
     """Settings that fit a training split and a network.
 
     - Thin structures are enlarged: the tenth of the skeleton where they are thinnest covers 1.2 pixels of the mask
-      decoder, each of them four of the network's input, unless half of the skeleton covers 4.5 of them already; two
+      decoder, each of them four of the network's input, unless half of the skeleton covers three of them already; two
       of the input in any case.
     - What needs no enlarging is seen whole, at about the images' own size.
     - Crops are centred on foreground, half of them, where too many would hold none.
