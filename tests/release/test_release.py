@@ -113,6 +113,18 @@ def test_card_is_complete(released):
     assert "Staal" in (released / "vessels/docs/data_license.txt").read_text()
 
 
+def test_card_tells_groups_apart_and_keeps_folders_to_itself(tmp_path):
+    run = write_run(tmp_path / "run")
+    table = "name,group,dice,cldice,betti_0_error\n1,in,0.5,1,3\n2,in,0.75,,4\n3,out*,0.25,0.5,\n"
+    (run / "evaluation/per_image.csv").write_text(table)
+    record = json.loads((run / "evaluation/summary.json").read_text())
+    record["command"] = "python -m x run --config_file /home/jane/here/train.yaml --weights=/data/b.pt --set 'a/b' c/d"
+    (run / "evaluation/summary.json").write_text(json.dumps(record))
+    card = (release(run, tmp_path / "vessels") / "docs/README.md").read_text()
+    assert "| in | 2 | 0.625 | 1.000 | 3.500 |\n| out\\* | 1 | 0.250 | 0.500 | - |" in card
+    assert "--config_file train.yaml --weights=b.pt --set 'a/b' c/d" in card
+
+
 def test_scores_that_are_not_defined(tmp_path):
     run = write_run(tmp_path / "run")
     record = json.loads((run / "evaluation/summary.json").read_text())

@@ -1,10 +1,12 @@
 """Freezing a run into a self-contained MONAI bundle."""
 
+import csv
 import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from topolora_monai.adapters import read_spec
 from topolora_monai.data import SyntheticVessels
 from topolora_monai.errors import ConfigError, DataError, OutputError
 from topolora_monai.io.atomic import folder_beside, writing
+from topolora_monai.io.csv_cells import text_of
 from topolora_monai.io.download import file_sha256
 from topolora_monai.io.json_files import read_json
 from topolora_monai.model.network import MODEL_FILE, WEIGHTS_FILE, adapted_network
 from topolora_monai.packaged import bundle_folder
-from topolora_monai.release.card import NEEDED, model_card
+from topolora_monai.release.card import GROUP_SCORES, NEEDED, model_card
 from topolora_monai.release.configs import data_facts, inference_config, metadata
 from topolora_monai.spec import ModelSpec
 
@@ -73,7 +76,7 @@ def release(
 
 
 def evaluation_record(path: Path) -> dict[str, Any]:
-    """A run's ``evaluation/summary.json``, or a :class:`DataError` if a card would lack something."""
+    """A run's ``evaluation/summary.json`` with ``groups``; a :class:`DataError` if a card would lack something."""
     record = read_json(path, "evaluate the run first")
     missing = [name for name in NEEDED if name not in record]
     if missing:
@@ -81,7 +84,22 @@ def evaluation_record(path: Path) -> dict[str, Any]:
         raise DataError(
             "nothing is known of the training", path=path, expected=", ".join(missing), found="none of it", hint=hint
         )
-    return record
+    return {**record, "groups": _group_means(path.with_name("per_image.csv"))}
+
+
+def _group_means(table: Path) -> dict[str, dict[str, float]]:
+    """Images and mean scores of each group of test images; nothing where there are no groups."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get("group"):
+                    groups.setdefault(text_of(row["group"]), []).append(row)
+    means: dict[str, dict[str, float]] = {}
+    for name, rows in groups.items():
+        known = {score: [float(row[score]) for row in rows if row.get(score)] for score in GROUP_SCORES}
+        means[name] = {"images": len(rows)} | {score: fmean(values) for score, values in known.items() if values}
+    return means
 
 
 def _write(

@@ -11,8 +11,12 @@ from topolora_monai.weights import KNOWN_CHECKPOINTS
 
 NEEDED = ("trainable", "epochs", "seconds", "peak_memory_bytes", "hardware", "commit", "command", "seed", "test")
 """Entries of a run's ``evaluation/summary.json`` that the card tells."""
+GROUP_SCORES = ("dice", "cldice", "betti_0_error")
+"""What it tells of groups of test images."""
 
 _SCORES = ("dice", "iou", "precision", "recall", "auc", "cldice")
+_ABSOLUTE = re.compile(r"(?<![^\s'\"=])/(?:[^\s'\"/]+/)+")
+"""Folders that files had on the machine of the training, which is nobody's concern."""
 
 
 def model_card(name: str, spec: ModelSpec, record: dict[str, Any], references: Iterable[str] = ()) -> str:
@@ -115,7 +119,7 @@ One pixel of the image becomes {spec.pixel_scale:.2f} in the network: tiles of
 {_table(record)}
 
 Overlap scores are pooled over the pixels of all test images inside the field of view at native size; clDice is the mean
-over images on exact skeletons.
+over images on exact skeletons.{_by_group(record)}
 
 ### Limits
 - Measured on {_dataset(spec)} alone: other cameras, resolutions and populations need a validation of their own.
@@ -125,7 +129,7 @@ over images on exact skeletons.
 
 def _other_scales(spec: ModelSpec) -> str:
     known = {"fields of view": spec.view_diameter, "the thinnest structures": spec.thickness}
-    told = ", ".join(f"{what} {pixels:.3g} px across" for what, pixels in known.items() if pixels)
+    told = ", ".join(f"{what} were {pixels:.3g} px across" for what, pixels in known.items() if pixels)
     if not told or spec.protocol != "native":
         return "Images of another resolution should be resampled to that of the training images first."
     return f"In training {told}. For images of another pixel scale give `--match_scale`."
@@ -189,13 +193,25 @@ def _table(record: dict[str, Any]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def _by_group(record: dict[str, Any]) -> str:
+    """A table of the groups that the test images are divided into, by means over images."""
+    if not record.get("groups"):
+        return ""
+    head = ["group", "images", *GROUP_SCORES]
+    rows = [head, ["---"] * len(head)]
+    for name, of in record["groups"].items():
+        rows.append([_verbatim(name), str(of["images"]), *(_shown(of.get(score)) for score in GROUP_SCORES)])
+    return "\n\nBy groups of test images, means over images:\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _shown(score: float | None) -> str:
     return "-" if score is None else f"{score:.3f}"
 
 
 def _training(record: dict[str, Any]) -> str:
     memory = record["peak_memory_bytes"] / 1e9
+    command = _ABSOLUTE.sub("", record["command"])
     return (
         f"{record['trainable']:,} trainable parameters, {record['epochs']} epochs, {record['seconds'] / 60:.0f} min,"
-        f" {memory:.1f} GB, on {record['hardware']}.\nCommit {record['commit']}. Command:\n\n    {record['command']}"
+        f" {memory:.1f} GB, on {record['hardware']}.\nCommit {record['commit']}. Command:\n\n    {command}"
     )
