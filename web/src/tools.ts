@@ -28,6 +28,8 @@ export const TOOLS: readonly ToolText[] = [
 const ASKING: readonly Tool[] = ["add", "remove", "box", "wire"];
 /** Pixels of the screen within which a click is one at the same place. */
 const SAME = 8;
+/** Milliseconds after the end of a live-wire in which a click is the second of two, and begins none. */
+const DOUBLE = 400;
 /** Name of a live-wire's step. */
 export const WIRE = "live-wire";
 
@@ -68,6 +70,7 @@ export class Tools {
   private pointer: Point | null = null;
   /** Whether a click of the live-wire would take away. */
   private taking = false;
+  private ended = 0;
   private readonly wire = new Wire({
     ask: (part, signal) => this.actions.trace(part, signal),
     paint: (way, positive) => this.paintWay(way, positive),
@@ -257,12 +260,14 @@ export class Tools {
     if (!target?.canClick || !inside(target.editor.mask, pixel.x, pixel.y)) return;
     const { start } = this.wire;
     if (start && Math.hypot(pixel.x - start.x, pixel.y - start.y) * this.stage.scale < SAME) return this.endLine();
+    if (!start && performance.now() < this.ended + DOUBLE) return;
     this.wire.click(pixel, positive);
     if (!start) announce("Live-wire begins here");
   }
 
   private endLine(): void {
     this.wire.end();
+    this.ended = performance.now();
     announce("Live-wire ended");
   }
 
