@@ -411,10 +411,15 @@ function drawLine(context: CanvasRenderingContext2D, { start, way, positive }: L
     }
     context.globalAlpha = 0.5;
     context.strokeStyle = colour;
-    context.lineWidth = Math.max(6, 2 * way.half_width * scale);
+    context.lineWidth = (2 * way.half_width - 1) * scale;
     context.stroke();
     context.globalAlpha = 1;
-    outlined(context, "#fff", 1.5);
+    context.strokeStyle = "#fff";
+    context.lineWidth = 5;
+    context.stroke();
+    context.strokeStyle = colour;
+    context.lineWidth = 2.5;
+    context.stroke();
   }
   const { x, y } = place(start);
   context.beginPath();
