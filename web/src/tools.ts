@@ -275,18 +275,20 @@ export class Tools {
     const mask = this.actions.target()?.editor.mask;
     const pixel = pixelAt(at);
     this.taking = taking;
+    this.showLine();
     this.wire.point(mask && inside(mask, pixel.x, pixel.y) ? pixel : null);
   }
 
-  private paintWay({ path, half_width }: Way, positive: boolean): void {
+  private paintWay(way: Way, positive: boolean): void {
+    const { path, half_width } = positive ? way : wider(way);
     const target = this.actions.target();
-    // What is taken away is a pixel wider, so that no rim stays.
-    target?.editor.drawPixels(WIRE, path, positive ? half_width : half_width + 1, positive ? target.label : 0);
+    target?.editor.drawPixels(WIRE, path, half_width, positive ? target.label : 0);
   }
 
   private showLine(): void {
     const { start, shown } = this.wire;
-    this.stage.line = start ? { start, way: shown?.way ?? null, positive: !this.taking } : null;
+    const way = shown && (this.taking ? wider(shown.way) : shown.way);
+    this.stage.line = start ? { start, way, positive: !this.taking } : null;
     byId("wire-end").hidden = !start;
     this.stage.redraw();
   }
@@ -312,6 +314,11 @@ export class Tools {
     this.stage.cursor = cursor;
     this.stage.redraw();
   }
+}
+
+/** What is taken away is a pixel wider, so that no rim stays. */
+function wider(way: Way): Way {
+  return { ...way, half_width: way.half_width + 1 };
 }
 
 function pixelAt({ x, y }: Point): Point {
