@@ -229,10 +229,10 @@ class TestLines:
         sees_the_line(corner)
         client = make_client().open().image("im10")
         page = client.page
+        plain = shown_at(client, (50, 40))
         page.keyboard.press("l")
         client.click(9, 30)
         assert page.locator("#wire-end").is_visible()
-        plain = shown_at(client, (50, 40))
         client.at(50, 46)
         changes = (np.abs(shown_at(client, (50, 40)) - plain).max() > 20 for _ in range(200))
         assert any(changes)  # before it is drawn
