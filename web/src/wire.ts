@@ -33,6 +33,8 @@ export class Wire {
   private clicked: Part[] = [];
   private pointer: Point | null = null;
   private asking: AbortController | null = null;
+  /** Whether what is asked is the way to the pointer, which no click waits for. */
+  private hovering = false;
   private failing = false;
 
   constructor(private readonly hooks: WireHooks) {}
@@ -48,6 +50,7 @@ export class Wire {
     if (from) this.clicked.push({ from, to, positive });
     this.places.push(to);
     this.pointer = null;
+    if (this.hovering) this.asking?.abort();
     this.hooks.changed();
     void this.work();
   }
@@ -84,6 +87,7 @@ export class Wire {
     if (this.asking) return;
     for (let part = this.next(); part; part = this.next()) {
       const asking = (this.asking = new AbortController());
+      this.hovering = part.positive === null;
       try {
         const way = this.known(part) ?? (await this.hooks.ask(part, asking.signal));
         if (asking.signal.aborted) continue;

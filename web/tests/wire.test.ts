@@ -62,6 +62,7 @@ test("clicks wait for their ways in order, and the way to the pointer that is la
   wire.click(at(5), true);
   wire.click(at(9), false);
   wire.end();
+  expect(asked[0]!.signal.aborted).toBe(true);
   await answer(3);
   expect(shown()).toBeUndefined();
   await answer(5);
