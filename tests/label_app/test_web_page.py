@@ -1,5 +1,6 @@
 """The page's own tools in a real browser: how the image is shown, changes to the whole mask, lists, keys, phones."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -7,15 +8,24 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.label_app.conftest import in_process
 from tests.label_app.test_web_client import WAIT, Client, ask
 
+LINE = np.zeros((50, 70), bool)
+LINE[29:32, 8:52] = LINE[29:48, 49:52] = True
+MIDDLE = np.zeros_like(LINE)
+MIDDLE[30, 9:51] = MIDDLE[30:47, 50] = True
+
 
 @pytest.fixture(scope="module")
 def server(browser, adapter, tmp_path_factory):
-    """Five images, one of 12 bits, one in a folder, beside another file; an adapter of one class, and one of two."""
+    """Five images, one of 12 bits, one in a folder, beside another file; an adapter of one class, and one of two.
+
+    In ``im10`` a dark line goes to the right, then down.
+    """
     from tests.release.test_release import write_run
 
     folder = tmp_path_factory.mktemp("page")
@@ -24,6 +34,8 @@ def server(browser, adapter, tmp_path_factory):
     for number, name in enumerate(("im1", "im2", "im10")):
         picture = np.random.default_rng(number).integers(100, 200, (50, 70, 3), dtype=np.uint8)
         picture[..., 1] //= 2
+        if name == "im10":
+            picture[LINE], picture[MIDDLE] = 25, 10
         Image.fromarray(picture).save(studies / f"{name}.png")
     deep = np.linspace(1000, 0, 3500).reshape(50, 70).astype(np.uint16)
     deep[0, :10] = 4095
@@ -188,6 +200,121 @@ class TestBreaks:
         found = ask(server, "/topolora/api/breaks?image=im1&model=tuned", method="POST", files=files)
         rates = [rate for _, _, rate in found]
         assert rates == sorted(rates, reverse=True)
+
+
+@pytest.fixture
+def sees_the_line(server, monkeypatch):
+    """The network answers what is dark; the label of ``im10`` is the line as given."""
+    from topolora_monai.annotation import AnnotationSegmenter
+
+    embedding = AnnotationSegmenter._embedding
+
+    def dark(self, image, model):
+        grey = np.asarray(Image.open(image["image"]).convert("L"))
+        seen = torch.from_numpy(np.select([grey < 15, grey < 30], [0.95, 0.6], 0.01)).float()[None]
+        return dataclasses.replace(embedding(self, image, model), probability=seen)
+
+    monkeypatch.setattr(AnnotationSegmenter, "_embedding", dark)
+
+    def begin(mask):
+        ask(server, "/datastore/label?image=im10", method="PUT", **upload(mask.astype(np.uint8), user="Ben"))
+
+    return begin
+
+
+class TestLines:
+    def test_a_live_wire_follows_the_line_and_each_part_is_a_step(self, make_client, sees_the_line):
+        corner = np.zeros_like(LINE)
+        corner[:3, :3] = True
+        sees_the_line(corner)
+        client = make_client().open().image("im10")
+        page = client.page
+        plain = shown_at(client, (50, 40))
+        page.keyboard.press("l")
+        client.click(9, 30)
+        assert page.locator("#wire-end").is_visible()
+        client.at(50, 46)
+        changes = (np.abs(shown_at(client, (50, 40)) - plain).max() > 20 for _ in range(200))
+        assert any(changes)  # before it is drawn
+        assert page.locator("#undo").is_disabled()
+        client.click(30, 30)
+        page.mouse.dblclick(*client.at(50, 46))
+        client.settle()
+        assert not page.locator("#wire-end").is_visible()
+        client.submit()
+        drawn = client.label("im10") > 0
+        assert (drawn & ~corner & ~LINE).sum() == 0
+        assert drawn[MIDDLE].all() and drawn[29:32, 20].all()
+        page.keyboard.press("z")
+        client.submit()
+        assert client.label("im10")[30, 9:31].all() and not client.label("im10")[33:, :].any()
+        page.mouse.dblclick(*client.at(9, 30))  # nothing begins and ends
+        assert not page.locator("#wire-end").is_visible()
+        page.wait_for_timeout(500)
+        client.click(9, 30)
+        page.mouse.click(*client.at(30, 30), button="right")
+        client.settle()
+        page.keyboard.press("Escape")
+        client.submit()
+        np.testing.assert_array_equal(client.label("im10") > 0, corner)
+
+    def test_a_live_wire_without_a_pointer_and_without_the_server(self, make_client, sees_the_line):
+        sees_the_line(np.eye(50, 70))
+        client = make_client().open().image("im10")
+        page = client.page
+        page.keyboard.press("l")
+        for key in ("Enter", "ArrowRight", "Enter", "Enter"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(500)
+            client.settle()
+        assert page.locator("#undo[title*=live-wire]").is_enabled()
+        assert not page.locator("#wire-end").is_visible()
+        page.keyboard.press("z")
+        assert page.locator("#undo").is_disabled()
+        client.click(9, 30)
+        page.context.set_offline(True)
+        client.at(30, 30)
+        page.get_by_role("alert").get_by_text("The server cannot be reached").wait_for()
+        page.mouse.click(*client.at(40, 30))
+        client.settle()
+        assert page.locator("#undo").is_disabled()
+        page.context.set_offline(False)
+        client.click(40, 30)
+        assert page.locator("#undo[title*=live-wire]").is_enabled()
+
+    def test_a_bridge_joins_the_break_that_is_shown_or_pointed_at(self, make_client, sees_the_line):
+        broken = LINE.copy()
+        broken[:, 24:30] = broken[40:44] = False
+        sees_the_line(broken)
+        client = make_client().open().image("im10")
+        page = client.page
+        page.get_by_role("button", name="2 possible breaks").wait_for(timeout=WAIT)
+        page.keyboard.press("g")
+        page.keyboard.press("q")
+        page.get_by_role("button", name="1 possible break").wait_for(timeout=WAIT)
+        assert "bridge" in page.locator("#undo").get_attribute("title")
+        page.keyboard.press("0")
+        client.at(40, 36)
+        page.keyboard.press("q")
+        page.locator("#gap").wait_for(state="hidden", timeout=WAIT)
+        client.submit()
+        np.testing.assert_array_equal(client.label("im10") > 0, LINE)
+        page.keyboard.press("q")
+        page.get_by_text("There is no break within reach here.").wait_for(timeout=WAIT)
+        page.keyboard.press("z")
+        page.keyboard.press("z")
+        assert page.locator("#undo").is_disabled()
+
+
+def shown_at(client, pixel):
+    """What the screen shows there, without moving the pointer."""
+    place = client.__dict__.setdefault("seen", {})
+    if pixel not in place:
+        place[pixel] = client.at(*pixel)
+        client.at(9, 30)
+    client.page.wait_for_timeout(100)
+    shown = np.asarray(Image.open(io.BytesIO(client.page.screenshot())).convert("RGB")).astype(int)
+    return shown[round(place[pixel][1]), round(place[pixel][0])]
 
 
 class TestImages:

@@ -1,6 +1,6 @@
 /** The open image: where its mask comes from, what the server answers to clicks, drafts, submission. */
 
-import type { Api, ImageEntry, LabelVersion } from "./api";
+import { type Api, ApiError, type ImageEntry, type LabelVersion } from "./api";
 import { announce, ask, byId, choose, say, sayError, whenText } from "./dom";
 import type { Draft, Drafts } from "./drafts";
 import { Editor } from "./editor";
@@ -11,6 +11,7 @@ import type { Plane } from "./png";
 import type { Preferences } from "./preferences";
 import type { Stage } from "./stage";
 import { OWN_LEVEL, type Probabilities } from "./threshold";
+import type { Part, Way } from "./wire";
 
 export interface ModelChoice {
   automatic: string;
@@ -46,6 +47,7 @@ export class Annotation {
   private opening = 0;
   private running = 0;
   private queue: Click[] = [];
+  private bridging = Promise.resolve();
   private stopper: AbortController | null = null;
   private asked: { model: string; answer: Promise<Probabilities | null> } | null = null;
   /** Whether the server is looking for breaks. */
@@ -187,6 +189,24 @@ export class Annotation {
   async box({ x, y, width, height }: Rect): Promise<void> {
     const { editor } = this;
     if (editor) await this.prompt(editor, "box", { roi: [x, y, x + width - 1, y + height - 1] }, editor.marks.clicks);
+  }
+
+  /** Join the two ends of the break that is nearest to a place. */
+  bridge({ x, y }: Point): void {
+    const { editor } = this;
+    const none = "There is no break within reach here. Trace what is missing with the live-wire.";
+    this.bridging = this.bridging.then(async () => {
+      if (!editor || editor !== this.editor) return;
+      await this.prompt(editor, "bridge", { bridges: [[x, y]] }, editor.marks.clicks, none);
+    });
+  }
+
+  /** Ask for the way of a live-wire; the page waits with those that were clicked. */
+  async trace(part: Part, signal: AbortSignal): Promise<Way> {
+    const model = this.hooks.model()?.automatic ?? "";
+    const answer = this.api.trace(model, this.editor?.image ?? "", part, this.hooks.label(), signal);
+    if (part.positive !== null) await this.working("Tracing", () => answer.catch(() => undefined));
+    return answer;
   }
 
   /** Send the mask as the image's label. */
@@ -364,13 +384,21 @@ export class Annotation {
     }
   }
 
-  private async prompt(editor: Editor, name: string, params: Record<string, unknown>, clicks: readonly Click[]): Promise<void> {
+  /** @param refused said if the server finds that this cannot be done. */
+  private async prompt(
+    editor: Editor, name: string, params: Record<string, unknown>, clicks: readonly Click[], refused?: string,
+  ): Promise<void> {
     const model = this.hooks.model()?.clicks;
     if (!model || this.readOnly) return;
     const turn = this.opening;
     await this.working("Segmenting", async (signal) => {
       const sent = { ...editor.mask, values: Uint8Array.from(editor.mask.values) };
-      const answer = await this.api.infer(model, editor.image, { class: this.hooks.label(), ...params }, signal, sent);
+      const asked = this.api.infer(model, editor.image, { class: this.hooks.label(), ...params }, signal, sent);
+      const answer = await asked.catch((error: unknown) => {
+        if (!refused || !(error instanceof ApiError) || error.status !== 400) throw error;
+        say(refused);
+      });
+      if (!answer) return;
       if (turn !== this.opening) return;
       editor.answer(name, sent.values, answer.mask.values, { breaks: answer.breaks, clicks });
       announce(`Answer to ${name} in ${answer.seconds.toFixed(2)} seconds, ${answer.breaks.length} possible breaks`);

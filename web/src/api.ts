@@ -3,6 +3,7 @@
 import type { Break } from "./history";
 import { decodePng, encodePng, type Plane } from "./png";
 import { type Probabilities, probabilities } from "./threshold";
+import type { Part, Way } from "./wire";
 
 export interface ModelInfo {
   type: string;
@@ -206,6 +207,12 @@ export class Api {
     const body = new FormData();
     body.set("label", await encodePng(mask), "mask.png");
     return asBreaks(await this.json(`/topolora/api/breaks?${query({ model, image })}`, { method: "POST", body }));
+  }
+
+  /** The way of a live-wire along a class. */
+  trace(adapter: string, image: string, { from, to }: Part, label: number, signal: AbortSignal): Promise<Way> {
+    const asked = query({ adapter, image, label, x0: from.x, y0: from.y, x1: to.x, y1: to.y });
+    return this.json(`/topolora/api/trace?${asked}`, { signal });
   }
 
   async label(image: string, tag: string, version?: number): Promise<Plane> {

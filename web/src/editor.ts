@@ -1,7 +1,7 @@
 /** One open image: its mask, clicks and hints, changes to them, and whether they were submitted. */
 
 import { type Break, History, type Marks, NO_MARKS, type Step } from "./history";
-import { difference, merged, paint, type Point, put, type Rect, touches } from "./mask";
+import { difference, merged, paint, paintPixels, type Point, put, type Rect, touches } from "./mask";
 import type { Plane } from "./png";
 
 /** Pixels around a possible break within which drawing settles it. */
@@ -99,6 +99,14 @@ export class Editor {
     const rect = paint(this.mask, this.last, to, diameter, value);
     this.last = to;
     if (rect) this.changed(rect);
+  }
+
+  /** Paint pixels and their surroundings as one step. */
+  drawPixels(name: string, pixels: readonly (readonly [number, number])[], halfWidth: number, value: number): void {
+    this.cancel();
+    this.before = Uint8Array.from(this.mask.values);
+    paintPixels(this.mask, pixels, halfWidth, value);
+    this.end(name);
   }
 
   /** Make the change that goes on a step, such as when the brush is lifted. */

@@ -69,6 +69,8 @@ const tools = new Tools(stage, {
   },
   click: (at, positive) => annotation.click(at, positive),
   box: (box) => void annotation.box(box),
+  bridge: (at) => annotation.bridge(at),
+  trace: (part, signal) => annotation.trace(part, signal),
   place: (at) => {
     byId("place").textContent = at ? `${Math.floor(at.x)}, ${Math.floor(at.y)}` : "";
     stage.moveGlass(at);
@@ -135,7 +137,9 @@ function renewEntry(): void {
 
 function undo(): void {
   const name = annotation.editor?.undo();
-  if (name) announce(`Undone: ${name}`);
+  if (!name) return;
+  tools.undone(name);
+  announce(`Undone: ${name}`);
 }
 
 function redo(): void {
@@ -333,7 +337,7 @@ function shortcuts(): Record<string, Shortcut[]> {
       ...TOOLS.map((entry, index) => tool(entry.tool, index + 1)),
       { keys: ["["], text: "Smaller brush", act: () => setSize(tools.size - (tools.size > 10 ? 3 : 1)) },
       { keys: ["]"], text: "Larger brush", act: () => setSize(tools.size + (tools.size >= 10 ? 3 : 1)) },
-      { keys: ["Enter"], text: "Use the tool at the cross", shown: "Enter", act: () => tools.useAtCentre(false) },
+      { keys: ["Enter"], text: "Use the tool at the cross, or end a live-wire", shown: "Enter", act: () => tools.useAtCentre(false) },
       { keys: ["Shift+Enter"], text: "The opposite at the cross", shown: "Shift Enter", act: () => tools.useAtCentre(true) },
       { keys: ["Escape"], text: "Give up what is being drawn", shown: "Esc", act: () => tools.cancel() },
     ],
@@ -343,6 +347,7 @@ function shortcuts(): Record<string, Shortcut[]> {
       { keys: ["y", "Ctrl+y", "Ctrl+Shift+z"], text: "Redo", act: redo },
       { keys: ["g"], text: "Next possible break", act: () => nextGap() },
       { keys: ["Shift+g"], text: "The break before", shown: "Shift G", act: () => nextGap(-1) },
+      { keys: ["q"], text: "Bridge this break", act: () => tools.bridge() },
       { keys: ["f"], text: "Fill small holes", act: () => refine.fillHoles() },
       { keys: ["Shift+f"], text: "Remove small islands", shown: "Shift F", act: () => refine.removeIslands() },
       { keys: ["t"], text: "Threshold and other changes to the mask", act: () => menu("mask-menu") },
@@ -388,7 +393,7 @@ function wire(): void {
   const clicks: Record<string, () => void> = {
     undo, redo, submit: () => void submit(), next: () => void openNext(), theme: nextTheme, help: openHelp,
     "toggle-images": () => panel("images-panel"), "toggle-model": () => panel("model-panel"),
-    automatic: () => void annotation.automatic(), gap: () => nextGap(), fit: () => stage.isOpen && stage.fit(),
+    automatic: () => void annotation.automatic(), gap: () => nextGap(), bridge: () => tools.bridge(), fit: () => stage.isOpen && stage.fit(),
     view: () => menu("view-menu"), refine: () => menu("mask-menu"), "busy-stop": () => annotation.stop(),
     skip: () => stage.viewer.canvas.focus(),
   };

@@ -45,6 +45,14 @@ export function paint(mask: Plane, from: Point, to: Point, diameter: number, val
   return { x: left, y: top, width: right - left + 1, height: bottom - top + 1 };
 }
 
+/** Paint pixels and what is nearer to one than half a width. */
+export function paintPixels(mask: Plane, pixels: readonly (readonly [number, number])[], halfWidth: number, value: number): void {
+  for (const [x, y] of pixels) {
+    const centre = { x: x + 0.5, y: y + 0.5 };
+    paint(mask, centre, centre, 2 * halfWidth - 1e-6, value);
+  }
+}
+
 /** Whether an image has this pixel. */
 export function inside(image: { width: number; height: number }, x: number, y: number): boolean {
   return x >= 0 && y >= 0 && x < image.width && y < image.height;

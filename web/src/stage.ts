@@ -9,6 +9,7 @@ import { Magnifier } from "./magnifier";
 import type { Point, Rect } from "./mask";
 import { atBorder, borders } from "./outline";
 import type { Plane } from "./png";
+import type { Way } from "./wire";
 
 const POSITIVE = "#0072b2";
 const NEGATIVE = "#d55e00";
@@ -22,6 +23,15 @@ export interface Cursor {
   at: Point;
   /** In pixels of the image; 0 for a cross. */
   diameter: number;
+}
+
+/** A live-wire that goes on. */
+export interface Line {
+  start: Point;
+  /** To the pointer; null while it is not known. */
+  way: Way | null;
+  /** Whether a click would add it, or take it away. */
+  positive: boolean;
 }
 
 export class Stage {
@@ -42,6 +52,7 @@ export class Stage {
   pending: readonly { x: number; y: number; positive: boolean }[] = [];
   box: Rect | null = null;
   cursor: Cursor | null = null;
+  line: Line | null = null;
   opacity = 0.6;
   hidden = false;
   showBreaks = true;
@@ -185,7 +196,7 @@ export class Stage {
   }
 
   /** Screen pixels for a pixel of the image. */
-  private get scale(): number {
+  get scale(): number {
     const item = this.viewer.world.getItemAt(0);
     return item ? item.viewportToImageZoom(this.viewer.viewport.getZoom(true)) : 1;
   }
@@ -234,6 +245,11 @@ export class Stage {
     this.viewer.viewport.fitBoundsWithConstraints(region);
     this.redraw();
     return this.focused;
+  }
+
+  /** The possible break that was gone to, until it is settled. */
+  get currentBreak(): Point | undefined {
+    return this.showBreaks ? this.marks.breaks.find(({ x, y }) => x === this.shown?.x && y === this.shown.y) : undefined;
   }
 
   /** Draw when the browser draws next. */
@@ -294,6 +310,7 @@ export class Stage {
     if (this.other) drawBorders(context, this.other, scale, { x: -corner.x / scale, y: -corner.y / scale }, () => "#fff");
     for (const click of this.pending) drawClick(context, toScreen(centre(click)), click.positive, 0.5);
     if (this.box) drawBox(context, toScreen(this.box), this.box.width * scale, this.box.height * scale);
+    if (this.line) drawLine(context, this.line, scale, (place) => toScreen(centre(place)));
     if (this.cursor) drawCursor(context, toScreen(this.cursor.at), this.cursor.diameter * scale);
   }
 }
@@ -377,6 +394,38 @@ function drawBox(context: CanvasRenderingContext2D, { x, y }: Point, width: numb
   context.beginPath();
   context.rect(x, y, width, height);
   context.setLineDash([8, 6]);
+  outlined(context, "#fff", 1.5);
+  context.restore();
+}
+
+/** Where a live-wire would be painted, and its middle. */
+function drawLine(context: CanvasRenderingContext2D, { start, way, positive }: Line, scale: number, place: (at: Point) => Point): void {
+  const colour = positive ? POSITIVE : NEGATIVE;
+  context.save();
+  context.lineJoin = context.lineCap = "round";
+  if (way) {
+    context.beginPath();
+    for (const [x, y] of way.path) {
+      const at = place({ x, y });
+      context.lineTo(at.x, at.y);
+    }
+    context.globalAlpha = 0.5;
+    context.strokeStyle = colour;
+    context.lineWidth = (2 * way.half_width - 1) * scale;
+    context.stroke();
+    context.globalAlpha = 1;
+    context.strokeStyle = "#fff";
+    context.lineWidth = 5;
+    context.stroke();
+    context.strokeStyle = colour;
+    context.lineWidth = 2.5;
+    context.stroke();
+  }
+  const { x, y } = place(start);
+  context.beginPath();
+  context.arc(x, y, 4.5, 0, 2 * Math.PI);
+  context.fillStyle = colour;
+  context.fill();
   outlined(context, "#fff", 1.5);
   context.restore();
 }

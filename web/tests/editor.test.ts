@@ -76,6 +76,17 @@ test("a previewed mask becomes one step, with its level, or none", () => {
   expect([editor.mask.values, editor.marks.level]).toEqual([filled(0), marks.level]);
 });
 
+test("a way is one step, or none where nothing changes", () => {
+  const editor = opened();
+  editor.drawPixels("live-wire", [[0, 0], [1, 1]], 1, 1);
+  expect([...editor.mask.values.subarray(0, 6)]).toEqual([1, 0, 0, 0, 0, 1]);
+  const { latest } = editor;
+  editor.drawPixels("live-wire", [[1, 1]], 1, 1);
+  expect(editor.latest).toBe(latest);
+  editor.undo();
+  expect(editor.mask.values).toEqual(filled(0));
+});
+
 test("breaks that were found meanwhile are left out where something was drawn", () => {
   const editor = new Editor("im", 40, 1, () => undefined);
   editor.start(new Uint8Array(40), "label");

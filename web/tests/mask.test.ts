@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { difference, merged, paint, put, touches } from "../src/mask";
+import { difference, merged, paint, paintPixels, put, touches } from "../src/mask";
 
 const empty = (width = 6, height = 4) => ({ width, height, values: new Uint8Array(width * height) });
 const picture = (mask: { width: number; values: Uint8Array }) =>
@@ -16,6 +16,14 @@ test("a disc covers pixels with their centres", () => {
   const mask = empty(5, 5);
   paint(mask, { x: 2.5, y: 2.5 }, { x: 2.5, y: 2.5 }, 3, 1);
   expect(picture(mask)).toBe("\n.....\n.111.\n.111.\n.111.\n.....");
+});
+
+test("pixels of a way are painted with what is nearer than half the width", () => {
+  const mask = empty();
+  paintPixels(mask, [[1, 1], [2, 2]], 1, 1);
+  expect(picture(mask)).toBe("\n......\n.1....\n..1...\n......");
+  paintPixels(mask, [[4, 1]], 1.1, 2);
+  expect(picture(mask)).toBe("\n....2.\n.1.222\n..1.2.\n......");
 });
 
 test("outside of the image nothing happens", () => {
