@@ -67,7 +67,7 @@ class Root:
 
     def __init__(self, folder: Path, bind: list[Path], given: dict[str, str]) -> None:
         self.folder, self.given = folder, given
-        self.variables = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root"}
+        self.variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         self.user, self.place = "root", "/"
         for path in bind:
             inside = self.inside(path)

@@ -257,7 +257,7 @@ class Bench:
         probed = self.output_dir / "probes" / f"{run.data}_{run.row}.json"
         test = {name: value for name, value in summary["test"].items() if name != "classes"}
         return {
-            **{name: summary[name] for name in DESCRIBED if name in summary},
+            **{name: _told(summary[name]) for name in DESCRIBED if name in summary},
             "best_epoch": _best_epoch(folder),
             "budget_minutes": self.budget(run),
             "processor_seconds": json.loads((folder / "processor_seconds.json").read_text()),
@@ -372,6 +372,11 @@ def _last_words(log: Path) -> str:
     lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines or ["nothing"]
     return run_path(said[-1])[:300]
+
+
+def _told(value: Any) -> Any:
+    """As it stands in a record: paths as in the root of the repository."""
+    return run_path(value) if isinstance(value, str) else value
 
 
 def _best_epoch(folder: Path) -> int | None:
