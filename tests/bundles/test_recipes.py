@@ -60,9 +60,9 @@ def test_published_conv_lora_squashes_flips_and_stops_early(data):
 @pytest.mark.parametrize(
     ("names", "image_size", "crop_size", "epochs"),
     [
-        (("train.yaml",), 768, 384, 30),
+        (("train.yaml",), 768, 320, 30),
         (("train.yaml", "published.yaml"), 1024, 384, 50),
-        (CONV_LORA, 768, 384, 30),
+        (CONV_LORA, 768, 320, 30),
         (PUBLISHED_CONV_LORA, 1024, 1024, 30),
     ],
 )
