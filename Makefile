@@ -13,12 +13,12 @@ LABEL_READY := $(LABEL)/.ready
 
 help:
 	@echo "make train   set up, then train, evaluate and draw on synthetic images (about 5 min on 2 cores)"
-	@echo "make test    set up, then lint, type-check and test (about 12 min on 2 cores)"
+	@echo "make test    set up, then lint, type-check and test (about 15 min on 2 cores)"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make docs    set up, then build the documentation into site/ (about half a minute)"
 	@echo "make bench   time and memory of an encoder step against the original (about 12 min)"
 	@echo "make label   set up the annotation server in an environment of its own (about 5 min, 6 GB)"
-	@echo "make label-test  set that up, then test it (about 5 min)"
+	@echo "make label-test  set that up, then test it (about 10 min)"
 	@echo "make web     build the annotation server's page; needs Node.js 20.19 or newer (about 1 min)"
 	@echo "make clean   remove the environment and the default run"
 
@@ -50,7 +50,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 test: lint
-	@echo "[test] running the suite: about 6 minutes on 2 cores"
+	@echo "[test] running the suite: about 14 minutes on 2 cores"
 	$(PY) -m pytest -n 2 --dist loadfile
 
 # The variable keeps the theme from printing an advertisement of its successor.
