@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from matrix.plan import ROOT, SCORES, Run, read_record, reason_to_skip, run_path, training_options
+from topolora_monai.errors import INTERRUPTED
 
 HEAVY = [
     *("torch", "torch.utils.tensorboard", "monai.bundle", "monai.engines", "monai.handlers", "ignite.handlers", "peft"),
@@ -243,7 +244,7 @@ class Bench:
             process.terminate()
             process.join()
             raise StoppedError
-        if process.exitcode == 130:  # Ctrl-C
+        if process.exitcode == INTERRUPTED:
             raise StoppedError
         if process.exitcode:
             by = f", by signal {-process.exitcode}" if process.exitcode < 0 else ""

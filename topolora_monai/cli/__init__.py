@@ -11,7 +11,7 @@ from topolora_monai.errors import INTERRUPTED, TopoLoRAError
 __all__ = ["main"]
 
 
-_PIPE_CLOSED = 141  # what shells say of it
+_PIPE_CLOSED = 141  # 128 and the number of SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
